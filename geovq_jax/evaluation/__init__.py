@@ -1,0 +1,1 @@
+"""Image metrics, clustering and generation scores, statistics, figures and the report."""

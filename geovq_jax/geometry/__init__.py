@@ -1,0 +1,1 @@
+"""Pull-back geometry of a decoder: metric, geodesics, graphs, shortest paths, clustering."""

@@ -1,0 +1,1 @@
+"""Variational autoencoder, joint VQ-VAE and GPT prior: pure functions around flax.linen modules."""
