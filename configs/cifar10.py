@@ -1,0 +1,24 @@
+"""CIFAR-10, the full training set.
+
+Variants: spatial (default), vanilla, smoke (seconds).
+"""
+
+from ml_collections import ConfigDict
+
+from geovq_jax.config import SMOKE, experiment
+
+VANILLA = {"vae.kind": "vanilla", "vae.channels": (32, 64, 128), "vae.latent_dim": 32, "vae.beta": 1.0}
+
+
+def get_config(variants: str = "") -> ConfigDict:
+    """Configuration of the experiment, with the variants named after the colon."""
+    overrides = {
+        "data.name": "cifar10",
+        "data.augment": "crop_flip",
+        "data.batch_size": 128,
+        "graph.num_images": 6_000,
+        "codebook.num_clusters": 512,
+    }
+    return experiment(
+        "cifar10", overrides, variants=variants, known_variants={"spatial": {}, "vanilla": VANILLA, "smoke": SMOKE}
+    )

@@ -1,0 +1,100 @@
+"""The front door of every entry point: flags in, one call, bad input as one line and exit code 2."""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from geovq_jax import workdir as files
+from geovq_jax.config import read_config, validate
+from geovq_jax.terminal import console
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Work directory, e.g. --workdir=runs/mnist; default runs/<config.name>."
+)
+_QUIET = flags.DEFINE_bool("quiet", False, "Print errors only, e.g. --quiet.")
+_CONFIG_HELP = (
+    "Experiment with variants after a colon, e.g. --config=configs/mnist.py:spatial; default: config.json of "
+    "--workdir. Single keys as --config.vae.latent_dim=32."
+)
+
+
+def main(
+    stage: Callable[[Path, ConfigDict], None],
+    *,
+    documentation: str | None,
+    argv: Sequence[str] | None = None,
+    adjust: Callable[[ConfigDict], None] | None = None,
+) -> None:
+    """Parse the command line, check the configuration, run one stage under the work directory's lock, exit.
+
+    ValueError, OSError and FloatingPointError become one line on standard error and exit code 2; SIGTERM ends the
+    process with 143.
+
+    Args:
+        stage: called with the work directory and the locked configuration.
+        documentation: what --help shows first: the entry point's docstring.
+        argv: the command line; sys.argv by default.
+        adjust: lets an entry point put flags of its own into the unlocked configuration.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    logging.set_verbosity(logging.ERROR)
+    arguments = list(sys.argv if argv is None else argv)
+    if any(argument in ("--help", "-h") for argument in arguments):
+        _help(documentation)
+    try:
+        workdir, config = _resolve(arguments, adjust)
+    except Exception as error:  # whatever a configuration file or a flag can raise, the mend is on the command line
+        _refuse(error)
+    console.quiet = _QUIET.value
+    try:
+        with files.locked(workdir):
+            stage(workdir, config)
+    except (ValueError, OSError, FloatingPointError) as error:
+        _refuse(error)
+
+
+def _help(documentation: str | None) -> NoReturn:
+    """The entry point's docstring, its own flags, then those of all entry points."""
+    print((documentation or "").strip())
+    print(f"\nflags:\n  --config: {_CONFIG_HELP}")
+    own = flags.FLAGS.flags_by_module_dict()
+    for module in (sys.argv[0], __name__):
+        for flag in own.get(module, []):
+            print(f"  --{flag.name}: {flag.help}")
+    sys.exit(0)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """One line on standard error, exit code 2."""
+    print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _resolve(arguments: list[str], adjust: Callable[[ConfigDict], None] | None) -> tuple[Path, ConfigDict]:
+    """Work directory and validated configuration of a command line."""
+    if any(argument == "--config" or argument.startswith("--config=") for argument in arguments):
+        holder = config_flags.DEFINE_config_file("config", None, _CONFIG_HELP)
+    else:
+        holder = config_flags.DEFINE_config_dict("config", read_config(_stored_config(arguments)), _CONFIG_HELP)
+    leftover = flags.FLAGS(arguments)[1:]
+    if leftover:
+        raise ValueError(f"expected only --flags, got {leftover[0]!r}; write --config=... and --workdir=...")
+    config = holder.value
+    if adjust is not None:
+        with config.unlocked():
+            adjust(config)
+    validate(config)
+    return Path(_WORKDIR.value or f"runs/{config.name}").absolute(), config
+
+
+def _stored_config(arguments: list[str]) -> Path:
+    """config.json of the work directory that a command line names."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument.startswith("--workdir"):
+            return Path(argument.partition("=")[2] or following) / "config.json"
+    raise ValueError("expected --config=configs/X.py or --workdir=W of an earlier run, got neither; give one")

@@ -1,0 +1,268 @@
+"""Experiment configurations: the default sections, variants, validation, storage.
+
+A file of `configs/` calls `experiment(...)` with what differs from the defaults below;
+`--config=configs/mnist.py:spatial,smoke` passes what stands after the colon as `variants`. Library functions never see
+a ConfigDict: the pipeline hands them plain values.
+"""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+_CHOICES = {
+    "data.augment": ("none", "rotate", "crop_flip"),
+    "vae.kind": ("vanilla", "spatial"),
+    "vae.norm": ("none", "group", "layer"),
+    "vae.loss": ("bernoulli", "mse", "l1", "calibrated"),
+    "vae.output": ("sigmoid", "identity"),
+    "graph.symmetry": ("union", "mutual"),
+    "graph.metric": ("euclidean", "cosine"),
+    "graph.weights": ("pullback", "euclidean"),
+    "graph.context": ("own", "isolated"),
+    "codebook.method": ("alternate", "swap"),
+    "codebook.init": ("kmeans++", "greedy", "batched", "random", "farthest"),
+}
+_POSITIVE = [
+    "data.batch_size",
+    "vae.latent_dim",
+    "vae.learning_rate",
+    "vae.num_steps",
+    "vae.evaluate_every",
+    "vae.patience",
+    "graph.k",
+    "codebook.num_clusters",
+    "codebook.rounds",
+    "codebook.neighbours",
+    "codebook.finetune_steps",
+    "codebook.finetune_learning_rate",
+    "prior.embed_dim",
+    "prior.num_layers",
+    "prior.num_heads",
+    "prior.learning_rate",
+    "prior.num_steps",
+    "prior.batch_size",
+    "prior.evaluate_every",
+    "prior.patience",
+    "sample.num_samples",
+    "evaluate.geometry_pairs",
+]
+_FRACTIONS = ["prior.dropout", "prior.label_smoothing", "prior.label_dropout", "sample.top_p"]
+_NOT_NEGATIVE = [
+    "vae.beta",
+    "vae.beta_anneal_steps",
+    "vae.free_bits",
+    "vae.weight_decay",
+    "vae.warmup_steps",
+    "prior.weight_decay",
+    "prior.warmup_steps",
+    "graph.num_images",
+    "sample.temperature",
+    "sample.top_k",
+    "sample.guidance",
+    "data.max_train",
+    "data.max_valid",
+    "data.max_test",
+    "seed",
+]
+
+# Shrinks any experiment to seconds: every stage runs, no figure means anything.
+SMOKE = {
+    "data.max_train": 400,
+    "data.max_valid": 100,
+    "data.max_test": 100,
+    "data.batch_size": 32,
+    "vae.channels": (8, 16, 32),
+    "vae.latent_dim": 4,
+    "vae.num_steps": 60,
+    "vae.evaluate_every": 20,
+    "vae.warmup_steps": 5,
+    "graph.k": 8,
+    "graph.num_images": 200,
+    "codebook.num_clusters": 32,
+    "codebook.rounds": 3,
+    "codebook.finetune_steps": 20,
+    "prior.embed_dim": 32,
+    "prior.num_layers": 2,
+    "prior.num_heads": 2,
+    "prior.num_steps": 40,
+    "prior.evaluate_every": 20,
+    "prior.warmup_steps": 5,
+    "sample.num_samples": 20,
+    "evaluate.geometry_pairs": 20,
+}
+
+
+def default_config() -> ConfigDict:
+    """Every section and key with its default; 0 in a `max_*` or `num_images` key means all."""
+    config = ConfigDict()
+    config.name = "default"
+    config.seed = 0
+    config.data = ConfigDict(
+        dict(name="mnist5k", dir="", batch_size=64, augment="none", max_train=0, max_valid=0, max_test=0)
+    )
+    config.vae = ConfigDict(
+        dict(
+            kind="spatial",
+            latent_dim=16,
+            channels=(64, 128, 256),
+            norm="none",
+            output="sigmoid",
+            loss="bernoulli",
+            beta=0.5,
+            beta_anneal_steps=0,
+            free_bits=0.0,
+            learning_rate=1e-3,
+            weight_decay=1e-4,
+            warmup_steps=100,
+            num_steps=20_000,
+            evaluate_every=1_000,
+            patience=5,
+        )
+    )
+    config.graph = ConfigDict(
+        dict(
+            k=15,
+            symmetry="union",
+            metric="euclidean",
+            weights="pullback",
+            context="own",
+            repair=True,
+            num_images=0,
+        )
+    )
+    config.codebook = ConfigDict(
+        dict(
+            num_clusters=256,
+            init="kmeans++",
+            method="alternate",
+            rounds=20,
+            neighbours=15,
+            finetune_decoder=True,
+            finetune_steps=3_000,
+            finetune_learning_rate=5e-4,
+        )
+    )
+    config.prior = ConfigDict(
+        dict(
+            embed_dim=192,
+            num_layers=6,
+            num_heads=6,
+            dropout=0.1,
+            label_smoothing=0.0,
+            label_dropout=0.1,
+            learning_rate=1e-3,
+            weight_decay=0.05,
+            warmup_steps=200,
+            batch_size=64,
+            num_steps=20_000,
+            evaluate_every=500,
+            patience=6,
+        )
+    )
+    config.sample = ConfigDict(dict(num_samples=100, temperature=1.0, top_k=0, top_p=1.0, guidance=1.0, class_id=-1))
+    config.evaluate = ConfigDict(dict(geometry_pairs=200))
+    return config
+
+
+def experiment(
+    name: str,
+    overrides: Mapping[str, Any],
+    *,
+    variants: str = "",
+    known_variants: Mapping[str, Mapping[str, Any]] | None = None,
+) -> ConfigDict:
+    """Default configuration with overrides and the variants of one call applied, locked.
+
+    Args:
+        name: name of the experiment; the variants are appended to it, so that `runs/<name>` differ.
+        overrides: dotted key -> value, e.g. `{"vae.latent_dim": 8}`.
+        variants: what stood after the colon on the command line, joined by commas, e.g. "spatial,smoke".
+        known_variants: variant -> its overrides; each call applies them in the order given.
+
+    Raises:
+        ValueError: a variant that the experiment does not know.
+    """
+    known = dict(known_variants or {})
+    config = default_config()
+    config.update_from_flattened_dict(dict(overrides))
+    chosen = [v for v in variants.split(",") if v]
+    for variant in chosen:
+        if variant not in known:
+            raise ValueError(
+                f"expected variants of {name} from {sorted(known)}, got {variant!r}; write e.g. :{sorted(known)[0]}"
+            )
+        config.update_from_flattened_dict(dict(known[variant]))
+    config.name = "-".join([name, *chosen])
+    return config.lock()
+
+
+def validate(config: ConfigDict) -> None:
+    """Check ranges and choices, and what must fit together.
+
+    Raises:
+        ValueError: the key, what was expected and what came.
+    """
+
+    def value(key: str) -> Any:
+        node: Any = config
+        for part in key.split("."):
+            node = node[part]
+        return node
+
+    def expect(holds: bool, key: str, expected: str) -> None:
+        if not holds:
+            raise ValueError(f"expected {key} {expected}, got {value(key)!r}; set --config.{key}=...")
+
+    for key, choices in _CHOICES.items():
+        expect(value(key) in choices, key, f"to be one of {', '.join(choices)}")
+    for key in _POSITIVE:
+        expect(value(key) > 0, key, "> 0")
+    for key in _NOT_NEGATIVE:
+        expect(value(key) >= 0, key, ">= 0")
+    for key in _FRACTIONS:
+        expect(0.0 <= value(key) <= 1.0, key, "between 0 and 1")
+    expect(len(config.vae.channels) > 0 and min(config.vae.channels) > 0, "vae.channels", "to be positive sizes")
+    if config.prior.embed_dim % config.prior.num_heads:
+        raise ValueError(
+            f"expected prior.embed_dim to be a multiple of prior.num_heads, got {config.prior.embed_dim} and "
+            f"{config.prior.num_heads}; set --config.prior.embed_dim=..."
+        )
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The resolved configuration as plain JSON values."""
+    return json.loads(config.to_json_best_effort())
+
+
+def describe(config: ConfigDict) -> dict[str, Any]:
+    """The content of config.json: resolved configuration, versions of the numerical packages, platform."""
+    packages = ("geovq-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+    return {
+        "config": plain(config),
+        "versions": {p: importlib.metadata.version(p) for p in packages} | {"python": platform.python_version()},
+        "platform": platform.platform(),
+    }
+
+
+def read_config(path: Path) -> ConfigDict:
+    """Configuration stored in a work directory's config.json.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is not such a configuration.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"expected {path} of an earlier stage, found none; pass --config=configs/X.py")
+    try:
+        stored = json.loads(path.read_text())["config"]
+        config = default_config()
+        config.update(stored)
+        config.vae.channels = tuple(config.vae.channels)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"expected a configuration in {path}, got {error}; pass --config=configs/X.py") from error
+    return config.lock()

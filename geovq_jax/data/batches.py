@@ -1,0 +1,146 @@
+"""Batches as a function of (seed, step), and augmentation."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
+
+MAX_ANGLE = 10.0
+"""Largest rotation in degrees that `augment` draws."""
+CROP_PADDING = 4
+"""Black pixels that `augment` adds on each side before it crops."""
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, num_examples: int) -> Int32[np.ndarray, " n"]:
+    permutation = np.random.default_rng((seed, epoch)).permutation(num_examples).astype(np.int32)
+    permutation.flags.writeable = False
+    return permutation
+
+
+def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> Int32[np.ndarray, " batch"]:
+    """Draws the rows of one training batch on the host.
+
+    The batches of successive steps cut one endless sequence of permutations, a new one for each epoch of
+    `num_examples` rows; a batch at the end of an epoch continues in the next.
+
+    Args:
+        seed: not negative.
+        step: not negative; batches are a function of (seed, step) alone, so a resumed run sees the same ones.
+        num_examples: number of rows to draw from.
+        batch_size: rows of the batch.
+
+    Returns:
+        Row numbers in 0..num_examples-1.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    if seed < 0 or step < 0:
+        raise ValueError(f"expected seed and step that are not negative, got {seed} and {step}")
+    if num_examples < 1 or batch_size < 1:
+        raise ValueError(f"expected positive num_examples and batch_size, got {num_examples} and {batch_size}")
+    first, last = step * batch_size, (step + 1) * batch_size
+    epochs = range(first // num_examples, (last - 1) // num_examples + 1)
+    stretch = np.concatenate([_permutation(seed, epoch, num_examples) for epoch in epochs])
+    offset = first - epochs.start * num_examples
+    return stretch[offset : offset + batch_size]
+
+
+def to_float(images: UInt8[Array, "*batch height width channels"]) -> Float[Array, "*batch height width channels"]:
+    """Scales pixels from 0..255 to float32 in [0, 1]."""
+    return jnp.asarray(images, jnp.float32) / 255
+
+
+def rotate(
+    images: Float[Array, "batch height width channels"], degrees: Float[Array, " batch"]
+) -> Float[Array, "batch height width channels"]:
+    """Rotates each image about its centre by bilinear interpolation; what comes from outside is black.
+
+    Args:
+        images: any range, black is 0.
+        degrees: counter-clockwise angle of each image as seen with row 0 on top.
+
+    Returns:
+        Images of the same shape.
+    """
+    height, width = images.shape[1:3]
+    y = jnp.arange(height, dtype=images.dtype) - (height - 1) / 2
+    x = jnp.arange(width, dtype=images.dtype) - (width - 1) / 2
+    y, x = y[:, None], x[None, :]
+
+    def rotate_one(image, angle):
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        rows = cos * y + sin * x + (height - 1) / 2
+        columns = -sin * y + cos * x + (width - 1) / 2
+        sample = functools.partial(jax.scipy.ndimage.map_coordinates, coordinates=[rows, columns], order=1)
+        return jax.vmap(sample, in_axes=2, out_axes=2)(image)
+
+    return jax.vmap(rotate_one)(images, jnp.deg2rad(degrees).astype(images.dtype))
+
+
+def crop_flip(
+    images: Float[Array, "batch height width channels"],
+    offsets: Int32[Array, "batch 2"],
+    flips: jax.Array,
+) -> Float[Array, "batch height width channels"]:
+    """Pads each image with black, crops it to its size at an offset and mirrors it left to right where asked.
+
+    Args:
+        images: any range, black is 0.
+        offsets: first row and column of the crop in the padded image, 0..2 * CROP_PADDING; CROP_PADDING is the middle.
+        flips: which images to mirror, bool [batch].
+
+    Returns:
+        Images of the same shape.
+    """
+    pad = CROP_PADDING
+    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+
+    def crop_one(image, offset):
+        return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), images.shape[1:])
+
+    cropped = jax.vmap(crop_one)(padded, offsets)
+    return jnp.where(flips[:, None, None, None], cropped[:, :, ::-1], cropped)
+
+
+def _draw_rotate(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
+    return rotate(images, jax.random.uniform(key, images.shape[:1], images.dtype, -MAX_ANGLE, MAX_ANGLE))
+
+
+def _draw_crop_flip(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
+    key_offset, key_flip = jax.random.split(key)
+    offsets = jax.random.randint(key_offset, (len(images), 2), 0, 2 * CROP_PADDING + 1, jnp.int32)
+    return crop_flip(images, offsets, jax.random.bernoulli(key_flip, shape=images.shape[:1]))
+
+
+POLICIES: dict[str, Callable[[PRNGKeyArray, jax.Array], jax.Array]] = {
+    "none": lambda key, images: images,
+    "rotate": _draw_rotate,
+    "crop_flip": _draw_crop_flip,
+}
+
+
+def augment(
+    key: PRNGKeyArray, images: Float[Array, "batch height width channels"], policy: str
+) -> Float[Array, "batch height width channels"]:
+    """Varies the images of a training batch.
+
+    Args:
+        key: decides every draw.
+        images: in [0, 1].
+        policy: "none"; "rotate" by up to 10 degrees either way, for digits; "crop_flip", a crop after padding by
+            4 pixels and a mirror image half of the time, for natural images.
+
+    Returns:
+        Images of the same shape, in [0, 1].
+
+    Raises:
+        ValueError: the policy is unknown.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"expected a policy among {', '.join(POLICIES)}, got {policy!r}")
+    return POLICIES[policy](key, images)

@@ -1,0 +1,318 @@
+"""Raw image files: IDX (MNIST, Fashion-MNIST) and the binary layout of CIFAR-10.
+
+Every size is checked against the header or the format before memory is taken for it, IDX content is checked
+against a known SHA-256, and nothing is unpickled.
+"""
+
+import gzip
+import hashlib
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from jaxtyping import UInt8
+
+from geovq_jax.data.records import Examples
+
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+# SHA-256 of the uncompressed content: a file that was compressed again still passes.
+IDX_SHA256: Mapping[str, Mapping[str, str]] = {
+    "mnist": {
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    "fashion_mnist": {
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+}
+
+CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+CIFAR10_TEST = "test_batch.bin"
+CIFAR10_FILES = (*CIFAR10_TRAIN, CIFAR10_TEST)
+CIFAR10_RECORDS = 10_000
+_CIFAR10_SHAPE = (3, 32, 32)
+_CIFAR10_RECORD_BYTES = 1 + math.prod(_CIFAR10_SHAPE)
+
+_CHUNK = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def _read_up_to(stream: IO[bytes] | gzip.GzipFile, size: int) -> bytes:
+    """Reads at most `size` bytes; memory grows with what is there, not with what a header promises."""
+    parts = []
+    while size > 0 and (part := stream.read(min(size, _CHUNK))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _parse_idx(stream: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[tuple[int, ...], bytes, str]:
+    """Reads shape, data and SHA-256 of one uncompressed IDX stream of unsigned bytes."""
+    magic = _read_up_to(stream, 4)
+    if len(magic) == 4 and (magic[:3] != b"\x00\x00\x08" or not 1 <= magic[3] <= 4):
+        raise ValueError(
+            f"expected an IDX file of unsigned bytes with 1 to 4 axes, got first bytes {magic.hex()} in {path}; "
+            "fetch the file again"
+        )
+    header = _read_up_to(stream, 4 * magic[3]) if len(magic) == 4 else b""
+    if len(magic) < 4 or len(header) < 4 * magic[3]:
+        raise ValueError(f"expected a whole IDX header, got a truncated file {path}; fetch the file again")
+    shape = tuple(int(s) for s in np.frombuffer(header, ">u4"))
+    size = math.prod(shape)
+    data = _read_up_to(stream, size)
+    if len(data) < size:
+        raise ValueError(
+            f"expected {size} bytes for shape {shape}, got a truncated file with {len(data)}: {path}; "
+            "fetch the file again"
+        )
+    if stream.read(1):
+        raise ValueError(f"expected {size} bytes for shape {shape}, got a longer file: {path}; fetch the file again")
+    digest = hashlib.sha256(magic)
+    digest.update(header)
+    digest.update(data)
+    return shape, data, digest.hexdigest()
+
+
+def read_idx(path: str | Path, *, sha256: str | None = None) -> UInt8[np.ndarray, "..."]:
+    """Reads one IDX file of unsigned bytes, plain or gzip-compressed.
+
+    Args:
+        path: the file; compression is recognised by content, not by name.
+        sha256: expected SHA-256 of the uncompressed file, or None to skip this check.
+
+    Returns:
+        The array, uint8, in the shape that the file's header gives.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, too long, not IDX, or its content is not the expected one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a file {path}, found none; run scripts/download_data.sh or copy it there")
+    with path.open("rb") as file:
+        compressed = file.read(2) == _GZIP_MAGIC
+        file.seek(0)
+        try:
+            if compressed:
+                with gzip.GzipFile(fileobj=file) as stream:
+                    shape, data, digest = _parse_idx(stream, path)
+            else:
+                shape, data, digest = _parse_idx(file, path)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            reason = str(error).rstrip(".")
+            raise ValueError(
+                f"expected a whole gzip file, got a truncated or damaged one ({reason}): {path}; fetch the file again"
+            ) from error
+    if sha256 is not None and digest != sha256:
+        raise ValueError(
+            f"expected content with sha256 {sha256[:12]}..., got {digest[:12]}... in {path}{_whose(digest)}; "
+            "the file is damaged or of another data set: fetch it again"
+        )
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _whose(digest: str) -> str:
+    """Names the known data set that a checksum belongs to, as a remark for an error message."""
+    for name, files in IDX_SHA256.items():
+        if digest in files.values():
+            return f" (this is a file of {name})"
+    return ""
+
+
+def idx_paths(folder: str | Path) -> dict[str, Path] | None:
+    """Finds the four IDX files of MNIST or Fashion-MNIST in a folder.
+
+    Args:
+        folder: where to look; `NAME` is preferred to `NAME.gz`.
+
+    Returns:
+        File name without `.gz` -> path; None if the folder holds none of the four.
+
+    Raises:
+        FileNotFoundError: some of the four are there and others are not.
+    """
+    folder = Path(folder)
+    found = {}
+    for name in IDX_FILES:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                found[name] = path
+                break
+    _refuse_partial(folder, IDX_FILES, found, " (plain or .gz)")
+    return found or None
+
+
+def identify(folder: str | Path) -> str | None:
+    """Tells MNIST and Fashion-MNIST, which share their file names, apart by the smallest of their files.
+
+    Args:
+        folder: holds the four IDX files.
+
+    Returns:
+        Name of the data set; None if the file is damaged or of neither.
+    """
+    paths = idx_paths(folder)
+    if paths is None:
+        return None
+    for name, files in IDX_SHA256.items():
+        try:
+            read_idx(paths[IDX_FILES[3]], sha256=files[IDX_FILES[3]])
+            return name
+        except ValueError:
+            continue
+    return None
+
+
+def _refuse_partial(folder: Path, names: tuple[str, ...], found: Mapping[str, Path], remark: str = "") -> None:
+    missing = [name for name in names if name not in found]
+    if found and missing:
+        raise FileNotFoundError(
+            f"expected {len(names)} files in {folder}, missing: {', '.join(missing)}{remark}; "
+            "copy the missing ones there or remove the others"
+        )
+
+
+def _check_examples(images: np.ndarray, labels: np.ndarray, where: Path, num_classes: int) -> None:
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
+        raise ValueError(
+            f"expected images [n, H, W] and labels [n] with n > 0, got {images.shape} and {labels.shape} in {where}; "
+            "fetch the files again"
+        )
+    if labels.max() >= num_classes:
+        raise ValueError(f"expected labels below {num_classes}, got {labels.max()} in {where}; fetch the files again")
+
+
+def read_idx_folder(
+    folder: str | Path, *, sha256: Mapping[str, str] | None = None, num_classes: int = 10
+) -> tuple[Examples, Examples]:
+    """Reads the four IDX files of MNIST or Fashion-MNIST.
+
+    Args:
+        folder: holds `{train,t10k}-{images-idx3,labels-idx1}-ubyte`, each plain or `.gz`.
+        sha256: file name without `.gz` -> SHA-256 of its uncompressed content, or None to skip this check.
+        num_classes: labels must be below it.
+
+    Returns:
+        Training and test examples in the order of the files, images [n, H, W, 1].
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, has the wrong checksum, or does not fit its partner.
+    """
+    paths = idx_paths(folder)
+    if paths is None:
+        raise FileNotFoundError(f"expected IDX files in {folder}, found none; run scripts/download_data.sh")
+    return read_idx_files(paths, sha256=sha256, num_classes=num_classes)
+
+
+def read_idx_files(
+    paths: Mapping[str, Path], *, sha256: Mapping[str, str] | None = None, num_classes: int = 10
+) -> tuple[Examples, Examples]:
+    """Reads the four IDX files at the given paths; see `read_idx_folder`.
+
+    Args:
+        paths: file name without `.gz` -> path.
+        sha256: file name without `.gz` -> SHA-256 of its uncompressed content, or None to skip this check.
+        num_classes: labels must be below it.
+
+    Returns:
+        Training and test examples in the order of the files, images [n, H, W, 1].
+    """
+    arrays = {name: read_idx(path, sha256=sha256[name] if sha256 else None) for name, path in paths.items()}
+    examples = []
+    for images_name, labels_name in (IDX_FILES[:2], IDX_FILES[2:]):
+        images, labels = arrays[images_name], arrays[labels_name]
+        _check_examples(images, labels, paths[images_name], num_classes)
+        examples.append(Examples(images[..., None], labels.astype(np.int32)))
+    return examples[0], examples[1]
+
+
+def cifar10_paths(folder: str | Path) -> dict[str, Path] | None:
+    """Finds the six binary files of CIFAR-10 in a folder.
+
+    Args:
+        folder: where to look.
+
+    Returns:
+        File name -> path; None if the folder holds none of the six.
+
+    Raises:
+        FileNotFoundError: some of the six are there and others are not.
+    """
+    folder = Path(folder)
+    found = {name: folder / name for name in CIFAR10_FILES if (folder / name).is_file()}
+    _refuse_partial(folder, CIFAR10_FILES, found)
+    return found or None
+
+
+def parse_cifar10(content: bytes, where: str | Path) -> Examples:
+    """Reads CIFAR-10's binary records: one label byte, then the R, G and B planes of 32 x 32 bytes.
+
+    Args:
+        content: a whole file.
+        where: its name, for error messages.
+
+    Returns:
+        The 10,000 examples, images [n, 32, 32, 3].
+
+    Raises:
+        ValueError: the size or a label is wrong.
+    """
+    expected = CIFAR10_RECORDS * _CIFAR10_RECORD_BYTES
+    if len(content) != expected:
+        kind = "truncated" if len(content) < expected else "longer"
+        raise ValueError(f"expected {expected} bytes, got a {kind} file with {len(content)}: {where}; fetch it again")
+    records = np.frombuffer(content, np.uint8).reshape(-1, _CIFAR10_RECORD_BYTES)
+    labels = records[:, 0].astype(np.int32)
+    if labels.max() > 9:
+        raise ValueError(f"expected labels below 10, got {labels.max()} in {where}; fetch it again")
+    planes = records[:, 1:].reshape(-1, *_CIFAR10_SHAPE)
+    return Examples(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels)
+
+
+def read_cifar10_folder(folder: str | Path) -> tuple[Examples, Examples]:
+    """Reads a folder `cifar-10-batches-bin`.
+
+    Args:
+        folder: holds `data_batch_1.bin` .. `data_batch_5.bin` and `test_batch.bin`.
+
+    Returns:
+        Training and test examples in the order of the files, images [n, 32, 32, 3].
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file has the wrong size or a label out of range.
+    """
+    paths = cifar10_paths(folder)
+    if paths is None:
+        raise FileNotFoundError(f"expected CIFAR-10 binary files in {folder}, found none; run scripts/download_data.sh")
+    parts = []
+    for name in CIFAR10_FILES:
+        with paths[name].open("rb") as file:
+            parts.append(read_cifar10_file(file, paths[name]))
+    return join(parts[:-1]), parts[-1]
+
+
+def read_cifar10_file(file: IO[bytes], where: str | Path) -> Examples:
+    """Reads one open binary file of CIFAR-10, and not more of it than a valid file holds; see `parse_cifar10`."""
+    return parse_cifar10(_read_up_to(file, CIFAR10_RECORDS * _CIFAR10_RECORD_BYTES + 1), where)
+
+
+def join(parts: list[Examples]) -> Examples:
+    """Puts tables of examples one after the other."""
+    return Examples(np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts]))

@@ -1,0 +1,281 @@
+"""MNIST, Fashion-MNIST and CIFAR-10 through tensorflow-datasets, prepared and read without TensorFlow.
+
+The builders of tensorflow-datasets extract archives and encode arrays with TensorFlow. Here their subclasses inherit
+addresses, checksums and features, read the downloaded files with the raw readers and yield Pillow images, so the
+official builder opens the result. tensorflow-datasets is imported inside functions: it takes seconds.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image
+
+from geovq_jax.data import raw
+from geovq_jax.data.records import Examples
+
+_TIMEOUT_SECONDS = 5.0
+_READ_BATCH = 4096
+
+
+def default_dir() -> Path:
+    """Folder in which tensorflow-datasets keeps its data: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def _version_dir(name: str, data_dir: Path) -> Path | None:
+    """Newest prepared version of a data set in array_record format; other formats need TensorFlow."""
+    prepared = []
+    for info in (data_dir / name).glob("*/dataset_info.json"):
+        version = info.parent.name.split(".")
+        splits = {path.name.split(".")[0] for path in info.parent.glob(f"{name}-*.array_record*")}
+        if all(part.isdigit() for part in version) and {f"{name}-train", f"{name}-test"} <= splits:
+            prepared.append(([int(part) for part in version], info.parent))
+    return max(prepared)[1] if prepared else None
+
+
+def is_prepared(name: str, data_dir: Path) -> bool:
+    """Whether a folder of tensorflow-datasets holds a data set in array_record format."""
+    return _version_dir(name, data_dir) is not None
+
+
+def read(name: str, data_dir: Path) -> tuple[Examples, Examples]:
+    """Reads a prepared data set, undoing the shuffle that preparing it applied.
+
+    The decoded arrays are kept beside it in `geovq_jax_cache`, where the folder can be written.
+
+    Args:
+        name: mnist, fashion_mnist or cifar10.
+        data_dir: folder of tensorflow-datasets.
+
+    Returns:
+        Training and test examples in the order of the original files: row i is the same image as in the raw files.
+
+    Raises:
+        FileNotFoundError: the data set is not prepared there.
+        ValueError: the content is not that of the original files.
+    """
+    folder = _version_dir(name, data_dir)
+    if folder is None:
+        raise FileNotFoundError(f"expected {name} prepared in {data_dir}, found none; run scripts/download_data.sh")
+    cache = data_dir / "geovq_jax_cache" / f"{name}-{_fingerprint(folder)}"
+    try:
+        examples = _load_cache(cache)
+        _check_content(name, *examples, cache)
+        return examples
+    except (OSError, EOFError, ValueError):
+        pass  # No cache yet, or a damaged one: both are written anew.
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    train, test = (_read_split(builder, split) for split in ("train", "test"))
+    _check_content(name, train, test, folder)
+    _save_cache(cache, train, test)
+    return train, test
+
+
+def _read_split(builder: Any, split: str) -> Examples:
+    source = builder.as_data_source(split, file_format="array_record")
+    images, labels, rows = [], [], []
+    for start in range(0, len(source), _READ_BATCH):
+        for record in source.__getitems__(range(start, min(start + _READ_BATCH, len(source)))):
+            images.append(record["image"])
+            labels.append(record["label"])
+            if "id" in record:
+                rows.append(int(record["id"].decode().removeprefix(f"{split}_")))
+    original_row = np.array(rows) if rows else shuffled_rows(split, len(source))
+    inverse = np.argsort(original_row)
+    return Examples(np.stack(images)[inverse], np.array(labels, np.int32)[inverse])
+
+
+def shuffled_rows(split: str, num_examples: int) -> Int64[np.ndarray, " n"]:
+    """Original row of each record of a prepared split whose keys are row numbers.
+
+    tensorflow-datasets sorts the records of a split by md5(name of the split + key); a change of this order would
+    be a new major version of every data set.
+
+    Args:
+        split: "train" or "test".
+        num_examples: number of records.
+
+    Returns:
+        Row numbers in the order of the records.
+    """
+    digests = [hashlib.md5(f"{split}{row}".encode(), usedforsecurity=False).digest() for row in range(num_examples)]
+    return np.array(sorted(range(num_examples), key=digests.__getitem__), np.int64)
+
+
+def _check_content(name: str, train: Examples, test: Examples, where: Path) -> None:
+    """Compares pixels and labels with the checksums of the original IDX files, which include their headers."""
+    if name not in raw.IDX_SHA256:
+        return
+    arrays = (train.images[..., 0], train.labels, test.images[..., 0], test.labels)
+    for file_name, array in zip(raw.IDX_FILES, arrays, strict=True):
+        digest = hashlib.sha256(bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes())
+        digest.update(array.astype(np.uint8).tobytes())
+        if digest.hexdigest() != raw.IDX_SHA256[name][file_name]:
+            raise ValueError(
+                f"expected the content of {file_name}, got another in {where}; remove this folder and prepare it again"
+            )
+
+
+def _fingerprint(folder: Path) -> str:
+    """Changes whenever a file of a prepared data set is written again."""
+    files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+
+
+_CACHE_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+
+
+def _load_cache(folder: Path) -> tuple[Examples, Examples]:
+    arrays = [np.load(folder / name, allow_pickle=False) for name in _CACHE_FILES]
+    return Examples(*arrays[:2]), Examples(*arrays[2:])
+
+
+def _save_cache(folder: Path, train: Examples, test: Examples) -> None:
+    """Writes all arrays to a temporary folder, then renames it, so that no reader sees a part."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as temporary:
+            whole = Path(temporary) / folder.name
+            whole.mkdir()
+            for name, array in zip(_CACHE_FILES, (*train, *test), strict=True):
+                np.save(whole / name, array, allow_pickle=False)
+            if folder.exists():
+                shutil.rmtree(folder)
+            whole.rename(folder)
+    except OSError:
+        pass  # A shared data folder is often read-only; reading then takes some seconds longer each time.
+
+
+def prepare(name: str, data_dir: Path, *, show_progress: bool = False) -> None:
+    """Downloads a data set and writes it as an array_record folder that `tfds.builder(name)` opens.
+
+    Files that lie in `data_dir` under their original names (`cifar-10-binary.tar.gz`), or in its download cache, are
+    used in place of a download. tensorflow-datasets verifies size and SHA-256 of what it downloads.
+
+    Args:
+        name: mnist, fashion_mnist or cifar10.
+        data_dir: folder of tensorflow-datasets, created if need be.
+        show_progress: whether tensorflow-datasets draws its progress bars on stderr.
+
+    Raises:
+        FileNotFoundError: a file is neither local nor can it be downloaded.
+        ValueError: a file has the wrong checksum or is damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    tfds.display_progress_bar(show_progress)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    builder = _builder_class(name)(data_dir=str(data_dir), file_format="array_record")
+    missing = [url for url in _urls(builder).values() if not _is_local(name, url, data_dir)]
+    if missing:
+        _check_reachable(name, missing[0])
+    config = tfds.download.DownloadConfig(
+        manual_dir=str(data_dir), try_download_gcs=False, force_checksums_validation=True
+    )
+    try:
+        builder.download_and_prepare(download_config=config)
+    except tfds.core.download.download_manager.NonMatchingChecksumError as error:
+        raise ValueError(
+            f"expected the registered checksum, got another: {_one_line(error)}; remove the file and run again"
+        ) from error
+    except (tfds.core.download.util.DownloadError, ConnectionError, TimeoutError) as error:
+        raise _not_reachable(name, error) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _urls(builder: Any) -> dict[str, str]:
+    """Addresses that the official builder registers, by the name of the file that they serve."""
+    if builder.name == "cifar10":
+        return {"cifar-10-binary.tar.gz": builder._cifar_info.url}
+    return {name: f"{builder.URL}{name}.gz" for name in raw.IDX_FILES}
+
+
+def _is_local(name: str, url: str, data_dir: Path) -> bool:
+    """Whether preparing finds a file in the folder or in its download cache."""
+    from tensorflow_datasets.core.download import checksums, resource
+
+    checksum = checksums.get_all_url_infos()[url].checksum
+    cached = data_dir / "downloads" / name / resource.get_dl_fname(url, checksum)
+    return (data_dir / url.rsplit("/", 1)[1]).is_file() or resource.is_locally_cached(cached)
+
+
+def _check_reachable(name: str, url: str) -> None:
+    """Asks the server for one address; the downloader itself would retry for minutes without a network."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_TIMEOUT_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in (404, 410):
+            raise _not_reachable(name, error) from error
+    except OSError as error:
+        raise _not_reachable(name, error) from error
+
+
+def _not_reachable(name: str, error: BaseException) -> FileNotFoundError:
+    files = "cifar-10-binary.tar.gz or the folder cifar-10-batches-bin" if name == "cifar10" else "the four IDX files"
+    return FileNotFoundError(
+        f"expected {name} in a local folder or a network to download it from, got {_one_line(error)}; "
+        f"put {files} into a folder and name it by data_dir or $GEOVQ_DATA"
+    )
+
+
+def _builder_class(name: str) -> Any:
+    """Subclass of the official builder that reads its downloads without TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    official: Any = tfds.builder_cls(name)
+
+    def split_generators(self, dl_manager):
+        paths = {file: Path(path) for file, path in dl_manager.download(_urls(self)).items()}
+        if name == "cifar10":
+            train, test, self.info.features["label"].names = _read_cifar10_archive(paths["cifar-10-binary.tar.gz"])
+        else:
+            train, test = raw.read_idx_files(paths, sha256=raw.IDX_SHA256[name])
+        return {"train": self._generate_examples("train", train), "test": self._generate_examples("test", test)}
+
+    def generate_examples(self, split, examples):
+        for row, (image, label) in enumerate(zip(*examples, strict=True)):
+            record = {"image": Image.fromarray(image.squeeze()), "label": int(label)}
+            if "id" in self.info.features:
+                record["id"] = f"{split}_{row:05d}"
+            yield row, record
+
+    members = {"name": name, "_split_generators": split_generators, "_generate_examples": generate_examples}
+    with tfds.core.registered.skip_registration():
+        return type(official.__name__, (official,), {**members, "__module__": __name__})
+
+
+def _read_cifar10_archive(path: Path) -> tuple[Examples, Examples, list[str]]:
+    """Reads the members of the archive in memory: nothing is extracted, so no member chooses where it lands."""
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+
+            def member(name):
+                file = archive.extractfile(f"cifar-10-batches-bin/{name}")
+                if file is None:
+                    raise KeyError(f"{name} is not a file")
+                return file
+
+            parts = [raw.read_cifar10_file(member(name), f"{path}:{name}") for name in raw.CIFAR10_FILES]
+            names = member("batches.meta.txt").read(4096).decode("ascii").split()
+    except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"expected CIFAR-10's binary archive, got a damaged one ({_one_line(error)}): {path}; fetch it again"
+        ) from error
+    return raw.join(parts[:-1]), parts[-1], names

@@ -1,0 +1,242 @@
+"""Figures of the latent space: maps, edge lengths, graph, cells and the metric."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from geovq_jax.evaluation.style import (
+    ACCENT,
+    CONTRAST,
+    DENSITY,
+    INK,
+    SEQUENTIAL,
+    WIDTH,
+    class_colours,
+    code_colours,
+    new_figure,
+    styled,
+)
+
+
+class Plane(NamedTuple):
+    """Plane of largest variance: `mean` [d], orthonormal `axes` [2, d], `explained` [2] shares of the variance."""
+
+    mean: Float[np.ndarray, " d"]
+    axes: Float[np.ndarray, "2 d"]
+    explained: Float[np.ndarray, "2"]
+
+
+class EdgeAgreement(NamedTuple):
+    """Pull-back against Euclidean edge lengths: `correlation`, `rank_correlation`, and quantiles of their ratio.
+
+    All floats; `ratio_median`, `ratio_low` (5 %) and `ratio_high` (95 %) are pull-back over Euclidean length, over
+    edges of positive Euclidean length.
+    """
+
+    correlation: float
+    rank_correlation: float
+    ratio_median: float
+    ratio_low: float
+    ratio_high: float
+
+
+def principal_plane(points: Float[np.ndarray, "n d"]) -> Plane:
+    """First two principal axes of a cloud of points, d >= 2.
+
+    Args:
+        points: the cloud [n, d].
+
+    Returns:
+        The plane; each axis has its largest entry positive, so that the map does not flip between runs.
+
+    Raises:
+        ValueError: fewer than two dimensions.
+    """
+    if points.shape[1] < 2:
+        raise ValueError(f"expected points of at least 2 dimensions, got {points.shape[1]}; draw a histogram instead")
+    mean = points.mean(axis=0, dtype=np.float64)
+    _, singular, axes = np.linalg.svd(np.linalg.qr(points - mean[None, :], mode="r"))
+    variance = singular**2
+    axes = axes[:2]
+    largest = axes[np.arange(2), np.abs(axes).argmax(axis=1)]
+    total = variance.sum()
+    explained = np.zeros(2)
+    explained[: len(variance[:2])] = variance[:2] / (total if total > 0 else 1.0)
+    return Plane(mean, axes * np.where(largest < 0, -1.0, 1.0)[:, None], explained)
+
+
+def project(plane: Plane, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 2"]:
+    """Coordinates of points in a plane: (x - mean) axes'.
+
+    Args:
+        plane: the plane.
+        points: points [n, d].
+
+    Returns:
+        Coordinates [n, 2].
+    """
+    return (points - plane.mean[None, :]) @ plane.axes.T
+
+
+def edge_agreement(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray, " e"]) -> EdgeAgreement:
+    """Correlation and ratio of pull-back and Euclidean edge lengths.
+
+    Args:
+        euclidean: Euclidean lengths [e].
+        pullback: pull-back lengths of the same edges [e].
+
+    Returns:
+        The summary; correlations are NaN where one side does not vary.
+
+    Raises:
+        ValueError: fewer than two edges, or none of positive length.
+    """
+    positive = euclidean > 0
+    if len(euclidean) < 2 or not positive.any():
+        raise ValueError(f"expected at least two edges with some of positive length, got {len(euclidean)}; raise k")
+
+    def correlation(x: np.ndarray, y: np.ndarray) -> float:
+        x, y = x - x.mean(), y - y.mean()
+        scale = np.sqrt((x @ x) * (y @ y))
+        return float(x @ y / scale) if scale > 0 else float("nan")
+
+    from scipy.stats import rankdata
+
+    low, median, high = np.quantile(pullback[positive] / euclidean[positive], [0.05, 0.5, 0.95])
+    ranks = correlation(rankdata(euclidean), rankdata(pullback))
+    linear = correlation(np.asarray(euclidean, np.float64), np.asarray(pullback, np.float64))
+    return EdgeAgreement(linear, ranks, float(median), float(low), float(high))
+
+
+def _plane_labels(points: Float[np.ndarray, "n d"], plane: Plane | None) -> tuple[np.ndarray, str, str]:
+    if points.shape[1] == 2 and plane is None:
+        return points, "latent 1", "latent 2"
+    plane = principal_plane(points) if plane is None else plane
+    first, second = (
+        f"principal axis {i + 1} ({100.0 * share:.0f} % of variance)" for i, share in enumerate(plane.explained)
+    )
+    return project(plane, points), first, second
+
+
+def _marker_area(count: int) -> float:
+    return float(np.clip(25_000.0 / max(count, 1), 1.5, 18.0))
+
+
+@styled
+def latent_map(
+    latents: Float[np.ndarray, "n d"],
+    *,
+    classes: Int[np.ndarray, " n"] | None = None,
+    class_names: Sequence[str] | None = None,
+    codes: Int[np.ndarray, " n"] | None = None,
+    values: Float[np.ndarray, " n"] | None = None,
+    value_label: str = "",
+    codebook: Float[np.ndarray, "K d"] | None = None,
+    plane: Plane | None = None,
+) -> Figure:
+    """Latents in the plane of largest variance, coloured by class, by code or by a value.
+
+    Args:
+        latents: latents [n, d]; two-dimensional ones are drawn as they are.
+        classes: class of each latent; give at most one of `classes`, `codes` and `values`.
+        class_names: name of each class for the legend.
+        codes: code of each latent.
+        values: a number a latent, such as a geodesic distance; infinite ones are drawn in grey.
+        value_label: what the values are, with their unit.
+        codebook: codebook vectors drawn as crosses.
+        plane: plane to project on, to share one map between figures.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: more than one colouring.
+    """
+    if sum(colouring is not None for colouring in (classes, codes, values)) > 1:
+        raise ValueError("expected one of classes, codes and values, got several; draw one map each")
+    if plane is None and latents.shape[1] > 2:
+        plane = principal_plane(latents)
+    points, first, second = _plane_labels(latents, plane)
+    figure, (axes,) = new_figure(width=WIDTH * 0.75, height=WIDTH * 0.62)
+    # A fixed shuffle: in data-set order the last class would cover the others.
+    order = np.random.default_rng(0).permutation(len(points))
+    x, y = points[order, 0], points[order, 1]
+    size = _marker_area(len(points))
+    if classes is not None:
+        count = int(classes.max()) + 1
+        palette = np.array(class_colours(count))
+        axes.scatter(x, y, s=size, c=palette[classes[order]], linewidths=0, alpha=0.8)
+        for label in np.unique(classes):
+            name = str(label) if class_names is None else class_names[label]
+            axes.scatter([], [], s=28, color=palette[label], label=name)
+            x_middle, y_middle = np.median(points[classes == label], axis=0)
+            words = axes.text(x_middle, y_middle, name, ha="center", va="center", fontsize=10.0, fontweight="bold")
+            words.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+        figure.legend(loc="outside right center", title="class", handletextpad=0.2)
+    elif codes is not None:
+        palette = np.array(code_colours(int(codes.max()) + 1))
+        axes.scatter(x, y, s=size, c=palette[codes[order]], linewidths=0, alpha=0.8)
+    elif values is not None:
+        _scatter_values(figure, axes, points[order], values[order], value_label, size)
+    else:
+        axes.scatter(x, y, s=size, color=ACCENT, linewidths=0, alpha=0.6)
+    if codebook is not None:
+        centres = codebook if plane is None else project(plane, codebook)
+        axes.scatter(centres[:, 0], centres[:, 1], s=16, marker="x", color=INK, linewidths=0.8)
+    axes.set(xlabel=first, ylabel=second)
+    axes.set_aspect("equal", adjustable="datalim")
+    return figure
+
+
+def _scatter_values(
+    figure: Figure, axes: Axes, points: np.ndarray, values: np.ndarray, label: str, size: float
+) -> None:
+    finite = np.isfinite(values)
+    axes.scatter(points[~finite, 0], points[~finite, 1], s=size, color="#d5d8dc", linewidths=0)
+    drawn = axes.scatter(points[finite, 0], points[finite, 1], s=size, c=values[finite], cmap=SEQUENTIAL, linewidths=0)
+    figure.colorbar(drawn, ax=axes, label=label, shrink=0.8)
+
+
+@styled
+def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray, " e"]) -> Figure:
+    """Pull-back against Euclidean edge lengths, with their correlation, and the distribution of their ratio.
+
+    Args:
+        euclidean: Euclidean lengths [e], in latent units.
+        pullback: pull-back lengths of the same edges [e], in units of the decoded images.
+
+    Returns:
+        The figure.
+    """
+    summary = edge_agreement(euclidean, pullback)
+    figure, (axes, side) = new_figure(1, 2, height=3.4)
+    if len(euclidean) > 3000:
+        drawn = axes.hexbin(euclidean, pullback, gridsize=55, cmap=DENSITY, norm=LogNorm(), mincnt=1, linewidths=0.1)
+        figure.colorbar(drawn, ax=axes, label="edges", shrink=0.8)
+    else:
+        axes.scatter(euclidean, pullback, s=6, color=ACCENT, alpha=0.5, linewidths=0)
+    reach = min(float(euclidean.max()), float(pullback.max()) / max(summary.ratio_median, 1e-30))
+    axes.plot(
+        [0.0, reach], [0.0, reach * summary.ratio_median], color=CONTRAST, linestyle="--", lw=1.3, label="median ratio"
+    )
+    axes.set(xlabel="Euclidean length [latent units]", ylabel="pull-back length [image units]")
+    axes.set_title(f"{len(euclidean):,} edges, r = {summary.correlation:.2f}, rank r = {summary.rank_correlation:.2f}")
+    axes.set_xlim(left=0.0)
+    axes.set_ylim(bottom=0.0)
+    axes.legend(loc="upper left")
+    positive = euclidean > 0
+    ratio = pullback[positive] / euclidean[positive]
+    share, edges = np.histogram(ratio, 60, range=(0.0, float(np.quantile(ratio, 0.995)) or 1.0))
+    side.stairs(100.0 * share / len(ratio), edges, fill=True, color=ACCENT, alpha=0.85)
+    side.axvline(summary.ratio_median, color=CONTRAST, linestyle="--", linewidth=1.3)
+    side.set(xlabel="pull-back / Euclidean length", ylabel="share of edges [%]", xlim=(0.0, edges[-1]))
+    side.set_title(
+        f"ratio: median {summary.ratio_median:.3g}, 5–95 % {summary.ratio_low:.3g} to {summary.ratio_high:.3g}"
+    )
+    return figure

@@ -1,0 +1,163 @@
+"""PSNR and windowed SSIM of image pairs, and the three pairings of a quantized autoencoder."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from geovq_jax.evaluation.statistics import bootstrap_interval
+
+ImageBatch = Float[Array, "b h w c"] | Float[np.ndarray, "b h w c"]
+
+PAIRINGS = ("truth-continuous", "truth-quantized", "continuous-quantized")
+
+
+class ImageScores(NamedTuple):
+    """Scores of n image pairs: `psnr` [n] in decibels, `ssim` [n] in [-1, 1]."""
+
+    psnr: Float[np.ndarray, " n"]
+    ssim: Float[np.ndarray, " n"]
+
+
+def _check_pair(first: ImageBatch, second: ImageBatch) -> None:
+    if first.shape != second.shape:
+        raise ValueError(f"expected two image batches of one shape, got {first.shape} and {second.shape}; align them")
+
+
+def psnr(first: ImageBatch, second: ImageBatch) -> Float[Array, " b"]:
+    """Peak signal-to-noise ratio of each pair, for images in [0, 1].
+
+    PSNR(x, y) = -10 log10( mean (x - y)^2 ), infinite for equal images.
+
+    Args:
+        first: images [b, h, w, c] in [0, 1].
+        second: images [b, h, w, c] in [0, 1].
+
+    Returns:
+        Decibels [b], one value an image; average them rather than the squared errors.
+
+    Raises:
+        ValueError: the two batches differ in shape.
+    """
+    _check_pair(first, second)
+    error = jnp.mean(jnp.square(jnp.asarray(first) - jnp.asarray(second)), axis=(1, 2, 3))
+    return -10.0 * jnp.log10(error)
+
+
+def ssim(first: ImageBatch, second: ImageBatch) -> Float[Array, " b"]:
+    """Structural similarity of each pair, with an 11 x 11 Gaussian window of sigma 1.5, for images in [0, 1].
+
+    SSIM = mean over windows and channels of
+    (2 m_x m_y + C1)(2 s_xy + C2) / ((m_x^2 + m_y^2 + C1)(s_x^2 + s_y^2 + C2)), C1 = 0.01^2, C2 = 0.03^2,
+    over the windows that lie inside the image. A side below 11 pixels takes the largest odd window that fits.
+
+    Args:
+        first: images [b, h, w, c] in [0, 1].
+        second: images [b, h, w, c] in [0, 1].
+
+    Returns:
+        Similarity [b], 1 for equal images.
+
+    Raises:
+        ValueError: the two batches differ in shape.
+
+    Reference:
+        Wang, Bovik, Sheikh and Simoncelli, Image quality assessment: from error visibility to structural similarity,
+        IEEE Transactions on Image Processing 13(4), 2004, equation 13.
+    """
+    _check_pair(first, second)
+    shortest = min(first.shape[1:3])
+    window = min(11, shortest - 1 + shortest % 2)
+    return dm_pix.ssim(jnp.asarray(first), jnp.asarray(second), max_val=1.0, filter_size=window, filter_sigma=1.5)
+
+
+@jax.jit
+def _score_batch(first: ImageBatch, second: ImageBatch) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    return psnr(first, second), ssim(first, second)
+
+
+def image_scores(
+    first: Float[np.ndarray, "n h w c"],
+    second: Float[np.ndarray, "n h w c"],
+    *,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageScores:
+    """PSNR and SSIM of n image pairs, in batches of one compiled shape.
+
+    Args:
+        first: images [n, h, w, c] in [0, 1].
+        second: images [n, h, w, c] in [0, 1].
+        batch_size: pairs scored at once; the last batch is filled up with its last pair.
+        progress: called with (pairs done, n) after each batch.
+
+    Returns:
+        The scores of every pair, in order.
+
+    Raises:
+        ValueError: the shapes differ, or there is no image.
+    """
+    _check_pair(first, second)
+    total = len(first)
+    if total == 0:
+        raise ValueError("expected at least one image pair, got none; check the split")
+    batch_size = min(batch_size, total)
+    parts = []
+    for start in range(0, total, batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), total - 1)
+        parts.append(jax.device_get(_score_batch(first[rows], second[rows])))
+        if progress is not None:
+            progress(min(start + batch_size, total), total)
+    decibels, similarity = (np.concatenate(column)[:total] for column in zip(*parts, strict=True))
+    return ImageScores(decibels, similarity)
+
+
+def reconstruction_scores(
+    truth: Float[np.ndarray, "n h w c"],
+    continuous: Float[np.ndarray, "n h w c"],
+    quantized: Float[np.ndarray, "n h w c"],
+    *,
+    batch_size: int = 256,
+) -> dict[str, ImageScores]:
+    """Scores of the three pairings of a quantized autoencoder.
+
+    truth-continuous is the autoencoder's own loss, truth-quantized what a user of the codes sees, continuous-quantized
+    what quantization alone took away. Only the first two say how good the images are.
+
+    Args:
+        truth: images [n, h, w, c] in [0, 1].
+        continuous: reconstructions from unquantized latents [n, h, w, c] in [0, 1].
+        quantized: reconstructions from codebook vectors [n, h, w, c] in [0, 1].
+        batch_size: pairs scored at once.
+
+    Returns:
+        Scores by pairing, keys as in `PAIRINGS`.
+    """
+    score = partial(image_scores, batch_size=batch_size)
+    pairs = ((truth, continuous), (truth, quantized), (continuous, quantized))
+    return {name: score(*pair) for name, pair in zip(PAIRINGS, pairs, strict=True)}
+
+
+def summarise(scores: dict[str, ImageScores], *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Mean PSNR and SSIM of each pairing with 95 % bootstrap intervals over images.
+
+    Args:
+        scores: scores by pairing.
+        seed: seed of the bootstrap.
+
+    Returns:
+        For each pairing `psnr`, `psnr_low`, `psnr_high` in decibels and `ssim`, `ssim_low`, `ssim_high`.
+    """
+    table: dict[str, dict[str, float]] = {}
+    for pairing, values in scores.items():
+        row: dict[str, float] = {}
+        for metric in ImageScores._fields:
+            interval = bootstrap_interval(getattr(values, metric), seed=seed)
+            row |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+        table[pairing] = row
+    return table

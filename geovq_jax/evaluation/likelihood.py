@@ -1,0 +1,142 @@
+"""Likelihood of held-out codes: bits per code, image and dimension, and what simple models of code statistics reach."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+CONSTANTS = tuple(10.0**exponent for exponent in np.arange(-4.0, 1.51, 0.25))
+
+
+class Likelihood(NamedTuple):
+    """Code length of a set of images under one model.
+
+    Attributes:
+        bits_per_code: mean over images and places of -log2 p(c_i | c_<i).
+        bits_per_image: mean over images of the sum over places.
+        bits_per_dimension: bits_per_image over the number of values (pixels x channels) of an image: the rate at which
+            the codes describe it, not a likelihood of its pixels.
+        standard_error: of bits_per_image, over images.
+    """
+
+    bits_per_code: float
+    bits_per_image: float
+    bits_per_dimension: float
+    standard_error: float
+
+
+def likelihood(log_probabilities: Float[np.ndarray, "n t"], num_dimensions: int) -> Likelihood:
+    """Turn log-probabilities of codes into bits.
+
+    Args:
+        log_probabilities: log p(c_i | c_<i) in nats, of n images of t codes.
+        num_dimensions: values of one image, H * W * C.
+
+    Returns:
+        Bits a code, an image and a dimension.
+
+    Raises:
+        ValueError: if there is no code, or num_dimensions is not positive.
+    """
+    if log_probabilities.size == 0:
+        raise ValueError(f"expected at least one image of one code, got shape {log_probabilities.shape}")
+    if num_dimensions < 1:
+        raise ValueError(f"expected num_dimensions = H * W * C >= 1, got {num_dimensions}")
+    bits = -log_probabilities.astype(np.float64).sum(axis=1) / np.log(2)
+    n, t = log_probabilities.shape
+    per_image = float(bits.mean())
+    error = float(bits.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return Likelihood(per_image / t, per_image, per_image / num_dimensions, error)
+
+
+def uniform_log_probabilities(codes: Int[np.ndarray, "n ..."], num_codes: int) -> Float[np.ndarray, "n t"]:
+    """-log K for every code."""
+    return np.full(_raster(codes, num_codes).shape, -np.log(num_codes))
+
+
+def unigram_log_probabilities(
+    train: Int[np.ndarray, "m ..."],
+    codes: Int[np.ndarray, "n ..."],
+    num_codes: int,
+    *,
+    constant: float | None = None,
+) -> Float[np.ndarray, "n t"]:
+    """Score codes by their frequency in the training codes, the same at every place.
+
+    p(k) = (n_k + a) / (n + a K), n_k the count of code k among n training codes.
+
+    Args:
+        train: training codes, [m, t] or grids [m, h, w].
+        codes: held-out codes, shaped alike.
+        num_codes: K.
+        constant: a > 0; None takes the one of `CONSTANTS` with the largest leave-one-out likelihood of `train`.
+
+    Returns:
+        log p in nats, places in raster order.
+
+    Raises:
+        ValueError: if codes lie outside [0, K), or the constant is not positive.
+    """
+    train, codes = _raster(train, num_codes), _raster(codes, num_codes)
+    return _log_table(np.bincount(train.ravel(), minlength=num_codes)[None], constant)[0][codes]
+
+
+def bigram_log_probabilities(
+    train: Int[np.ndarray, "m ..."],
+    codes: Int[np.ndarray, "n ..."],
+    num_codes: int,
+    *,
+    constant: float | None = None,
+) -> Float[np.ndarray, "n t"]:
+    """Score codes by the code before them in raster order; the first code by the frequency of first codes.
+
+    p(k | j) = (n_jk + a) / (n_j + a K), n_jk the count of code k after code j in the training codes.
+
+    Args:
+        train: training codes, [m, t] or grids [m, h, w].
+        codes: held-out codes, shaped alike.
+        num_codes: K.
+        constant: a > 0; None takes the one of `CONSTANTS` with the largest leave-one-out likelihood of `train`, one for
+            first codes and one for pairs.
+
+    Returns:
+        log p in nats, places in raster order.
+
+    Raises:
+        ValueError: if codes lie outside [0, K), or the constant is not positive.
+    """
+    train, codes = _raster(train, num_codes), _raster(codes, num_codes)
+    first = np.bincount(train[:, 0], minlength=num_codes)
+    pairs = np.bincount((train[:, :-1] * num_codes + train[:, 1:]).ravel(), minlength=num_codes**2)
+    log_p = np.empty(codes.shape)
+    log_p[:, 0] = _log_table(first[None], constant)[0][codes[:, 0]]
+    if codes.shape[1] > 1:
+        log_p[:, 1:] = _log_table(pairs.reshape(num_codes, num_codes), constant)[codes[:, :-1], codes[:, 1:]]
+    return log_p
+
+
+def _log_table(counts: Int[np.ndarray, "r k"], constant: float | None) -> Float[np.ndarray, "r k"]:
+    """Logarithm of the rows of counts, add-constant smoothed and normalised."""
+    if constant is None:
+        constant = max(CONSTANTS, key=lambda a: _leave_one_out(counts, a))
+    elif constant <= 0:
+        raise ValueError(f"expected constant > 0, got {constant}: a code never seen would have probability 0")
+    smoothed = counts + constant
+    return np.log(smoothed) - np.log(smoothed.sum(axis=1, keepdims=True))
+
+
+def _leave_one_out(counts: Int[np.ndarray, "r k"], constant: float) -> float:
+    """Log-likelihood of every counted code under the counts without itself."""
+    rows, columns = np.nonzero(counts)
+    seen = counts[rows, columns]
+    total = counts.sum(axis=1)[rows] - 1 + constant * counts.shape[1]
+    return float(np.sum(seen * (np.log(seen - 1 + constant) - np.log(total))))
+
+
+def _raster(codes: Int[np.ndarray, "n ..."], num_codes: int) -> Int[np.ndarray, "n t"]:
+    if codes.size == 0:
+        raise ValueError(f"expected at least one image of one code, got shape {codes.shape}")
+    flat = codes.reshape(codes.shape[0], -1).astype(np.int64)
+    if flat.min() < 0 or flat.max() >= num_codes:
+        raise ValueError(f"expected codes in [0, {num_codes}), got {flat.min()} to {flat.max()}; check num_codes")
+    return flat

@@ -1,0 +1,34 @@
+"""Draw codes from the trained prior and decode them.
+
+    python -m geovq_jax.generate --workdir=runs/mnist5k --num_samples=100 --temperature=0.9 --class_id=3
+
+Writes samples.npz and samples.png (one row a class) into the work directory, whose config.json gives every other
+setting.
+"""
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from geovq_jax import cli, pipeline
+
+_FLAGS = (
+    flags.DEFINE_integer("num_samples", None, "Images to draw, e.g. --num_samples=100."),
+    flags.DEFINE_float(
+        "temperature", None, "Divides the logits; 0 takes the most likely code, e.g. --temperature=0.9."
+    ),
+    flags.DEFINE_integer("top_k", None, "Draw among the k most likely codes; 0 for all, e.g. --top_k=50."),
+    flags.DEFINE_float("top_p", None, "Draw among the most likely codes of total probability p, e.g. --top_p=0.95."),
+    flags.DEFINE_float("guidance", None, "Scale of classifier-free guidance; 1 for none, e.g. --guidance=1.5."),
+    flags.DEFINE_integer("class_id", None, "Draw one class only; -1 for all, e.g. --class_id=3."),
+)
+
+
+def set_sampling(config: ConfigDict) -> None:
+    """Put the flags that were given into the configuration's section `sample`."""
+    for flag in _FLAGS:
+        if flag.value is not None:
+            config.sample[flag.name] = flag.value
+
+
+if __name__ == "__main__":
+    cli.main(pipeline.entry("samples"), documentation=__doc__, adjust=set_sampling)

@@ -1,0 +1,180 @@
+"""Pull-back metric and edge lengths for the cells of spatial latents, each measured within its image.
+
+A cell is one vector of a grid [h, w, d]; cell p of image i has the id i * h * w + p, rows first. Equation numbers refer
+to docs/geometry.md.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.edges import Edges, check_edges, default_batch_size, lengths_from_metrics, quadrature
+from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, speed
+
+Grids = Float[Array | np.ndarray, "n h w d"]
+
+
+def grid_metrics(decode_fn: DecodeFn, grid: Float[Array | np.ndarray, "h w d"]) -> Float[Array, "c d d"]:
+    """Metric tensors of the cells of one grid, each with the other cells held, equation (15).
+
+    G_p = J_p' J_p, J_p = df(grid) / d grid_p: the diagonal blocks of the metric of the whole grid, from a single
+    linearisation.
+
+    Args:
+        decode_fn: map of one grid [h, w, d] to x.
+        grid: the grid of latents.
+
+    Returns:
+        Metric tensors [h * w, d, d].
+    """
+    grid = jnp.asarray(grid)
+    height, width, d = grid.shape
+    _, push_forward = jax.linearize(decode_fn, grid)
+    basis = jnp.eye(height * width * d, dtype=grid.dtype).reshape(height * width, d, height, width, d)
+    # Cell after cell: the d tangents of one cell fit in cache, those of the whole grid do not.
+    return jax.lax.map(lambda directions: gram(jax.vmap(push_forward)(directions)), basis)
+
+
+@jax.jit
+def _own_chunk(decode_fn: Any, grids: Array) -> Array:
+    return jax.vmap(partial(grid_metrics, decode_fn))(grids)
+
+
+@jax.jit
+def _interior_chunk(decode_fn: Any, grids: Array, nodes: Array, weights: Array, edges: Array) -> Array:
+    def weighted_speed(edge: Array) -> Array:
+        start, stop = _cell(grids, edge[0]), _cell(grids, edge[1])
+
+        def blended_speed(t: Array) -> Array:
+            at = partial(_speed_within, decode_fn, grids, value=start + t * (stop - start), velocity=stop - start)
+            return (1.0 - t) * at(edge[0]) + t * at(edge[1])
+
+        return weights @ jax.vmap(blended_speed)(nodes)
+
+    return jax.vmap(weighted_speed)(edges)
+
+
+@jax.jit
+def _chord_chunk(decode_fn: Any, grids: Array, edges: Array) -> Array:
+    def chord_within(cell: Array, start: Array, stop: Array) -> Array:
+        images = [decode_fn(_with_cell(grids, cell, value)) for value in (start, stop)]
+        return safe_norm(jax.tree.map(jnp.subtract, *images))
+
+    def chord(edge: Array) -> Array:
+        start, stop = _cell(grids, edge[0]), _cell(grids, edge[1])
+        return 0.5 * (chord_within(edge[0], start, stop) + chord_within(edge[1], start, stop))
+
+    return jax.vmap(chord)(edges)
+
+
+def _in_context(grids: Grids, context: str) -> Array:
+    """The grids to decode, [n, h, w, d], or every cell as a grid of its own, [n * h * w, 1, 1, d]."""
+    if context not in ("own", "isolated"):
+        raise ValueError(f"expected context 'own' or 'isolated', got {context!r}; mend: 'own' is the default")
+    grids = jnp.asarray(grids)
+    return grids if context == "own" else grids.reshape(-1, 1, 1, grids.shape[-1])
+
+
+def _cell(grids: Array, cell: Array) -> Array:
+    return grids.reshape(-1, grids.shape[-1])[cell]
+
+
+def _with_cell(grids: Array, cell: Array, value: Array) -> Array:
+    """Grid of the image that holds the cell, with the cell's vector replaced, [h, w, d]."""
+    height, width, d = grids.shape[1:]
+    image, position = jnp.divmod(cell, height * width)
+    return grids[image].reshape(height * width, d).at[position].set(value).reshape(height, width, d)
+
+
+def _speed_within(decode_fn: Any, grids: Array, cell: Array, value: Array, velocity: Array) -> Array:
+    def decode_cell(v: Array) -> Any:
+        return decode_fn(_with_cell(grids, cell, v))
+
+    return speed(decode_cell, value, velocity)
+
+
+def cell_metrics(
+    decode_fn: DecodeFn,
+    grids: Grids,
+    *,
+    context: str = "own",
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Float[Array, "cells d d"]:
+    """Metric tensors of all cells of many grids, equation (15).
+
+    Args:
+        decode_fn: map of one grid [h, w, d] to x.
+        grids: spatial latents, [n, h, w, d].
+        context: own (the other cells of the image held) or isolated (the cell decoded alone as a 1 x 1 grid: another
+            function, for comparison only).
+        batch_size: grids decoded at once; the default suits the device.
+        progress: called with (grids done, n).
+
+    Returns:
+        Metric tensors [n * h * w, d, d].
+
+    Raises:
+        ValueError: for an unknown context or no grids.
+    """
+    grids = _in_context(grids, context)
+    size = batch_size or max(1, 8 * default_batch_size() // (grids.shape[1] * grids.shape[2]))
+    metrics = map_chunks(partial(_own_chunk, as_pytree(decode_fn)), (grids,), batch_size=size, progress=progress)
+    return metrics.reshape(-1, *metrics.shape[2:])
+
+
+def cell_edge_lengths(
+    decode_fn: DecodeFn,
+    grids: Grids,
+    edges: Edges,
+    *,
+    context: str = "own",
+    rule: str = "endpoints",
+    order: int = 4,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Float[Array, " e"]:
+    """Pull-back lengths of edges between cells of spatial latents, equation (16).
+
+    endpoints: 1/2 (|J_{i,p} D| + |J_{j,q} D|), D = z_{j,q} - z_{i,p}, each end within its own image.
+
+    Inside an edge the context passes linearly from one image to the other: the speed at t is (1 - t) times the speed
+    within the first image plus t times the speed within the second.
+
+    Args:
+        decode_fn: map of one grid [h, w, d] to x.
+        grids: spatial latents, [n, h, w, d].
+        edges: pairs of cells, [e, 2], ids in [0, n * h * w).
+        context: own, or isolated as in `cell_metrics`.
+        rule: as in `edge_lengths`; chord is the mean over both images of |f(cell moved) - f(cell)|.
+        order: number of nodes of the gauss rule.
+        batch_size: grids decoded at once; the default suits the device.
+        progress: called with (rows done, rows) in every pass over grids or edges.
+
+    Returns:
+        Lengths [e] in units of x; zero, with derivative zero, for an edge between coincident cells.
+
+    Raises:
+        ValueError: for an unknown rule or context, no edges, or an edge that names a cell that does not exist.
+    """
+    grids = _in_context(grids, context)
+    cells = grids.reshape(-1, grids.shape[-1])
+    ends, decode = check_edges(edges, cells.shape[0]), as_pytree(decode_fn)
+    size = batch_size or default_batch_size()
+    if rule == "chord":
+        return map_chunks(partial(_chord_chunk, decode, grids), (ends,), batch_size=size, progress=progress)
+    end_weight, nodes, weights = quadrature(rule, order)
+    lengths = jnp.zeros(len(ends), cells.dtype)
+    if end_weight:
+        metrics = cell_metrics(decode, grids, batch_size=batch_size, progress=progress)
+        lengths = 2.0 * end_weight * lengths_from_metrics(cells, metrics, ends)
+    if len(nodes):
+        cast = partial(jnp.asarray, dtype=cells.dtype)
+        function = partial(_interior_chunk, decode, grids, cast(nodes), cast(weights))
+        lengths = lengths + map_chunks(function, (ends,), batch_size=size, progress=progress)
+    return lengths

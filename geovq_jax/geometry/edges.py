@@ -1,0 +1,295 @@
+"""Pull-back lengths of edges between latents, and between cells of spatial latents.
+
+An edge is the straight segment between two latents; its length is a quadrature of the speed along it. Equation numbers
+refer to docs/geometry.md.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.metric import DecodeFn, as_pytree, pullback_metric, safe_norm, safe_sqrt, speed
+
+Points = Float[Array | np.ndarray, "n d"]
+Grids = Float[Array | np.ndarray, "n h w d"]
+Edges = Int[Array | np.ndarray, "e 2"]
+
+RULES = ("endpoints", "midpoint", "simpson", "gauss", "chord")
+
+
+class Quadrature(NamedTuple):
+    """Quadrature of the speed along an edge parametrised by t in [0, 1].
+
+    Attributes:
+        end_weight: weight of each of the two ends.
+        points: interior nodes, [m].
+        weights: their weights, [m]; together with the ends they sum to 1.
+    """
+
+    end_weight: float
+    points: np.ndarray
+    weights: np.ndarray
+
+
+def quadrature(rule: str, order: int = 4) -> Quadrature:
+    """Nodes and weights of a rule, equation (12).
+
+    Args:
+        rule: endpoints (trapezoid), midpoint, simpson or gauss.
+        order: number of nodes of the Gauss-Legendre rule.
+
+    Returns:
+        The quadrature.
+
+    Raises:
+        ValueError: for an unknown rule or an order below 1.
+    """
+    if rule == "gauss":
+        if order < 1:
+            raise ValueError(f"expected order >= 1, got {order}; mend: 4 nodes are exact to degree 7")
+        points, weights = np.polynomial.legendre.leggauss(order)
+        return Quadrature(0.0, 0.5 * (points + 1.0), 0.5 * weights)
+    table = {
+        "endpoints": Quadrature(0.5, np.zeros(0), np.zeros(0)),
+        "midpoint": Quadrature(0.0, np.array([0.5]), np.array([1.0])),
+        "simpson": Quadrature(1.0 / 6.0, np.array([0.5]), np.array([2.0 / 3.0])),
+    }
+    if rule not in table:
+        raise ValueError(f"expected a rule among {', '.join(RULES)}, got {rule!r}; mend: 'endpoints' is the default")
+    return table[rule]
+
+
+@jax.jit
+def _metrics_chunk(decode_fn: Any, z: Array) -> Array:
+    return jax.vmap(partial(pullback_metric, decode_fn))(z)
+
+
+@jax.jit
+def _fan_chunk(decode_fn: Any, points: Array, nodes: Array, partners: Array) -> Array:
+    """Speeds at each node towards its partners, [b, w]; a node that is its own partner fills an empty place."""
+
+    def fan(node: Array, partner: Array) -> Array:
+        _, push_forward = jax.linearize(decode_fn, points[node])
+        return jax.vmap(lambda other: safe_norm(push_forward(points[other] - points[node])))(partner)
+
+    return jax.vmap(fan)(nodes, partners)
+
+
+@jax.jit
+def _quadratic_chunk(points: Array, metrics: Array, edges: Array) -> Array:
+    vectors = points[edges[:, 1]] - points[edges[:, 0]]
+    squares = jnp.einsum("ei,esij,ej->es", vectors, metrics[edges], vectors, precision=jax.lax.Precision.HIGHEST)
+    return 0.5 * jnp.sum(safe_sqrt(squares), axis=-1)
+
+
+@jax.jit
+def _interior_chunk(decode_fn: Any, points: Array, nodes: Array, weights: Array, edges: Array) -> Array:
+    def weighted_speed(edge: Array) -> Array:
+        start, vector = points[edge[0]], points[edge[1]] - points[edge[0]]
+        return weights @ jax.vmap(lambda t: speed(decode_fn, start + t * vector, vector))(nodes)
+
+    return jax.vmap(weighted_speed)(edges)
+
+
+@jax.jit
+def _chord_chunk(decode_fn: Any, points: Array, edges: Array) -> Array:
+    def chord(edge: Array) -> Array:
+        return safe_norm(jax.tree.map(jnp.subtract, decode_fn(points[edge[1]]), decode_fn(points[edge[0]])))
+
+    return jax.vmap(chord)(edges)
+
+
+def node_metrics(
+    decode_fn: DecodeFn, z: Points, *, batch_size: int | None = None, progress: Progress | None = None
+) -> Float[Array, "n d d"]:
+    """Metric tensors of many latents, equation (1).
+
+    Args:
+        decode_fn: map of one latent [d] to x; a `jax.tree_util.Partial` that binds the parameters is compiled once for
+            all parameters.
+        z: latents, [n, d].
+        batch_size: latents decoded at once; the default suits the device.
+        progress: called with (latents done, n).
+
+    Returns:
+        Metric tensors [n, d, d].
+
+    Raises:
+        ValueError: if there are no latents.
+    """
+    function = partial(_metrics_chunk, as_pytree(decode_fn))
+    return map_chunks(function, (jnp.asarray(z),), batch_size=batch_size or default_batch_size(), progress=progress)
+
+
+def lengths_from_metrics(
+    points: Points, metrics: Float[Array | np.ndarray, "n d d"], edges: Edges, *, batch_size: int = 16384
+) -> Float[Array, " e"]:
+    """Lengths of edges by the endpoints rule from metric tensors at the nodes, equation (11).
+
+    L = 1/2 (sqrt(D' G_a D) + sqrt(D' G_b D)), D = z_b - z_a.
+
+    Args:
+        points: latents, [n, d].
+        metrics: metric tensors at the latents, [n, d, d].
+        edges: pairs of rows of `points`, [e, 2].
+        batch_size: edges measured at once.
+
+    Returns:
+        Lengths [e]; zero, with derivative zero, for an edge between coincident points.
+
+    Raises:
+        ValueError: if there are no edges, or an edge names a row that does not exist.
+    """
+    ends = check_edges(edges, points.shape[0])
+    function = partial(_quadratic_chunk, jnp.asarray(points), jnp.asarray(metrics))
+    return map_chunks(function, (ends,), batch_size=min(batch_size, len(ends)))
+
+
+def edge_lengths(
+    decode_fn: DecodeFn,
+    z: Points,
+    edges: Edges,
+    *,
+    rule: str = "endpoints",
+    order: int = 4,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Float[Array, " e"]:
+    """Pull-back lengths of edges between latents, equations (11) to (13).
+
+    endpoints: 1/2 (|J(a) D| + |J(b) D|), D = b - a.
+
+    The ends are measured from metric tensors or from one linearisation a node with its edges as tangents, whichever
+    takes fewer tangents; the two agree to rounding.
+
+    Args:
+        decode_fn: map of one latent [d] to x, an array of any shape or a pytree of arrays.
+        z: latents, [n, d].
+        edges: pairs of rows of `z`, [e, 2], concrete integers.
+        rule: endpoints, midpoint, simpson, gauss (Gauss-Legendre with `order` nodes) or chord (|f(b) - f(a)|).
+        order: number of nodes of the gauss rule.
+        batch_size: latents decoded at once; the default suits the device.
+        progress: called with (rows done, rows) in every pass over nodes or edges.
+
+    Returns:
+        Lengths [e] in units of x; zero, with derivative zero, for an edge between coincident latents.
+
+    Raises:
+        ValueError: for an unknown rule, no edges, or an edge that names a row that does not exist.
+    """
+    ends, points, decode = check_edges(edges, z.shape[0]), jnp.asarray(z), as_pytree(decode_fn)
+    size = batch_size or default_batch_size()
+    if rule == "chord":
+        return map_chunks(partial(_chord_chunk, decode, points), (ends,), batch_size=size, progress=progress)
+    end_weight, nodes, weights = quadrature(rule, order)
+    lengths = jnp.zeros(len(ends), points.dtype)
+    if end_weight:
+        lengths = 2.0 * end_weight * _mean_end_speeds(decode, points, ends, size, progress)
+    if len(nodes):
+        cast = partial(jnp.asarray, dtype=points.dtype)
+        function = partial(_interior_chunk, decode, points, cast(nodes), cast(weights))
+        lengths = lengths + map_chunks(function, (ends,), batch_size=size, progress=progress)
+    return lengths
+
+
+def edge_length_errors(
+    decode_fn: DecodeFn,
+    z: Points,
+    edges: Edges,
+    *,
+    rule: str = "endpoints",
+    order: int = 4,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Float[Array, " e"]:
+    """Estimate of the quadrature error of every edge length, equation (14).
+
+    |L_rule - L_finer|, where finer is simpson for endpoints and midpoint, gauss(4) for simpson, gauss(n + 2) for
+    gauss(n). For chord, which is no quadrature, it is the excess of gauss(4) over it.
+
+    Args:
+        decode_fn: as in `edge_lengths`.
+        z: latents, [n, d].
+        edges: pairs of rows of `z`, [e, 2].
+        rule: the rule whose error is wanted.
+        order: number of nodes of the gauss rule.
+        batch_size: latents decoded at once.
+        progress: as in `edge_lengths`.
+
+    Returns:
+        Absolute errors [e], in units of x.
+
+    Raises:
+        ValueError: as `edge_lengths`.
+    """
+    finer = {"endpoints": ("simpson", 0), "midpoint": ("simpson", 0), "gauss": ("gauss", order + 2)}
+    finer_rule, finer_order = finer.get(rule, ("gauss", 4))
+    measure = partial(edge_lengths, decode_fn, z, edges, batch_size=batch_size, progress=progress)
+    return jnp.abs(measure(rule=rule, order=order) - measure(rule=finer_rule, order=finer_order))
+
+
+def _mean_end_speeds(decode: Any, points: Array, ends: np.ndarray, size: int, progress: Progress | None) -> Array:
+    """1/2 (|J(a) D| + |J(b) D|) for every edge, by the cheaper of the two plans."""
+    used, local = np.unique(ends, return_inverse=True)
+    local = local.reshape(ends.shape)
+    degree = np.bincount(local.ravel())
+    width = _fan_width(degree)
+    if used.size * (PRIMAL_COST + METRIC_TANGENT_COST * points.shape[1]) <= _fan_cost(degree, width):
+        metrics = node_metrics(decode, points[used], batch_size=size, progress=progress)
+        return lengths_from_metrics(points[used], metrics, local)
+    rows, partners, place = _fans(ends, used, local, degree, width)
+    function = partial(_fan_chunk, decode, points)
+    speeds = map_chunks(function, (rows, partners), batch_size=max(1, size), progress=progress)
+    return 0.5 * jnp.sum(speeds.reshape(-1)[place], axis=-1)
+
+
+# Work of a plan in units of one pushed tangent: linearising costs about two more, and a tangent of the common basis is
+# cheaper than one of an edge, since the layers before the first nonlinearity push it once for all nodes.
+PRIMAL_COST = 2.0
+METRIC_TANGENT_COST = 0.7
+
+
+def _fan_cost(degree: np.ndarray, width: int) -> float:
+    return float(np.sum(-(-degree // width)) * (PRIMAL_COST + width))
+
+
+def _fan_width(degree: np.ndarray) -> int:
+    """Tangents pushed from one linearisation such that all edges of all nodes take least work."""
+    return min((1, 2, 4, 8, 16, 32, 64), key=lambda width: _fan_cost(degree, width))
+
+
+def _fans(
+    ends: np.ndarray, used: np.ndarray, local: np.ndarray, degree: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of at most `width` edges of one node: node [r], partners [r, width], place of every edge's ends [e, 2]."""
+    rows_of_node = -(-degree // width)
+    first_row = np.cumsum(rows_of_node) - rows_of_node
+    order = np.argsort(local.ravel(), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(order.size) - np.repeat(np.cumsum(degree) - degree, degree)
+    place = first_row[local.ravel()] * width + rank
+    rows = np.repeat(used, rows_of_node)
+    partners = np.repeat(rows[:, None], width, axis=1)
+    partners.reshape(-1)[place] = ends[:, ::-1].ravel()
+    return rows, partners, place.reshape(ends.shape)
+
+
+def check_edges(edges: Edges, num_nodes: int) -> np.ndarray:
+    ends = np.asarray(edges)
+    if not len(ends):
+        raise ValueError("expected at least one edge, got none; mend: skip the call for a graph without edges")
+    if ends.min() < 0 or ends.max() >= num_nodes:
+        raise ValueError(
+            f"expected node ids in [0, {num_nodes}), got {ends.min()} to {ends.max()}; mend: edges name rows of z"
+        )
+    return ends
+
+
+def default_batch_size() -> int:
+    """Latents decoded at once: on CPU few enough to stay in cache, elsewhere enough to fill the device."""
+    return 16 if jax.default_backend() == "cpu" else 2048

@@ -1,0 +1,424 @@
+"""Compiled kernels on sparse graphs: pruned Dijkstra searches that touch only what they change.
+
+Every kernel takes a `CompiledGraph`, releases the interpreter lock and is a function of its arguments alone, so callers may run
+many of them in threads and get the same result for any number of threads. Kernels carry no annotations: they are
+compiled for int64 / int32 / float64 arrays, and `compile_graph` is the only way in.
+"""
+
+from typing import NamedTuple, no_type_check
+
+import numba
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float64, Int32, Int64
+
+_kernel = numba.njit(cache=True, nogil=True)
+
+
+class CompiledGraph(NamedTuple):
+    """A symmetric graph in the fixed types of the kernels.
+
+    Attributes:
+        indptr: [n + 1] start of each node's list of neighbours.
+        indices: [e] neighbours, e counting every edge in both directions.
+        lengths: [e] lengths of the edges, non-negative.
+    """
+
+    indptr: Int64[np.ndarray, " n1"]
+    indices: Int32[np.ndarray, " e"]
+    lengths: Float64[np.ndarray, " e"]
+
+
+class Scratch(NamedTuple):
+    """Working memory of one search; clean (`distance` inf, `position` -1) before and after each kernel.
+
+    Attributes:
+        distance: [n] tentative distances of the running search.
+        position: [2n] place of each slot in the heap, -1 outside.
+        key: [2n] keys of the heap.
+        slot: [2n] slots of the heap.
+        order: [2n] slots in the order in which the search settled them.
+    """
+
+    distance: Float64[np.ndarray, " n"]
+    position: Int32[np.ndarray, " n2"]
+    key: Float64[np.ndarray, " n2"]
+    slot: Int32[np.ndarray, " n2"]
+    order: Int32[np.ndarray, " n2"]
+
+
+def compile_graph(graph: sp.csr_array | sp.csr_matrix) -> CompiledGraph:
+    """Casts a CSR graph to the types of the kernels (no copy where the type is right)."""
+    return CompiledGraph(
+        np.ascontiguousarray(graph.indptr, np.int64),
+        np.ascontiguousarray(graph.indices, np.int32),
+        np.ascontiguousarray(graph.data, np.float64),
+    )
+
+
+def make_scratch(num_nodes: int) -> Scratch:
+    """Allocates clean working memory for graphs of `num_nodes` nodes (36 bytes a node)."""
+    slots = 2 * num_nodes
+    return Scratch(
+        np.full(num_nodes, np.inf),
+        np.full(slots, -1, np.int32),
+        np.empty(slots, np.float64),
+        np.empty(slots, np.int32),
+        np.empty(slots, np.int32),
+    )
+
+
+@_kernel
+@no_type_check
+def _sift_up(scratch, place, key, slot):
+    while place > 0:
+        parent = (place - 1) >> 2
+        if scratch.key[parent] <= key:
+            break
+        scratch.key[place] = scratch.key[parent]
+        scratch.slot[place] = scratch.slot[parent]
+        scratch.position[scratch.slot[place]] = place
+        place = parent
+    scratch.key[place] = key
+    scratch.slot[place] = slot
+    scratch.position[slot] = place
+
+
+@_kernel
+@no_type_check
+def _push(scratch, size, key, slot):
+    """Inserts a slot or lowers its key; returns the new size of the heap."""
+    place = scratch.position[slot]
+    if place < 0:
+        place = size
+        size += 1
+    _sift_up(scratch, place, key, slot)
+    return size
+
+
+@_kernel
+@no_type_check
+def _pop(scratch, size):
+    """Removes the smallest slot; returns (key, slot, size)."""
+    top_key, top = scratch.key[0], scratch.slot[0]
+    scratch.position[top] = -1
+    size -= 1
+    if size > 0:
+        key, slot = scratch.key[size], scratch.slot[size]
+        place = 0
+        while True:
+            first = 4 * place + 1
+            if first >= size:
+                break
+            child = first
+            for other in range(first + 1, min(first + 4, size)):
+                if scratch.key[other] < scratch.key[child]:
+                    child = other
+            if scratch.key[child] >= key:
+                break
+            scratch.key[place] = scratch.key[child]
+            scratch.slot[place] = scratch.slot[child]
+            scratch.position[scratch.slot[place]] = place
+            place = child
+        scratch.key[place] = key
+        scratch.slot[place] = slot
+        scratch.position[slot] = place
+    return top_key, top, size
+
+
+@_kernel
+@no_type_check
+def search_ball(graph, source, bound, scratch):
+    """Settles every node u with d(source, u) < bound(u); `bound` must be 1-Lipschitz along edges.
+
+    Leaves the nodes in `scratch.order[:count]`, nearest first, and their distances in `scratch.distance`: the caller
+    reads them and hands the memory back with `clear_ball`. Returns count.
+    """
+    if not bound[source] > 0.0:
+        return 0
+    scratch.distance[source] = 0.0
+    size = _push(scratch, 0, 0.0, source)
+    count = 0
+    while size > 0:
+        key, node, size = _pop(scratch, size)
+        scratch.order[count] = node
+        count += 1
+        for edge in range(graph.indptr[node], graph.indptr[node + 1]):
+            other = graph.indices[edge]
+            distance = key + graph.lengths[edge]
+            if distance < scratch.distance[other] and distance < bound[other]:
+                scratch.distance[other] = distance
+                size = _push(scratch, size, distance, other)
+    return count
+
+
+@_kernel
+@no_type_check
+def clear_ball(scratch, count):
+    """Hands the memory of `search_ball` back."""
+    for place in range(count):
+        scratch.distance[scratch.order[place]] = np.inf
+
+
+@_kernel
+@no_type_check
+def extend_nearest(graph, source, tag, distance, label, scratch):
+    """Adds one source to a nearest-source field in place, stopping where the new source is not nearer."""
+    if not distance[source] > 0.0:
+        return
+    distance[source] = 0.0
+    label[source] = tag
+    size = _push(scratch, 0, 0.0, source)
+    while size > 0:
+        key, node, size = _pop(scratch, size)
+        for edge in range(graph.indptr[node], graph.indptr[node + 1]):
+            other = graph.indices[edge]
+            along = key + graph.lengths[edge]
+            if along < distance[other]:
+                distance[other] = along
+                label[other] = tag
+                size = _push(scratch, size, along, other)
+
+
+@_kernel
+@no_type_check
+def extend_reductions(graph, candidates, distance, weights, scratch, out):
+    """Writes by how much each candidate, added as a source, would lower sum w d^2."""
+    for i in range(candidates.shape[0]):
+        count = search_ball(graph, candidates[i], distance, scratch)
+        total = 0.0
+        for place in range(count):
+            node = scratch.order[place]
+            near = scratch.distance[node]
+            total += weights[node] * (distance[node] * distance[node] - near * near)
+        clear_ball(scratch, count)
+        out[i] = total
+
+
+@_kernel
+@no_type_check
+def draw(mass, uniform):
+    """Index drawn with probability proportional to `mass`; -1 where there is no mass."""
+    total = 0.0
+    for i in range(mass.shape[0]):
+        total += mass[i]
+    if not total > 0.0:
+        return -1
+    left = uniform * total
+    last = -1
+    for i in range(mass.shape[0]):
+        if mass[i] > 0.0:
+            left -= mass[i]
+            last = i
+            if left < 0.0:
+                break
+    return last
+
+
+@_kernel
+@no_type_check
+def medoid_of_cell(graph, members, candidates, label, distance, weights, floor, scratch):
+    """The candidate x of least cost S(x)^2 = sum over a cell's members of w d(x, u)^2, distances through the whole graph.
+
+    By Minkowski's inequality |S(x) - S(y)| <= sqrt(W) d(x, y) with W the cell's weight, so each search rules out others
+    unsearched; a search stops when what it settled, and the rest at the present distance, already costs the best.
+
+    `members[0]` is the present medoid, `distance` holds every member's distance from it, `floor` (n, overwritten for
+    the members) the lower bounds. Returns (best node, its cost); the present medoid wins ties.
+    """
+    cell = label[members[0]]
+    total_weight = 0.0
+    best_cost = 0.0
+    for node in members:
+        total_weight += weights[node]
+        best_cost += weights[node] * distance[node] * distance[node]
+    best = members[0]
+    if not total_weight > 0.0:
+        return best, best_cost
+    root = np.sqrt(total_weight)
+    for node in members:
+        floor[node] = root * distance[node] - np.sqrt(best_cost)
+    for candidate in candidates:
+        # The margin keeps the rounding of the bounds from ruling out a candidate that is better.
+        if candidate == members[0] or floor[candidate] > np.sqrt(best_cost) * (1.0 + 1e-9):
+            continue
+        scratch.distance[candidate] = 0.0
+        size = _push(scratch, 0, 0.0, candidate)
+        count, found, cost, left = 0, 0, 0.0, total_weight
+        while size > 0:
+            key, node, size = _pop(scratch, size)
+            scratch.order[count] = node
+            count += 1
+            if label[node] == cell:
+                found += 1
+                cost += weights[node] * key * key
+                left -= weights[node]
+                if found == members.shape[0]:
+                    left = 0.0
+                    break
+            if cost + max(left, 0.0) * key * key > best_cost * (1.0 + 1e-9):
+                cost += max(left, 0.0) * key * key
+                break
+            for edge in range(graph.indptr[node], graph.indptr[node + 1]):
+                other = graph.indices[edge]
+                along = key + graph.lengths[edge]
+                if along < scratch.distance[other]:
+                    scratch.distance[other] = along
+                    size = _push(scratch, size, along, other)
+        for place in range(count):
+            node = scratch.order[place]
+            if label[node] == cell:
+                floor[node] = max(floor[node], np.sqrt(cost) - root * scratch.distance[node])
+            scratch.distance[node] = np.inf
+        for place in range(size):
+            scratch.position[scratch.slot[place]] = -1
+            scratch.distance[scratch.slot[place]] = np.inf
+        if found == members.shape[0] and cost < best_cost:
+            best, best_cost = candidate, cost
+    return best, best_cost
+
+
+@_kernel
+@no_type_check
+def _offer(fields, node, distance, tag, scratch, size):
+    """Offers a node a way to the medoid `tag`; keeps the best two ways to different medoids."""
+    if tag == fields.label1[node]:
+        if distance < fields.distance1[node]:
+            fields.distance1[node] = distance
+            size = _push(scratch, size, distance, 2 * node)
+    elif distance < fields.distance1[node]:
+        fields.distance2[node] = fields.distance1[node]
+        fields.label2[node] = fields.label1[node]
+        fields.distance1[node] = distance
+        fields.label1[node] = tag
+        if fields.label2[node] >= 0:
+            size = _push(scratch, size, fields.distance2[node], 2 * node + 1)
+        size = _push(scratch, size, distance, 2 * node)
+    elif distance < fields.distance2[node]:
+        fields.distance2[node] = distance
+        fields.label2[node] = tag
+        size = _push(scratch, size, distance, 2 * node + 1)
+    return size
+
+
+@_kernel
+@no_type_check
+def _settle(graph, fields, scratch, size):
+    """Two-label Dijkstra from a heap of pending ways: each node passes on its two ways, to different medoids."""
+    while size > 0:
+        key, slot, size = _pop(scratch, size)
+        node = slot >> 1
+        tag = fields.label1[node] if slot & 1 == 0 else fields.label2[node]
+        for edge in range(graph.indptr[node], graph.indptr[node + 1]):
+            size = _offer(fields, graph.indices[edge], key + graph.lengths[edge], tag, scratch, size)
+
+
+@_kernel
+@no_type_check
+def add_medoid(graph, fields, node, tag, scratch):
+    """Adds a medoid to the two-nearest fields in place, searching only where it is among the nearest two."""
+    size = _offer(fields, node, 0.0, tag, scratch, 0)
+    _settle(graph, fields, scratch, size)
+
+
+@_kernel
+@no_type_check
+def fill_fields(graph, fields, medoids, scratch):
+    """Two-nearest fields of all medoids at once, into empty fields (distances inf, labels -1)."""
+    size = 0
+    for tag in range(medoids.shape[0]):
+        size = _offer(fields, medoids[tag], 0.0, np.int32(tag), scratch, size)
+    _settle(graph, fields, scratch, size)
+
+
+@_kernel
+@no_type_check
+def remove_medoid(graph, fields, tag, scratch):
+    """Takes a medoid out of the two-nearest fields in place.
+
+    Where it was nearest the second takes its place; the second of every node that knew it is then found from the
+    neighbours, whose ways to their own medoids are known.
+    """
+    count = 0
+    for node in range(fields.label1.shape[0]):
+        if fields.label1[node] == tag:
+            fields.distance1[node] = fields.distance2[node]
+            fields.label1[node] = fields.label2[node]
+        elif fields.label2[node] != tag:
+            continue
+        fields.distance2[node] = np.inf
+        fields.label2[node] = -1
+        scratch.order[count] = node
+        count += 1
+    size = 0
+    for place in range(count):
+        node = scratch.order[place]
+        for edge in range(graph.indptr[node], graph.indptr[node + 1]):
+            other = graph.indices[edge]
+            if fields.label1[other] >= 0:
+                along = fields.distance1[other] + graph.lengths[edge]
+                size = _offer(fields, node, along, fields.label1[other], scratch, size)
+            if fields.label2[other] >= 0:
+                along = fields.distance2[other] + graph.lengths[edge]
+                size = _offer(fields, node, along, fields.label2[other], scratch, size)
+    _settle(graph, fields, scratch, size)
+
+
+@_kernel
+@no_type_check
+def removal_losses(fields, weights, loss, orphans):
+    """Writes what removing each medoid would cost, and how many nodes it would leave without any; returns the cost."""
+    loss[:] = 0.0
+    orphans[:] = 0
+    cost = 0.0
+    for node in range(weights.shape[0]):
+        near = fields.distance1[node] * fields.distance1[node]
+        cost += weights[node] * near
+        if fields.label2[node] >= 0:
+            loss[fields.label1[node]] += weights[node] * (fields.distance2[node] * fields.distance2[node] - near)
+        else:
+            orphans[fields.label1[node]] += 1
+    return cost
+
+
+@_kernel
+@no_type_check
+def swap_changes(graph, fields, weights, loss, orphans, candidates, scratch, saved, adopted, change, partner):
+    """Writes the change of sum w d^2 under each candidate's best swap, and the medoid that it would replace.
+
+    `loss` and `orphans` come from `removal_losses`; `saved` and `adopted` are zeros of their shapes, and are again on
+    return. A free label (its medoid removed) must have `orphans` > 0.
+    """
+    for i in range(candidates.shape[0]):
+        count = search_ball(graph, candidates[i], fields.distance2, scratch)
+        gain = 0.0
+        for place in range(count):
+            node = scratch.order[place]
+            d = scratch.distance[node] * scratch.distance[node]
+            d1 = fields.distance1[node] * fields.distance1[node]
+            tag = fields.label1[node]
+            w = weights[node]
+            # The removal of `tag` would now send the node to the candidate, or to its old nearest, at min(d, d2).
+            if d < d1:
+                gain += w * (d - d1)
+                after = 0.0
+            else:
+                after = w * (d - d1)
+            if fields.label2[node] >= 0:
+                saved[tag] += after - w * (fields.distance2[node] * fields.distance2[node] - d1)
+            else:
+                saved[tag] += after
+                adopted[tag] += 1
+        clear_ball(scratch, count)
+        best = np.inf
+        who = -1
+        for tag in range(loss.shape[0]):
+            if orphans[tag] == adopted[tag]:
+                total = loss[tag] + saved[tag]
+                if total < best:
+                    best = total
+                    who = tag
+        saved[:] = 0.0
+        adopted[:] = 0
+        change[i] = gain + best
+        partner[i] = who

@@ -1,0 +1,252 @@
+"""Exact and approximate nearest neighbours, in true distances whatever the search behind them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy.spatial import cKDTree
+
+Backend = Literal["auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf"]
+Metric = Literal["euclidean", "cosine"]
+
+KDTREE_MAX_DIM = 20
+# Candidates beyond k that a float32 search returns, so that float64 can settle the order of near ties.
+_SLACK = 8
+_GROUPS = 32
+
+
+class Neighbours(NamedTuple):
+    """Neighbours of m queries, nearest first.
+
+    Attributes:
+        indices: int32 [m, k], rows of the searched points.
+        distances: float64 [m, k], in the unit of the metric (never squared).
+    """
+
+    indices: Int[np.ndarray, "m k"]
+    distances: Float[np.ndarray, "m k"]
+
+
+def knn(
+    points: Float[Array, "n d"] | Float[np.ndarray, "n d"],
+    k: int,
+    *,
+    queries: Float[Array, "m d"] | Float[np.ndarray, "m d"] | None = None,
+    backend: Backend = "auto",
+    metric: Metric = "euclidean",
+) -> Neighbours:
+    """Finds the k nearest neighbours of every point, or of every query among the points.
+
+    A search proposes candidates; their distances are then computed anew in float64, so that the unit and the order do
+    not depend on the search. The back ends "jax", "kdtree" and "faiss" are exact: a row in which float32 could have
+    hidden a nearer point is searched again in float64. "faiss_hnsw" and "faiss_ivf" are approximate. Among points at
+    equal distances the choice is deterministic but belongs to the back end; those chosen are listed by index.
+
+    Args:
+        points: the searched points, [n, d].
+        k: number of neighbours, at most n - 1 without queries and n with them.
+        queries: if given, the neighbours of queries [m, d] among the points, excluding nothing. Otherwise the
+            neighbours of each point among the others: its own row is excluded, its duplicates are not.
+        backend: "auto" takes "kdtree" on a CPU up to d = 20 and "jax" otherwise.
+        metric: "euclidean", or "cosine" for 1 - cos(x, y).
+
+    Returns:
+        Neighbours with m rows (n without queries).
+
+    Raises:
+        ValueError: for a k out of range, points that are not finite, zero vectors under "cosine", unknown names.
+    """
+    x = prepare_points(points, metric)
+    q = None if queries is None else prepare_points(queries, metric)
+    (n, d), available = x.shape, x.shape[0] - (q is None)
+    if q is not None and q.shape[1] != d:
+        raise ValueError(f"expected queries of dimension {d}, got {q.shape[1]}; encode both with the same model")
+    if not 1 <= k <= available:
+        raise ValueError(f"expected 1 <= k <= {available} for {n} points, got k = {k}; lower k or add points")
+    if backend == "auto":
+        backend = "kdtree" if d <= KDTREE_MAX_DIM and jax.default_backend() == "cpu" else "jax"
+    if backend not in _SEARCHES:
+        raise ValueError(f"expected a backend among {sorted([*_SEARCHES, 'auto'])}, got {backend!r}")
+
+    exclude_self = q is None
+    q = x if q is None else q
+    # A common shift changes no distance and spares the expansion |x|^2 - 2 x.y + |y|^2 from cancellation.
+    centre = x.mean(axis=0)
+    x, q = x - centre, q - centre
+    indices, cutoff = _SEARCHES[backend](x, q, k, exclude_self)
+    rows = np.arange(len(q))
+    found = _settle(x, q, rows, indices, k, exclude_self)
+    if cutoff is not None:
+        doubtful = np.flatnonzero(found.distances[:, -1] ** 2 > np.maximum(cutoff, 0.0))
+        if len(doubtful):
+            again, _ = _search_kdtree(x, q[doubtful], k, exclude_self)
+            mended = _settle(x, q, doubtful, again, k, exclude_self)
+            found.indices[doubtful], found.distances[doubtful] = mended
+    if metric == "cosine":
+        found = found._replace(distances=found.distances**2 / 2)
+    return found
+
+
+def rerank(neighbours: Neighbours, k: int, length_fn: Callable[[np.ndarray], Any]) -> Neighbours:
+    """Keeps of every row the k neighbours that are nearest by another length.
+
+    Args:
+        neighbours: candidates [m, k'], k' >= k, for instance `knn(points, 3 * k)`.
+        k: number of neighbours to keep.
+        length_fn: lengths [e] of edges int32 [e, 2] = (row, neighbour), such as the pull-back length of `edge_lengths`.
+
+    Returns:
+        Neighbours [m, k] ordered by the new length, which takes the place of the distance.
+
+    Raises:
+        ValueError: if there are fewer than k candidates.
+    """
+    m, candidates = neighbours.indices.shape
+    if not 1 <= k <= candidates:
+        raise ValueError(f"expected 1 <= k <= {candidates} candidates, got k = {k}; search more neighbours first")
+    rows = np.repeat(np.arange(m, dtype=np.int32), candidates)
+    lengths = np.asarray(length_fn(np.stack([rows, neighbours.indices.ravel()], axis=1)), np.float64)
+    lengths = lengths.reshape(m, candidates)
+    order = np.lexsort((neighbours.indices, lengths), axis=1)[:, :k]
+    return Neighbours(np.take_along_axis(neighbours.indices, order, 1), np.take_along_axis(lengths, order, 1))
+
+
+def prepare_points(points: Any, metric: Metric) -> np.ndarray:
+    x = np.asarray(points, np.float64)
+    if x.ndim != 2:
+        raise ValueError(f"expected points of shape [n, d], got {x.shape}; reshape grids to one row a cell")
+    if not np.isfinite(x).all():
+        raise ValueError("expected finite points, got NaN or infinity; drop these rows or mend the encoder")
+    if metric == "euclidean":
+        return x
+    if metric != "cosine":
+        raise ValueError(f"expected metric 'euclidean' or 'cosine', got {metric!r}")
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    if not norms.all():
+        raise ValueError("expected non-zero points under the cosine metric, got a zero vector; use metric='euclidean'")
+    return x / norms  # on the unit sphere |u - v|^2 = 2 (1 - cos)
+
+
+def _settle(x: np.ndarray, q: np.ndarray, rows: np.ndarray, indices: np.ndarray, k: int, exclude: bool) -> Neighbours:
+    """Distances of candidates in float64, own row and missing candidates (-1) last, ordered by distance then index."""
+    distances = np.empty(indices.shape)
+    step = max(1, 2**22 // (indices.shape[1] * x.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        distances[part] = np.sqrt(((x[indices[part]] - q[rows[part], None, :]) ** 2).sum(axis=2))
+    distances[indices < 0] = np.inf
+    if exclude:
+        distances[indices == rows[:, None]] = np.inf
+    order = np.lexsort((indices, distances), axis=1)[:, :k]
+    return Neighbours(np.take_along_axis(indices, order, 1).astype(np.int32), np.take_along_axis(distances, order, 1))
+
+
+def _search_kdtree(x: np.ndarray, q: np.ndarray, k: int, exclude: bool) -> tuple[np.ndarray, None]:
+    _, indices = cKDTree(x, balanced_tree=False).query(q, k + exclude, workers=-1)
+    return indices.reshape(len(q), k + exclude), None
+
+
+def _float32_error(x: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Bound on the error of a float32 squared distance |x|^2 - 2 x.y + |y|^2, a row of q."""
+    reach = np.linalg.norm(q, axis=1) + np.linalg.norm(x, axis=1).max()
+    return (x.shape[1] + 4) * 2.0**-23 * reach**2
+
+
+def _search_jax(x: np.ndarray, q: np.ndarray, k: int, exclude: bool) -> tuple[np.ndarray, np.ndarray]:
+    n, candidates = len(x), min(k + _SLACK, len(x) - exclude)
+    block = int(np.clip(2**26 // (4 * n), 1, min(len(q), 1024)))
+    padded = np.pad(x.astype(np.float32), ((0, -n % _GROUPS), (0, 0)))
+    squares = np.pad((x**2).sum(axis=1).astype(np.float32), (0, -n % _GROUPS), constant_values=np.inf)
+    queries = np.pad(q.astype(np.float32), ((0, -len(q) % block), (0, 0)))
+    values, indices = jax.device_get(_top_k(padded, squares, queries, candidates, block, exclude))
+    values, indices = values[: len(q)], indices[: len(q)]
+    if candidates == n - exclude:
+        return indices, np.full(len(q), np.inf)  # nothing was left out
+    return indices, values[:, -1] + (q**2).sum(axis=1) - _float32_error(x, q)
+
+
+@partial(jax.jit, static_argnames=("k", "block", "exclude"))
+def _top_k(
+    points: Float[Array, "n d"],
+    squares: Float[Array, " n"],
+    queries: Float[Array, "m d"],
+    k: int,
+    block: int,
+    exclude: bool,
+) -> tuple[Float[Array, "m k"], Int[Array, "m k"]]:
+    """The k least |x|^2 - 2 x.q of each query, in two stages: by the least of each group, then inside the best groups.
+
+    At most k groups hold one of the k least values, and these are the k groups of least minima: exact, and the costly
+    top_k sees n / 32 + 32 k values instead of n.
+    """
+    n = points.shape[0]
+    groups = n // _GROUPS
+
+    def one_block(start: Int[Array, ""]) -> tuple[Float[Array, "b k"], Int[Array, "b k"]]:
+        q = jax.lax.dynamic_slice_in_dim(queries, start, block)
+        values = squares[None, :] - 2 * jnp.matmul(q, points.T, precision=jax.lax.Precision.HIGHEST)
+        if exclude:
+            own = start + jnp.arange(block)
+            values = jnp.where(jnp.arange(n)[None, :] == own[:, None], jnp.inf, values)
+        if groups <= k:
+            best, indices = jax.lax.top_k(-values, k)
+            return -best, indices
+        grouped = values.reshape(block, _GROUPS, groups)  # group j holds j, j + groups, j + 2 groups, ...
+        _, chosen = jax.lax.top_k(-grouped.min(axis=1), k)
+        members = (chosen[:, None, :] + groups * jnp.arange(_GROUPS)[None, :, None]).reshape(block, _GROUPS * k)
+        best, position = jax.lax.top_k(-jnp.take_along_axis(values, members, axis=1), k)
+        return -best, jnp.take_along_axis(members, position, axis=1)
+
+    best, indices = jax.lax.map(one_block, jnp.arange(0, queries.shape[0], block))
+    return best.reshape(-1, k), indices.reshape(-1, k)
+
+
+def _search_faiss(
+    x: np.ndarray, q: np.ndarray, k: int, exclude: bool, kind: Literal["flat", "hnsw", "ivf"]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ValueError(
+            "expected faiss for this backend, got no such package; pip install 'geovq-jax[knn]'"
+        ) from error
+    n, d = x.shape
+    candidates = min(k + exclude + _SLACK, n)
+    points, queries = x.astype(np.float32), q.astype(np.float32)
+    index: Any = faiss.IndexFlatL2(d)
+    if kind == "hnsw":
+        index = faiss.IndexHNSWFlat(d, 32)
+        index.hnsw.efConstruction, index.hnsw.efSearch = 80, max(64, 4 * candidates)
+    elif kind == "ivf":
+        cells = max(1, min(int(4 * np.sqrt(n)), n // 40))
+        index = faiss.IndexIVFFlat(index, d, cells)
+        index.cp.min_points_per_centroid = 1
+        index.nprobe = max(1, cells // 16)
+        index.train(points)
+    threads = faiss.omp_get_max_threads()
+    # Threads would insert into the HNSW graph in an order that changes from run to run.
+    faiss.omp_set_num_threads(1 if kind == "hnsw" else threads)
+    index.add(points)
+    faiss.omp_set_num_threads(threads)
+    squares, indices = index.search(queries, candidates)
+    if kind == "flat":
+        return indices, np.full(len(q), np.inf) if candidates == n else squares[:, -1] - _float32_error(x, q)
+    # An approximate search may come home with too few: these rows are searched exactly.
+    short = np.flatnonzero((indices >= 0).sum(axis=1) < k + exclude)
+    if len(short):
+        indices[short, : k + exclude], _ = _search_kdtree(x, q[short], k, exclude)
+        indices[short, k + exclude :] = -1
+    return indices, None
+
+
+_SEARCHES: dict[str, Callable[..., tuple[np.ndarray, np.ndarray | None]]] = {
+    "jax": _search_jax,
+    "kdtree": _search_kdtree,
+    "faiss": partial(_search_faiss, kind="flat"),
+    "faiss_hnsw": partial(_search_faiss, kind="hnsw"),
+    "faiss_ivf": partial(_search_faiss, kind="ivf"),
+}

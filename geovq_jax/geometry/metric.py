@@ -1,0 +1,257 @@
+"""The metric that a decoder induces on its latent space, and the figures read off it.
+
+Every output metric is given as a map of x-space into a space where distance is Euclidean, and is composed with the
+decoder; lengths, graphs and geodesics then need no argument for it. Equation numbers refer to docs/geometry.md.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+DecodeFn = Callable[..., Any]
+Vector = Float[Array | np.ndarray, " d"]
+Metrics = Float[Array | np.ndarray, "*batch d d"]
+
+
+def safe_sqrt(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Square root whose value and derivatives are zero at zero and below.
+
+    Args:
+        x: squared lengths; rounding may have made them slightly negative.
+
+    Returns:
+        sqrt(max(x, 0)).
+    """
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def squared_norm(tree: Any) -> Float[Array, ""]:
+    """Sum of squares over all leaves of a pytree of arrays.
+
+    Args:
+        tree: pytree of real arrays.
+
+    Returns:
+        |tree|^2, equation (3).
+    """
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+    return sum(squares[1:], start=squares[0])
+
+
+def safe_norm(tree: Any) -> Float[Array, ""]:
+    """Euclidean norm of a pytree of arrays, with derivative zero at zero.
+
+    Args:
+        tree: pytree of real arrays.
+
+    Returns:
+        |tree|, equation (3).
+    """
+    return safe_sqrt(squared_norm(tree))
+
+
+def gram(columns: Any) -> Float[Array, "d d"]:
+    """Inner products of the d tangents stacked along the first axis of every leaf, equation (2).
+
+    Args:
+        columns: pytree of arrays [d, ...]: the columns of the Jacobian.
+
+    Returns:
+        Matrix [d, d] of inner products, summed over the leaves.
+    """
+    flat = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(columns)]
+    # On accelerators the default precision rounds inputs to 10 bits, which a condition number of 1e3 does not survive.
+    products = [jnp.einsum("ip,jp->ij", leaf, leaf, precision=jax.lax.Precision.HIGHEST) for leaf in flat]
+    return sum(products[1:], start=products[0])
+
+
+def pullback_metric(decode_fn: DecodeFn, z: Vector) -> Float[Array, "d d"]:
+    """Metric tensor that the decoder induces at one latent.
+
+    G(z) = J(z)' J(z), J = df/dz, equation (1).
+
+    The decoder may return any pytree of real arrays, whose leaves add up: a decoder that returns (mean, std) gives
+    J_mean' J_mean + J_std' J_std, the expected metric of a Gaussian decoder, equation (8).
+
+    Args:
+        decode_fn: map of one latent [d] to an array of any shape, or to a pytree of arrays.
+        z: the latent, [d].
+
+    Returns:
+        Symmetric positive semi-definite matrix [d, d], in squared units of x per squared unit of z.
+
+    Reference:
+        Arvanitidis, Hansen, Hauberg, "Latent space oddity" (2018), equations 5 and 16.
+    """
+    z = jnp.asarray(z)
+    _, push_forward = jax.linearize(decode_fn, z)
+    # The basis does not depend on z: under vmap over latents the layers before the first nonlinearity see it once.
+    return gram(jax.vmap(push_forward)(jnp.eye(z.shape[0], dtype=z.dtype)))
+
+
+def speed(decode_fn: DecodeFn, z: Vector, v: Vector) -> Float[Array, ""]:
+    """Length of a latent velocity in the pull-back metric.
+
+    |v|_z = |J(z) v| = sqrt(v' G(z) v), equation (3), by one forward-mode product.
+
+    Args:
+        decode_fn: map of one latent [d] to an array or a pytree of arrays.
+        z: the latent, [d].
+        v: the velocity at z, [d].
+
+    Returns:
+        Speed in units of x; its derivative at v = 0 is defined as zero.
+    """
+    z = jnp.asarray(z)
+    return safe_norm(jax.jvp(decode_fn, (z,), (jnp.asarray(v, z.dtype),))[1])
+
+
+def _eigenvalues(metric: Metrics) -> Float[Array, "*batch d"]:
+    return jnp.maximum(jnp.linalg.eigvalsh(jnp.asarray(metric)), 0.0)
+
+
+def log_volume(metric: Metrics) -> Float[Array, "*batch"]:
+    """Logarithm of the volume element, equation (4); it does not underflow in many dimensions.
+
+    Args:
+        metric: metric tensors [..., d, d].
+
+    Returns:
+        1/2 log det G, eigenvalues below the resolution eps * lambda_max taken at it.
+    """
+    eigenvalues = _eigenvalues(metric)
+    floor = jnp.finfo(eigenvalues.dtype).eps * eigenvalues[..., -1:] + jnp.finfo(eigenvalues.dtype).tiny
+    return 0.5 * jnp.sum(jnp.log(jnp.maximum(eigenvalues, floor)), axis=-1)
+
+
+def volume(metric: Metrics) -> Float[Array, "*batch"]:
+    """Volume element: the volume in x-space of a unit cube of latents, equation (4).
+
+    sqrt(det G).
+
+    Args:
+        metric: metric tensors [..., d, d].
+
+    Returns:
+        Volumes [...], in units of x to the power d.
+    """
+    return jnp.exp(log_volume(metric))
+
+
+def condition_number(metric: Metrics) -> Float[Array, "*batch"]:
+    """Ratio of the largest to the smallest eigenvalue of the metric, equation (5).
+
+    Args:
+        metric: metric tensors [..., d, d].
+
+    Returns:
+        Condition numbers [...], at most 1 / eps of the number type: smaller eigenvalues are rounding errors.
+    """
+    eigenvalues = _eigenvalues(metric)
+    largest = jnp.maximum(eigenvalues[..., -1], jnp.finfo(eigenvalues.dtype).tiny)
+    return 1.0 / jnp.maximum(eigenvalues[..., 0] / largest, jnp.finfo(eigenvalues.dtype).eps)
+
+
+def effective_rank(metric: Metrics) -> Float[Array, "*batch"]:
+    """Number of latent directions that the decoder uses, equation (6).
+
+    exp(- sum_i p_i log p_i), p_i = lambda_i / sum_j lambda_j.
+
+    Args:
+        metric: metric tensors [..., d, d].
+
+    Returns:
+        Effective ranks [...], from 1 to d; 1 where the metric is zero.
+
+    Reference:
+        Roy, Vetterli, "The effective rank" (2007), equation 4, with eigenvalues of G for singular values.
+    """
+    eigenvalues = _eigenvalues(metric)
+    total = jnp.sum(eigenvalues, axis=-1, keepdims=True)
+    share = eigenvalues / jnp.where(total > 0, total, 1.0)
+    used = share > 0
+    return jnp.exp(-jnp.sum(jnp.where(used, share * jnp.log(jnp.where(used, share, 1.0)), 0.0), axis=-1))
+
+
+def with_output_metric(decode_fn: DecodeFn, output_map: Callable[[Any], Any]) -> DecodeFn:
+    """Decoder whose pull-back metric measures x by another metric, equation (7).
+
+    J' M(x) J with M = (d phi)' (d phi): the decoder is followed by phi, an isometry of x-space with metric M.
+    The identity gives the pixel metric, `bernoulli_map` the Fisher metric of pixel probabilities, and a feature
+    extractor distances between features.
+
+    Args:
+        decode_fn: map of one latent to x.
+        output_map: phi, a differentiable map of one x to an array or a pytree of arrays.
+
+    Returns:
+        The map z -> phi(decode_fn(z)), for use wherever a decode_fn is.
+    """
+    return jax.tree_util.Partial(_composed, as_pytree(decode_fn), as_pytree(output_map))
+
+
+def _composed(decode_fn: DecodeFn, output_map: DecodeFn, z: Array) -> Any:
+    return output_map(decode_fn(z))
+
+
+def bernoulli_map(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Isometry of pixel probabilities with the Fisher metric into Euclidean space, equation (9).
+
+    phi(p) = 2 arcsin(sqrt(p)), so phi'(p)^2 = 1 / (p (1 - p)), the Fisher information of a Bernoulli variable.
+
+    Args:
+        x: pixel probabilities; values within 1e-6 of 0 or 1 count as saturated, with derivative zero.
+
+    Returns:
+        Angles from 0 to pi, in nats^(1/2).
+
+    Reference:
+        Arvanitidis et al., "Pulling back information geometry" (2022), table 1.
+    """
+    margin = 1e-6
+    p = jnp.clip(x, margin, 1.0 - margin)
+    return 2.0 * jnp.arctan2(jnp.sqrt(p), jnp.sqrt(1.0 - p))
+
+
+def ensemble(decode: Callable[[Any, Array], Any], parameters: Any) -> DecodeFn:
+    """Decoder whose pull-back metric is the mean over an ensemble, equation (10).
+
+    G(z) = 1/m sum_i J_i(z)' J_i(z): the outputs of the m members side by side, each divided by sqrt(m).
+
+    Args:
+        decode: map (parameters of one member, one latent) to x.
+        parameters: pytree of arrays [m, ...], the members' parameters stacked.
+
+    Returns:
+        Map of one latent to all members' scaled outputs, for use wherever a decode_fn is.
+
+    Raises:
+        ValueError: if the leaves of `parameters` have no common leading axis.
+    """
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(parameters)}
+    if len(sizes) != 1 or sizes == {()}:
+        raise ValueError(f"expected parameters stacked along a common first axis, got {sizes}; mend: stack the members")
+    return jax.tree_util.Partial(_ensemble_output, as_pytree(decode), parameters)
+
+
+def _ensemble_output(decode: Callable[[Any, Array], Any], parameters: Any, z: Array) -> Any:
+    outputs = jax.vmap(decode, in_axes=(0, None))(parameters, z)
+    return jax.tree.map(lambda x: x / jnp.sqrt(jnp.asarray(x.shape[0], x.dtype)), outputs)
+
+
+def as_pytree(function: Callable[..., Any]) -> jax.tree_util.Partial:
+    """The function as a pytree, so that it can be an argument of a jitted function.
+
+    Args:
+        function: any callable; a `jax.tree_util.Partial` is returned as it is. The arrays that a Partial binds are
+            traced, so new parameters need no new compilation; those that a closure captures are constants.
+
+    Returns:
+        A callable pytree.
+    """
+    return function if isinstance(function, jax.tree_util.Partial) else jax.tree_util.Partial(function)

@@ -1,0 +1,150 @@
+"""Terms of the autoencoder's training loss: reconstruction, rate and their schedules, each a pure function.
+
+Sums run over pixels and latent dimensions, means over the batch. Rates are in nats unless a name says bits.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+RECONSTRUCTIONS = ("bernoulli", "mse", "l1", "calibrated")
+
+
+class Objective(NamedTuple):
+    """Which terms make up the loss; hashable.
+
+    Attributes:
+        loss: "bernoulli" (cross-entropy with logits), "mse", "l1" or "calibrated" (Gaussian with the optimal variance).
+        beta: weight of the rate term.
+        anneal_steps: the weight grows linearly from 0 to beta over these steps; 0 for none.
+        free_bits: nats a latent dimension may spend without cost.
+        capacity: total rate in nats that the loss steers to; None for the plain rate.
+        capacity_steps: the capacity grows linearly from 0 over these steps; 0 for none.
+        capacity_mode: "abs" pays for |rate - capacity|, "clipped" only for the excess.
+        cell_bits: rate in bits that the loss steers each latent vector to, in the same mode; excludes capacity.
+    """
+
+    loss: str = "bernoulli"
+    beta: float = 1.0
+    anneal_steps: int = 0
+    free_bits: float = 0.0
+    capacity: float | None = None
+    capacity_steps: int = 0
+    capacity_mode: str = "abs"
+    cell_bits: float | None = None
+
+
+def check(objective: Objective) -> None:
+    """Refuse an objective that means nothing.
+
+    Raises:
+        ValueError: naming the field and what it may be.
+    """
+    if objective.loss not in RECONSTRUCTIONS:
+        raise ValueError(f"expected loss to be one of {', '.join(RECONSTRUCTIONS)}, got {objective.loss!r}")
+    if objective.capacity_mode not in ("abs", "clipped"):
+        raise ValueError(f"expected capacity_mode to be abs or clipped, got {objective.capacity_mode!r}")
+    if objective.capacity is not None and objective.cell_bits is not None:
+        raise ValueError("expected at most one of capacity and cell_bits, got both; set one to None")
+
+
+def without_annealing(objective: Objective) -> Objective:
+    """The same objective at the end of its schedules: what validation compares checkpoints by."""
+    return objective._replace(anneal_steps=0, capacity_steps=0)
+
+
+def bernoulli_loss(logits: Float[Array, "b *shape"], images: Float[Array, "b *shape"]) -> Float[Array, ""]:
+    """Cross-entropy with logits, -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l."""
+    return jnp.sum(jax.nn.softplus(logits) - images * logits) / images.shape[0]
+
+
+def squared_loss(pixels: Float[Array, "b *shape"], images: Float[Array, "b *shape"]) -> Float[Array, ""]:
+    """Sum of squared differences an image."""
+    return jnp.sum(jnp.square(pixels - images)) / images.shape[0]
+
+
+def absolute_loss(pixels: Float[Array, "b *shape"], images: Float[Array, "b *shape"]) -> Float[Array, ""]:
+    """Sum of absolute differences an image."""
+    return jnp.sum(jnp.abs(pixels - images)) / images.shape[0]
+
+
+def calibrated_loss(pixels: Float[Array, "b *shape"], images: Float[Array, "b *shape"]) -> Float[Array, ""]:
+    """Gaussian negative log likelihood at the variance that minimises it: D/2 (log(2 pi mse) + 1) for D pixels.
+
+    Reference: Rybkin, Daniilidis & Levine 2021, "Simple and effective VAE training with calibrated decoders", section 4.2.
+    """
+    size = images[0].size
+    variance = jnp.maximum(jnp.mean(jnp.square(pixels - images)), 1e-8)
+    return 0.5 * size * (jnp.log(2.0 * math.pi * variance) + 1.0)
+
+
+def reconstruction(
+    objective: Objective,
+    logits: Float[Array, "b *shape"],
+    pixels: Float[Array, "b *shape"],
+    images: Float[Array, "b *shape"],
+) -> Float[Array, ""]:
+    """The reconstruction term named by the objective.
+
+    Args:
+        objective: its `loss` chooses the term.
+        logits: decoder outputs before the output map.
+        pixels: decoder outputs after it.
+        images: targets in [0, 1].
+
+    Returns:
+        Mean over the batch, in nats for "bernoulli" and "calibrated".
+    """
+    if objective.loss == "bernoulli":
+        return bernoulli_loss(logits, images)
+    term = {"mse": squared_loss, "l1": absolute_loss, "calibrated": calibrated_loss}[objective.loss]
+    return term(pixels, images)
+
+
+def gaussian_kl(mean: Float[Array, "*shape"], log_variance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """KL(N(mean, variance) || N(0, 1)) a dimension, 1/2 (mean^2 + variance - log variance - 1), in nats."""
+    return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)
+
+
+def linear_ramp(step: Int[Array, ""] | int, steps: int) -> Float[Array, ""]:
+    """min(step / steps, 1); 1 where steps is 0."""
+    return jnp.minimum(jnp.asarray(step, float) / steps, 1.0) if steps else jnp.asarray(1.0)
+
+
+def capacity_gap(rates: Float[Array, "*shape"], capacity: Float[Array, ""] | float, mode: str) -> Float[Array, "*shape"]:
+    """Distance of rates from a capacity: |rate - capacity| ("abs") or max(rate - capacity, 0) ("clipped").
+
+    Reference: Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8, for "abs".
+    """
+    return jnp.abs(rates - capacity) if mode == "abs" else jnp.maximum(rates - capacity, 0.0)
+
+
+def rate(objective: Objective, kl: Float[Array, "b *latent"], step: Int[Array, ""] | int) -> Float[Array, ""]:
+    """The weighted rate term of the objective.
+
+    Batch means of the KL come first; then free bits act on each dimension (Kingma et al. 2016, equation 15), the
+    capacity on their sum or, for `cell_bits`, on the sum of each latent vector.
+
+    Args:
+        objective: weights, schedules and targets.
+        kl: nats a latent dimension, [b, d] or [b, h, w, d].
+        step: training step.
+
+    Returns:
+        Term to add to the reconstruction, in nats.
+    """
+    dims = jnp.mean(kl, axis=0)
+    if objective.free_bits:
+        dims = jnp.maximum(dims, objective.free_bits)
+    if objective.cell_bits is not None:
+        cells = jnp.sum(dims, axis=-1)
+        total = jnp.sum(capacity_gap(cells, objective.cell_bits * math.log(2.0), objective.capacity_mode))
+    elif objective.capacity is not None:
+        capacity = objective.capacity * linear_ramp(step, objective.capacity_steps)
+        total = capacity_gap(jnp.sum(dims), capacity, objective.capacity_mode)
+    else:
+        total = jnp.sum(dims)
+    return objective.beta * linear_ramp(step, objective.anneal_steps) * total

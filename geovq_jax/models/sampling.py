@@ -1,0 +1,172 @@
+"""Drawing code sequences from the prior: one compiled scan with a key-value cache."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from geovq_jax.models import gpt
+from geovq_jax.models.gpt import Architecture, Params
+
+
+class Samples(NamedTuple):
+    """Sampled sequences.
+
+    Attributes:
+        codes: [b, t] int32, every entry in [0, num_codes).
+        log_probabilities: [b, t] log p(c_i | c_<i, label) in nats under the prior itself: neither tempered, truncated
+            nor guided, and also at the places of the prompt.
+    """
+
+    codes: Int[Array, "b t"]
+    log_probabilities: Float[Array, "b t"]
+
+
+def truncate(
+    logits: Float[Array, " k"], *, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None
+) -> Float[Array, " k"]:
+    """Set the logits of unlikely codes to -inf; the filters act in the order top-k, top-p, min-p.
+
+    Args:
+        logits: unnormalised log-probabilities of one draw, already divided by the temperature.
+        top_k: keep the k largest, and all equal to the k-th.
+        top_p: keep the smallest set of largest probabilities whose sum is at least p.
+        min_p: keep probabilities of at least p times the largest.
+
+    Returns:
+        Logits of the same shape; the largest one is always kept.
+
+    Reference:
+        Fan et al. 2018 (top-k); Holtzman et al. 2020 (top-p); Nguyen et al. 2024 (min-p).
+    """
+    if top_k is not None or top_p is not None:
+        ordered = jax.lax.top_k(logits, logits.shape[0] if top_k is None else min(top_k, logits.shape[0]))[0]
+        threshold = ordered[-1]
+        if top_p is not None:
+            probabilities = jax.nn.softmax(ordered)
+            before = jnp.cumsum(probabilities) - probabilities
+            threshold = jnp.min(ordered, initial=jnp.inf, where=(before < top_p).at[0].set(True))
+        logits = jnp.where(logits >= threshold, logits, -jnp.inf)
+    if min_p is not None:
+        logits = jnp.where(logits >= logits.max() + jnp.log(min_p), logits, -jnp.inf)
+    return logits
+
+
+def sample(
+    key: Key[Array, "*b"],
+    params: Params,
+    arch: Architecture,
+    labels: Int[Array, " b"],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    guidance: float | None = None,
+    prompt: Int[Array, "b t"] | None = None,
+    prompt_length: int = 0,
+) -> Samples:
+    """Draw one sequence of codes a label.
+
+    Place i of sample j is drawn with fold_in(key_j, i) alone, so samples do not depend on the batch they are drawn in.
+
+    Args:
+        key: one key, from which key_j = fold_in(key, j); or one key a sample.
+        params: parameters.
+        arch: sizes.
+        labels: class of each sample, or `arch.no_class`.
+        temperature: divides the logits; 0 takes the most likely code (greedy).
+        top_k: see `truncate`.
+        top_p: see `truncate`.
+        min_p: see `truncate`.
+        guidance: scale g of classifier-free guidance, logits = free + g (conditional - free) with free those of
+            `arch.no_class`; None or 1 for none. Wants a prior trained with label dropout.
+        prompt: codes to complete, of which the first `prompt_length` places are kept.
+        prompt_length: number of codes kept from `prompt`.
+
+    Returns:
+        Samples of arch.length codes.
+
+    Raises:
+        ValueError: if a setting is out of range, or prompt and prompt_length disagree.
+
+    Reference:
+        Ho and Salimans, Classifier-Free Diffusion Guidance, 2022.
+    """
+    _check(arch, labels, temperature, top_k, top_p, min_p, guidance, prompt, prompt_length)
+    batch_size = labels.shape[0]
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch_size)) if key.ndim == 0 else key
+    if prompt is None:
+        prompt = jnp.zeros((batch_size, arch.length), jnp.int32)
+    return _sample(
+        keys,
+        params,
+        labels.astype(jnp.int32),
+        prompt.astype(jnp.int32),
+        prompt_length,
+        temperature,
+        1.0 if guidance is None else guidance,
+        top_p,
+        min_p,
+        arch=arch,
+        top_k=top_k,
+        greedy=temperature == 0,
+        guided=guidance is not None and guidance != 1,
+    )
+
+
+@partial(jax.jit, static_argnames=("arch", "top_k", "greedy", "guided"))
+def _sample(
+    keys, params, labels, prompt, prompt_length, temperature, guidance, top_p, min_p, *, arch, top_k, greedy, guided
+):
+    batch_size = labels.shape[0]
+    copies = 2 if guided else 1
+    if guided:
+        labels = jnp.concatenate([labels, jnp.full_like(labels, arch.no_class)])
+
+    def draw(key, logits):
+        if greedy:
+            return logits.argmax().astype(jnp.int32)
+        kept = truncate(logits / temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        return jax.random.categorical(key, kept).astype(jnp.int32)
+
+    def step(carry, position):
+        tokens, caches = carry
+        logits, caches = gpt.cached_logits(params, arch, jnp.tile(tokens, copies), labels, caches, position)
+        log_p = jax.nn.log_softmax(logits[:batch_size])
+        mixed = log_p
+        if guided:
+            free = jax.nn.log_softmax(logits[batch_size:])
+            mixed = free + guidance * (log_p - free)
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
+        drawn = jax.vmap(draw)(step_keys, mixed)
+        codes = jnp.where(position < prompt_length, prompt[:, position], drawn)
+        return (codes, caches), (codes, jnp.take_along_axis(log_p, codes[:, None], axis=-1)[:, 0])
+
+    start = jnp.full((batch_size,), arch.bos, jnp.int32)
+    caches = gpt.empty_cache(params, arch, copies * batch_size)
+    _, (codes, log_p) = jax.lax.scan(step, (start, caches), jnp.arange(arch.length))
+    return Samples(codes.T, log_p.T)
+
+
+def _check(arch, labels, temperature, top_k, top_p, min_p, guidance, prompt, prompt_length) -> None:
+    if temperature < 0:
+        raise ValueError(f"expected temperature >= 0, got {temperature}; 0 is greedy")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"expected top_k >= 1, got {top_k}; None keeps all codes")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"expected top_p in (0, 1], got {top_p}; None keeps all codes")
+    if min_p is not None and not 0 < min_p <= 1:
+        raise ValueError(f"expected min_p in (0, 1], got {min_p}; None keeps all codes")
+    if guidance is not None and arch.num_classes == 0:
+        raise ValueError("expected a class-conditional prior for guidance, got num_classes = 0; leave guidance out")
+    if not 0 <= prompt_length <= arch.length:
+        raise ValueError(f"expected prompt_length in [0, {arch.length}], got {prompt_length}")
+    if prompt is None and prompt_length > 0:
+        raise ValueError(f"expected a prompt for prompt_length = {prompt_length}, got None; pass its codes")
+    if prompt is not None and prompt.shape != (labels.shape[0], arch.length):
+        raise ValueError(
+            f"expected prompt of shape {(labels.shape[0], arch.length)}, got {prompt.shape}; fill unknown places with any code"
+        )

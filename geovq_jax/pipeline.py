@@ -1,0 +1,168 @@
+"""The order of the stages, what each reads and writes, and when one is finished, stale or to be continued.
+
+A stage is a function of a work directory and a configuration that leaves files. The manifest records, for each, the
+hashes of what it read and wrote and the settings it ran under. From that:
+
+- a stage is *finished* while its settings, its inputs and its outputs are as recorded: it is skipped;
+- an interrupted stage whose settings and inputs are still the same continues from its own checkpoints;
+- a stage refuses inputs that are *stale* (their own stage read something else since, or ran under other settings) and
+  names the entry point to rerun; `run_all` reruns it instead.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from geovq_jax import config as configuration
+from geovq_jax import workdir as files
+from geovq_jax.stages import codes, prior, report, vae
+from geovq_jax.terminal import say
+
+_LATENTS = ("latents/train.npz", "latents/valid.npz", "latents/test.npz")
+
+
+class Stage(NamedTuple):
+    """One stage.
+
+    Attributes:
+        run: does the work and returns one line on its outcome.
+        entry: entry point that runs it alone.
+        inputs: paths below the work directory that it reads.
+        outputs: paths that it writes.
+        sections: parts of the configuration that it depends on.
+    """
+
+    run: Callable[[Path, ConfigDict], str]
+    entry: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    sections: tuple[str, ...]
+
+
+STAGES: dict[str, Stage] = {
+    "vae": Stage(vae.train, "train_vae", (), ("vae",), ("seed", "data", "vae")),
+    "latents": Stage(vae.extract_latents, "train_vae", ("vae",), _LATENTS, ("seed", "data", "vae")),
+    "graph": Stage(codes.build_graph, "build_codebook", ("vae", _LATENTS[0]), ("graph.npz",), ("seed", "vae", "graph")),
+    "codebook": Stage(
+        codes.build_codebook, "build_codebook", ("vae", "graph.npz"), ("codebook.npz",), ("seed", "codebook")
+    ),
+    "codes": Stage(
+        codes.encode_splits,
+        "build_codebook",
+        ("vae", *_LATENTS, "graph.npz", "codebook.npz"),
+        ("codes",),
+        ("vae", "graph", "codebook"),
+    ),
+    "decoder": Stage(
+        codes.finetune_decoder,
+        "build_codebook",
+        ("vae", "codebook.npz", "codes"),
+        ("decoder",),
+        ("seed", "data", "vae", "codebook"),
+    ),
+    "prior": Stage(prior.train, "train_prior", ("codes",), ("prior",), ("seed", "codebook", "prior")),
+    "samples": Stage(
+        prior.generate,
+        "generate",
+        ("decoder", "codebook.npz", "prior"),
+        ("samples.npz", "samples.png"),
+        ("seed", "prior", "sample"),
+    ),
+    "report": Stage(
+        report.evaluate,
+        "evaluate",
+        ("vae", *_LATENTS, "graph.npz", "codebook.npz", "codes", "decoder", "prior", "samples.npz"),
+        ("report",),
+        ("seed", "data", "vae", "graph", "codebook", "prior", "evaluate"),
+    ),
+}
+
+
+def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
+    """What an entry point runs: the named stages, after a check that everything before them is there and fresh."""
+
+    def run(workdir: Path, config: ConfigDict) -> None:
+        _check_upstream(names, workdir, config)
+        _store_config(workdir, config)
+        for name in names:
+            run_stage(name, workdir, config)
+
+    return run
+
+
+def run_all(workdir: Path, config: ConfigDict) -> None:
+    """Run every stage that is not finished, in order, then show the figures."""
+    _store_config(workdir, config)
+    for name in STAGES:
+        run_stage(name, workdir, config)
+    report.show(workdir)
+
+
+def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
+    """Run one stage, continue it, or skip it, as the manifest says."""
+    stage = STAGES[name]
+    record = {"settings": _settings(stage, config), "inputs": _hashes(stage.inputs, workdir)}
+    manifest = files.read_manifest(workdir)
+    earlier = manifest.get(name, {})
+    same = all(earlier.get(part) == record[part] for part in record)
+    if same and earlier.get("outputs") and earlier["outputs"] == _hashes(stage.outputs, workdir):
+        say(name, "finished before")
+        return
+    if not same or earlier.get("outputs"):
+        for output in stage.outputs:
+            files.remove(workdir / output)
+    files.write_manifest(workdir, manifest | {name: record})
+    start = time.monotonic()
+    outcome = stage.run(workdir, config)
+    files.write_manifest(workdir, manifest | {name: record | {"outputs": _hashes(stage.outputs, workdir)}})
+    say(name, f"{outcome} ({time.monotonic() - start:.0f} s)")
+
+
+def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -> None:
+    """Refuse missing, damaged or stale inputs of the named stages.
+
+    Raises:
+        FileNotFoundError: a stage before them has not finished.
+        ValueError: its files are not as it left them, or it is stale.
+    """
+    manifest = files.read_manifest(workdir)
+    producers = {path: name for name, stage in STAGES.items() for path in stage.outputs}
+    needed = [producers[path] for name in names for path in STAGES[name].inputs]
+    seen: set[str] = set(names)
+    while needed:
+        name = needed.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        stage, record = STAGES[name], manifest.get(name, {})
+        mend = f"rerun python -m geovq_jax.{stage.entry} --workdir={workdir}"
+        if not record.get("outputs"):
+            raise FileNotFoundError(f"expected the finished stage {name} in {workdir}, found none; {mend}")
+        if record["outputs"] != _hashes(stage.outputs, workdir):
+            raise ValueError(f"expected {', '.join(stage.outputs)} as stage {name} left them, got other bytes; {mend}")
+        if record["inputs"] != _hashes(stage.inputs, workdir):
+            raise ValueError(
+                f"expected stage {name} to have read the present {', '.join(stage.inputs)}, but they changed; {mend}"
+            )
+        if record["settings"] != _settings(stage, config):
+            raise ValueError(f"expected stage {name} to have run under this configuration, but it changed; {mend}")
+        needed += [producers[path] for path in stage.inputs]
+
+
+def _settings(stage: Stage, config: ConfigDict) -> dict[str, Any]:
+    """The configuration that a stage depends on, as plain JSON values; where the data lie on disk is no part of it."""
+    resolved = configuration.plain(config)
+    resolved["data"].pop("dir")
+    return {section: resolved[section] for section in stage.sections}
+
+
+def _hashes(paths: tuple[str, ...], workdir: Path) -> dict[str, str]:
+    """Hash of each path that exists."""
+    return {path: files.hash_path(workdir / path) for path in paths if (workdir / path).exists()}
+
+
+def _store_config(workdir: Path, config: ConfigDict) -> None:
+    files.write_json(workdir / "config.json", configuration.describe(config))

@@ -1,0 +1,80 @@
+"""The codebook: K vectors of latent space, where they came from, and the VAE they belong to."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from geovq_jax.workdir import hash_arrays, load_npz, save_npz
+
+
+class Codebook(NamedTuple):
+    """K code vectors and what is known of their cells.
+
+    Attributes:
+        vectors: [K, d] float32, the latents that stand for the codes.
+        medoids: [K] int64, graph nodes of the medoids; -1 for a vector that is no node of the graph.
+        counts: [K] int64, graph nodes in each cell.
+        radii: [K] float64, largest geodesic distance of a cell's nodes to its medoid (units of the graph's edges).
+        settings: plain values: how it was built; `settings["vae"]` is the hash of the VAE's parameters.
+    """
+
+    vectors: Float[np.ndarray, "K d"]
+    medoids: Int[np.ndarray, " K"]
+    counts: Int[np.ndarray, " K"]
+    radii: Float[np.ndarray, " K"]
+    settings: Mapping[str, Any]
+
+
+def parameters_hash(params: Any) -> str:
+    """sha256 over all leaves of a parameter tree: paths, types, shapes and bytes."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return hash_arrays({jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves})
+
+
+def save_codebook(path: Path, codebook: Codebook, **nodes: np.ndarray) -> None:
+    """Write a codebook to an npz file, settings as JSON text, with further arrays such as the code of each node."""
+    arrays = codebook._asdict() | {"settings": json.dumps(dict(codebook.settings), sort_keys=True)}
+    save_npz(path, **arrays, **nodes)
+
+
+def load_codebook(path: Path, *, vae_hash: str | None = None) -> Codebook:
+    """Read a codebook; with `vae_hash`, refuse one that was built from another VAE.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is damaged, or belongs to other VAE parameters.
+    """
+    arrays = load_npz(path, stage="build_codebook")
+    try:
+        codebook = Codebook(
+            *(arrays[name] for name in Codebook._fields[:-1]), settings=json.loads(str(arrays["settings"]))
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"expected a codebook in {path}, got {error}; rerun python -m geovq_jax.build_codebook"
+        ) from error
+    if vae_hash is not None and codebook.settings.get("vae") != vae_hash:
+        raise ValueError(
+            f"expected a codebook of the VAE {vae_hash[:12]}, got one of {str(codebook.settings.get('vae'))[:12]} in "
+            f"{path}; rerun python -m geovq_jax.build_codebook"
+        )
+    return codebook
+
+
+def lookup(codebook: Codebook, codes: Int[np.ndarray, "..."]) -> Float[np.ndarray, "... d"]:
+    """Code vectors of codes of any shape.
+
+    Raises:
+        ValueError: a code outside [0, K).
+    """
+    num_codes = len(codebook.vectors)
+    if codes.size and (codes.min() < 0 or codes.max() >= num_codes):
+        raise ValueError(
+            f"expected codes in [0, {num_codes}), got {codes.min()}..{codes.max()}; encode them with this codebook"
+        )
+    return codebook.vectors[codes]

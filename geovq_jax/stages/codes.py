@@ -1,0 +1,265 @@
+"""Stages `graph`, `codebook`, `codes` and `decoder`: from latents to codes and to the decoder that reads them."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from scipy import sparse
+
+from geovq_jax import data, geometry
+from geovq_jax.config import plain
+from geovq_jax.geometry.batching import map_chunks
+from geovq_jax.models import vae
+from geovq_jax.quantization import tokenizer as tokenizing
+from geovq_jax.quantization.codebook import Codebook, load_codebook, parameters_hash, save_codebook
+from geovq_jax.quantization.health import health
+from geovq_jax.quantization.tokenizer import Tokenizer
+from geovq_jax.stages.vae import BATCH, SPLITS, decoder, load_data, load_vae
+from geovq_jax.terminal import ProgressCallback, progress_bar
+from geovq_jax.training import checkpoint, loop, optimizer, tracking
+from geovq_jax.workdir import load_npz, save_npz
+
+
+def image_shape(workdir: Path) -> tuple[int, ...]:
+    """Shape of the images that the latents were made from."""
+    return tuple(int(side) for side in load_latents(workdir, "train")["image_shape"])
+
+
+def load_latents(workdir: Path, split: str) -> dict[str, np.ndarray]:
+    """Arrays of latents/<split>.npz."""
+    return load_npz(workdir / "latents" / f"{split}.npz", stage="train_vae")
+
+
+def load_graph(workdir: Path) -> tuple[sparse.csr_array, dict[str, np.ndarray]]:
+    """The graph of graph.npz, and all arrays of the file."""
+    arrays = load_npz(workdir / "graph.npz", stage="build_codebook")
+    size = len(arrays["indptr"]) - 1
+    return sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size)), arrays
+
+
+def load_codes(workdir: Path, split: str) -> dict[str, np.ndarray]:
+    """Arrays of codes/<split>.npz: codes int32 [n] or [n, h, w], distance, label, index."""
+    return load_npz(workdir / "codes" / f"{split}.npz", stage="build_codebook")
+
+
+def latent_metrics(
+    workdir: Path, config: ConfigDict, latents: np.ndarray, *, progress: ProgressCallback | None = None
+) -> np.ndarray | None:
+    """Pull-back metric of the trained decoder at every node of some latents [n, d] or [n, h, w, d].
+
+    Returns:
+        [nodes, d, d] float32, spatial cells in the context of their own image; None where graph.weights is euclidean.
+    """
+    if config.graph.weights == "euclidean":
+        return None
+    params, arch = load_vae(workdir, config, image_shape(workdir))
+    decode_fn = decoder(params, arch)
+    if latents.ndim == 2:
+        metrics = geometry.node_metrics(decode_fn, latents, progress=progress)
+    else:
+        metrics = geometry.cell_metrics(decode_fn, latents, context=config.graph.context, progress=progress)
+    return np.asarray(metrics, np.float32)
+
+
+def nodes_of(latents: np.ndarray) -> np.ndarray:
+    """Latents as one row a node: [n, d] stays, [n, h, w, d] becomes [n h w, d]."""
+    return latents.reshape(-1, latents.shape[-1])
+
+
+def build_graph(workdir: Path, config: ConfigDict) -> str:
+    """Symmetric k-NN graph of training latents with pull-back edge lengths, one component, into graph.npz."""
+    section = config.graph
+    latents = load_latents(workdir, "train")["mean"]
+    rows = np.arange(len(latents))
+    if 0 < section.num_images < len(latents):
+        rows = np.sort(np.random.default_rng(config.seed).choice(len(latents), section.num_images, replace=False))
+    latents = latents[rows]
+    points = nodes_of(latents)
+    if section.k >= len(points):
+        raise ValueError(
+            f"expected graph.k below the number of nodes {len(points)}, got {section.k}; lower --config.graph.k"
+        )
+    with progress_bar("metric at each node") as progress:
+        metrics = latent_metrics(workdir, config, latents, progress=progress)
+
+    def lengths(edges: np.ndarray) -> np.ndarray:
+        if metrics is None:
+            return np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
+        return np.asarray(geometry.lengths_from_metrics(points, metrics, edges), np.float64)
+
+    neighbours = geometry.knn(points, section.k, metric=section.metric)
+    edges = geometry.unique_edges(np.asarray(neighbours.indices), symmetry=section.symmetry)
+    graph = geometry.graph_from_edges(edges, lengths(edges), len(points))
+    before = geometry.connectivity(graph)
+    if section.repair and before.num_components > 1:
+        bridges = geometry.bridges(points, graph)
+        graph = geometry.add_edges(graph, bridges, lengths(bridges))
+    save_npz(
+        workdir / "graph.npz",
+        data=graph.data,
+        indices=graph.indices,
+        indptr=graph.indptr,
+        rows=rows,
+        points=points,
+        **({} if metrics is None else {"metrics": metrics}),
+        components_before_repair=before.num_components,
+        settings=json.dumps(dict(section), sort_keys=True),
+    )
+    return f"{graph.shape[0]} nodes, {graph.nnz // 2} edges, {before.num_components} components before repair"
+
+
+def build_codebook(workdir: Path, config: ConfigDict) -> str:
+    """K-medoids on the graph, into codebook.npz with the code and the distance of every node."""
+    section = config.codebook
+    graph, arrays = load_graph(workdir)
+    if section.num_clusters > graph.shape[0]:
+        raise ValueError(
+            f"expected codebook.num_clusters at most the number of nodes {graph.shape[0]}, got {section.num_clusters}; "
+            "lower --config.codebook.num_clusters"
+        )
+    with progress_bar("K-medoids") as progress:
+        clusters = geometry.kmedoids(
+            graph,
+            section.num_clusters,
+            seed=config.seed,
+            init=section.init,
+            method=section.method,
+            max_iterations=section.rounds,
+            progress=progress,
+        )
+    distances, _ = geometry.nearest_source(graph, clusters.medoids)
+    params, _ = load_vae(workdir, config, image_shape(workdir))
+    radii = np.zeros(section.num_clusters)
+    reached = clusters.labels >= 0
+    np.maximum.at(radii, clusters.labels[reached], distances[reached])
+    codebook = Codebook(
+        vectors=arrays["points"][clusters.medoids],
+        medoids=np.asarray(clusters.medoids, np.int64),
+        counts=np.bincount(clusters.labels[reached], minlength=section.num_clusters),
+        radii=radii,
+        settings={
+            "vae": parameters_hash(params),
+            "graph": str(arrays["settings"]),
+            "seed": config.seed,
+            **dict(section),
+        },
+    )
+    save_codebook(
+        workdir / "codebook.npz",
+        codebook,
+        node_labels=np.asarray(clusters.labels, np.int32),
+        node_distances=np.asarray(distances, np.float64),
+        cost_history=np.asarray(clusters.history, np.float64),
+    )
+    gain = 1.0 - clusters.cost / clusters.history[0]
+    return f"K={section.num_clusters}, cost {clusters.cost:.4g}, {100 * gain:.1f} % below its seeding"
+
+
+def load_tokenizer(workdir: Path) -> Tokenizer:
+    """The tokenizer of a codebook: the graph's nodes that some medoid reaches."""
+    _, graph = load_graph(workdir)
+    nodes = load_npz(workdir / "codebook.npz", stage="build_codebook")
+    reached = nodes["node_labels"] >= 0
+    return Tokenizer(
+        points=graph["points"][reached],
+        metrics=graph["metrics"][reached] if "metrics" in graph else None,
+        labels=nodes["node_labels"][reached],
+        distances=nodes["node_distances"][reached],
+    )
+
+
+def encode_splits(workdir: Path, config: ConfigDict) -> str:
+    """Codes of every image of every split into `codes/`: nodes of the graph keep theirs, all others are tokenized."""
+    params, _ = load_vae(workdir, config, image_shape(workdir))
+    load_codebook(workdir / "codebook.npz", vae_hash=parameters_hash(params))
+    tokenizer = load_tokenizer(workdir)
+    _, graph = load_graph(workdir)
+    nodes = load_npz(workdir / "codebook.npz", stage="build_codebook")
+    perplexity = 0.0
+    for split in SPLITS:
+        latents = load_latents(workdir, split)
+        mean = latents["mean"]
+        cells = int(np.prod(mean.shape[1:-1]))
+        codes = np.full((len(mean), cells), -1, np.int32)
+        distance = np.full((len(mean), cells), np.inf)
+        if split == "train":
+            codes[graph["rows"]] = nodes["node_labels"].reshape(-1, cells)
+            distance[graph["rows"]] = nodes["node_distances"].reshape(-1, cells)
+        rest = np.flatnonzero((codes < 0).any(axis=1))
+        if rest.size:
+            with progress_bar(f"encoding {split}") as progress:
+                metrics = latent_metrics(workdir, config, mean[rest], progress=progress)
+            found = tokenizing.encode(tokenizer, nodes_of(mean[rest]), metrics, k=config.codebook.neighbours)
+            codes[rest], distance[rest] = (part.reshape(len(rest), cells) for part in found)
+        save_npz(
+            workdir / "codes" / f"{split}.npz",
+            codes=codes.reshape(mean.shape[:-1]),
+            distance=distance.reshape(mean.shape[:-1]),
+            label=latents["label"],
+            index=latents["index"],
+        )
+        perplexity = health(codes, config.codebook.num_clusters)["perplexity"]
+    return f"every image of every split; test perplexity {perplexity:.1f} of {config.codebook.num_clusters}"
+
+
+def finetune_decoder(workdir: Path, config: ConfigDict) -> str:
+    """Train the decoder alone to reconstruct images from their code vectors (squared error), into `decoder/`.
+
+    With codebook.finetune_decoder off, `decoder/` holds the VAE's own weights.
+    """
+    section = config.codebook
+    dataset = load_data(config)
+    params, arch = load_vae(workdir, config, dataset.train.images.shape[1:])
+    codebook = load_codebook(workdir / "codebook.npz", vae_hash=parameters_hash(params))
+    vectors = jnp.asarray(codebook.vectors)
+
+    def squared_errors(params, codes, images):
+        pixels = jax.vmap(partial(vae.decode, params, arch))(vectors[codes])
+        return jnp.mean(jnp.square(pixels - data.to_float(images)), axis=(1, 2, 3))
+
+    def loss_fn(params, key, step, batch):
+        error = jnp.mean(squared_errors(params, batch["codes"], batch["images"]))
+        # The mean over pixels is so small that Adam's epsilon would matter.
+        return error * dataset.train.images[0].size, {"mse": error}
+
+    valid_codes = load_codes(workdir, "valid")["codes"]
+    valid_errors = jax.jit(squared_errors)
+
+    def evaluate_fn(params):
+        errors = map_chunks(partial(valid_errors, params), (valid_codes, dataset.valid.images), batch_size=BATCH)
+        return {"objective": float(np.mean(errors))}
+
+    frozen = evaluate_fn(params)["objective"]
+    if not section.finetune_decoder:
+        checkpoint.save(workdir / "decoder" / "best", params, {"settings": plain(config)})
+        return f"validation error {-10 * np.log10(frozen):.2f} dB, not fine-tuned"
+    with progress_bar("fine-tuning the decoder") as progress:
+        fit = loop.fit(
+            loss_fn,
+            params,
+            {"images": dataset.train.images, "codes": load_codes(workdir, "train")["codes"]},
+            key=jax.random.key(config.seed),
+            optimizer=optimizer.make_optimizer(
+                learning_rate=section.finetune_learning_rate, num_steps=section.finetune_steps
+            ),
+            num_steps=section.finetune_steps,
+            indices_fn=partial(
+                data.batch_indices,
+                config.seed,
+                num_examples=len(dataset.train.images),
+                batch_size=config.data.batch_size,
+            ),
+            evaluate_fn=evaluate_fn,
+            evaluate_every=max(1, section.finetune_steps // 4),
+            directory=workdir / "decoder",
+            metadata=plain(config),
+            log=tracking.JsonlWriter(workdir / "metrics.jsonl", "decoder"),
+            progress=progress,
+        )
+    return (
+        f"validation error {-10 * np.log10(frozen):.2f} dB frozen, {-10 * np.log10(fit.best_value):.2f} dB fine-tuned"
+    )

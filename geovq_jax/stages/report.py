@@ -1,0 +1,225 @@
+"""Stage `report`: measure a run on the test split, and write report/metrics.json and report/index.html."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from geovq_jax import data, geometry
+from geovq_jax.evaluation import figures, figures_geometry, image_metrics, likelihood
+from geovq_jax.evaluation.clustering_scores import clustering_scores
+from geovq_jax.evaluation.report import ReportFigure, Section, Table, to_json, write_report
+from geovq_jax.geometry.batching import map_chunks
+from geovq_jax.models import vae
+from geovq_jax.quantization.health import health
+from geovq_jax.stages.codes import load_codes, load_graph, load_latents, nodes_of
+from geovq_jax.stages.prior import code_log_probabilities, decode_codes, sample_rows
+from geovq_jax.stages.vae import BATCH, load_data, load_vae
+from geovq_jax.terminal import console, show_figures
+from geovq_jax.workdir import load_npz, write_json
+
+
+def evaluate(workdir: Path, config: ConfigDict) -> str:
+    """Figures of the whole run on the test split, with every picture."""
+    dataset = load_data(config)
+    truth = np.asarray(data.to_float(dataset.test.images))
+    latents, codes = load_latents(workdir, "test"), load_codes(workdir, "test")
+    params, arch = load_vae(workdir, config, truth.shape[1:])
+    decode = jax.jit(jax.vmap(partial(vae.decode, params, arch)))
+    continuous = np.clip(np.asarray(map_chunks(decode, (latents["mean"],), batch_size=BATCH)), 0.0, 1.0)
+    quantized = decode_codes(workdir, config, codes["codes"])
+    scores = image_metrics.reconstruction_scores(truth, continuous, quantized)
+
+    num_codes = config.codebook.num_clusters
+    usage = health(codes["codes"], num_codes, codes["label"])
+    metrics = {
+        "images": image_metrics.summarise(scores, seed=config.seed),
+        "codes": {k: v for k, v in usage.items() if k not in ("cell_sizes", "per_position")},
+        "classes": clustering_scores(codes["codes"], codes["label"])._asdict(),
+        "prior": prior_figures(workdir, config, codes, truth[0].size),
+        "geometry": geometry_figures(workdir, config),
+    }
+    metrics = to_json(metrics)
+    write_json(workdir / "report" / "metrics.json", metrics)
+    sections = [
+        _overview(config, dataset, metrics),
+        _reconstructions(truth, continuous, quantized, metrics),
+        _samples(workdir),
+        _latent_space(latents, codes, usage),
+        _geometry(workdir, metrics),
+        _training(workdir),
+    ]
+    write_report(
+        workdir / "report" / "index.html",
+        title=f"geovq_jax: {config.name}",
+        subtitle=f"{config.data.name}, {config.vae.kind} latents, K = {num_codes}, seed {config.seed}",
+        sections=sections,
+    )
+    return f"{workdir / 'report' / 'index.html'}"
+
+
+def prior_figures(
+    workdir: Path, config: ConfigDict, codes: dict[str, np.ndarray], num_dimensions: int
+) -> dict[str, Any]:
+    """Bits of the test codes under the prior, and under uniform, unigram and bigram baselines."""
+    num_codes = config.codebook.num_clusters
+    train = load_codes(workdir, "train")["codes"]
+    table = {
+        "gpt": code_log_probabilities(workdir, config, codes["codes"], codes["label"]),
+        "uniform": likelihood.uniform_log_probabilities(codes["codes"], num_codes),
+        "unigram": likelihood.unigram_log_probabilities(train, codes["codes"], num_codes),
+        "bigram": likelihood.bigram_log_probabilities(train, codes["codes"], num_codes),
+    }
+    return {name: likelihood.likelihood(values, num_dimensions)._asdict() for name, values in table.items()}
+
+
+def geometry_figures(workdir: Path, config: ConfigDict) -> dict[str, Any]:
+    """How pull-back lengths differ from Euclidean ones, on edges and along shortest paths of the same graph."""
+    graph, arrays = load_graph(workdir)
+    edges, lengths = geometry.edges_of(graph)
+    euclidean = _euclidean(arrays["points"], edges)
+    straight = geometry.graph_from_edges(edges, euclidean, graph.shape[0])
+    rng = np.random.default_rng(config.seed)
+    sources = rng.choice(graph.shape[0], min(20, graph.shape[0]), replace=False)
+    targets = rng.choice(graph.shape[0], min(config.evaluate.geometry_pairs, graph.shape[0]), replace=False)
+    pullback_paths = geometry.distances_between(graph, sources, targets)
+    euclidean_paths = geometry.distances_between(straight, sources, targets)
+    direct = np.linalg.norm(arrays["points"][sources][:, None] - arrays["points"][targets][None], axis=2)
+    apart = (direct > 0) & np.isfinite(pullback_paths)
+    agreement = figures_geometry.edge_agreement(euclidean, lengths)
+    return {
+        "connectivity": geometry.connectivity(graph)._asdict(),
+        "components_before_repair": int(arrays["components_before_repair"]),
+        "edges": agreement._asdict(),
+        "edge_length_ratio_of_means": float(lengths.mean() / euclidean.mean()),
+        "path_length_ratio_of_means": float(pullback_paths[apart].mean() / euclidean_paths[apart].mean()),
+        "path_dilation": float(np.mean(euclidean_paths[apart] / direct[apart])),
+        "num_pairs": int(apart.sum()),
+    }
+
+
+def _euclidean(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
+
+
+def _overview(config: ConfigDict, dataset: data.Dataset, metrics: dict[str, Any]) -> Section:
+    rows = [[name, value] for name, value in headline(metrics).items()]
+    counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
+    text = f"Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen."
+    return Section("Figures", text, tables=[Table("", ["figure", "value"], rows)])
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a run that a reader wants first, name with unit -> value."""
+    images, codes, prior, edges = metrics["images"], metrics["codes"], metrics["prior"], metrics["geometry"]["edges"]
+    return {
+        "PSNR truth-continuous [dB]": images["truth-continuous"]["psnr"],
+        "PSNR truth-quantized [dB]": images["truth-quantized"]["psnr"],
+        "PSNR continuous-quantized [dB]": images["continuous-quantized"]["psnr"],
+        "SSIM truth-continuous": images["truth-continuous"]["ssim"],
+        "SSIM truth-quantized": images["truth-quantized"]["ssim"],
+        "codes used": f"{codes['used']} of {codes['num_codes']}",
+        "perplexity": codes["perplexity"],
+        "NMI with the class": metrics["classes"]["nmi"],
+        "purity": metrics["classes"]["purity"],
+        "prior [bits a code]": prior["gpt"]["bits_per_code"],
+        "bigram [bits a code]": prior["bigram"]["bits_per_code"],
+        "unigram [bits a code]": prior["unigram"]["bits_per_code"],
+        "edge lengths, pull-back vs Euclidean: correlation": edges["correlation"],
+        "edge lengths, pull-back over Euclidean: median": edges["ratio_median"],
+    }
+
+
+def _reconstructions(
+    truth: np.ndarray, continuous: np.ndarray, quantized: np.ndarray, metrics: dict[str, Any]
+) -> Section:
+    rows = np.stack([images[:12] for images in (truth, continuous, quantized)])
+    table = [
+        [pairing, *(row[name] for name in ("psnr", "psnr_low", "psnr_high", "ssim", "ssim_low", "ssim_high"))]
+        for pairing, row in metrics["images"].items()
+    ]
+    columns = ["pair", "PSNR [dB]", "low", "high", "SSIM", "low", "high"]
+    figure = figures.image_grid(rows, ["truth", "continuous", "quantized"])
+    return Section(
+        "Reconstructions",
+        "The first images of the test split; intervals are 95 % bootstrap intervals over images.",
+        tables=[Table("Mean over the test split", columns, table)],
+        figures=[ReportFigure("Truth, decoded latent, decoded code", figure, "reconstructions", metrics["images"])],
+    )
+
+
+def _samples(workdir: Path) -> Section:
+    drawn = load_npz(workdir / "samples.npz", stage="generate")
+    grid, captions = sample_rows(drawn["images"], drawn["labels"])
+    settings = {name: float(drawn[name]) for name in ("temperature", "top_k", "top_p", "guidance")}
+    figure = figures.image_grid(grid, captions)
+    return Section(
+        "Samples",
+        "Codes drawn from the prior given the class, then decoded.",
+        figures=[ReportFigure("One row a class", figure, "samples", settings)],
+    )
+
+
+def _latent_space(latents: dict[str, np.ndarray], codes: dict[str, np.ndarray], usage: dict[str, Any]) -> Section:
+    points = nodes_of(latents["mean"])
+    cells = len(points) // len(latents["label"])
+    chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
+    plane = figures_geometry.principal_plane(points)
+    labels = np.repeat(latents["label"], cells)[chosen]
+    by_class = figures_geometry.latent_map(points[chosen], classes=labels, plane=plane)
+    by_code = figures_geometry.latent_map(points[chosen], codes=codes["codes"].ravel()[chosen], plane=plane)
+    used = figures.code_usage(np.asarray(usage["cell_sizes"]))
+    return Section(
+        "Latents and codes",
+        "Test latents (one point a grid cell) in the plane of their two largest variances.",
+        figures=[
+            ReportFigure("Coloured by class", by_class, "latents_by_class", {"explained": to_json(plane.explained)}),
+            ReportFigure("Coloured by code", by_code, "latents_by_code"),
+            ReportFigure("Use of the codes on the test split", used, "code_usage", {"counts": usage["cell_sizes"]}),
+        ],
+    )
+
+
+def _geometry(workdir: Path, metrics: dict[str, Any]) -> Section:
+    graph, arrays = load_graph(workdir)
+    edges, lengths = geometry.edges_of(graph)
+    chosen = np.linspace(0, len(edges) - 1, min(20_000, len(edges))).astype(np.int64)
+    figure = figures_geometry.edge_scatter(_euclidean(arrays["points"], edges[chosen]), lengths[chosen])
+    return Section(
+        "Geometry",
+        "Edges of the training graph: their length under the metric that the decoder induces against their Euclidean "
+        "length. "
+        "`path_dilation` is the graph's Euclidean path over the straight line.",
+        figures=[ReportFigure("Edge lengths", figure, "edge_lengths", metrics["geometry"])],
+    )
+
+
+def _training(workdir: Path) -> Section:
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+    def curve(stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        pairs = [(record["step"], record[name]) for record in records if record["stage"] == stage]
+        steps, values = zip(*pairs, strict=True) if pairs else ((), ())
+        return np.asarray(steps), np.asarray(values)
+
+    panels = {
+        "VAE objective [nats]": {"train": curve("vae", "train/loss"), "valid": curve("vae", "valid/objective")},
+        "VAE PSNR [dB]": {"train": curve("vae", "train/psnr"), "valid": curve("vae", "valid/psnr")},
+        "prior [bits a code]": {
+            "train": curve("prior", "train/bits_per_code"),
+            "valid": curve("prior", "valid/objective"),
+        },
+    }
+    figure = figures.training_curves(panels)
+    return Section("Training", figures=[ReportFigure("Training and validation", figure, "training_curves")])
+
+
+def show(workdir: Path) -> None:
+    """Print a finished run's figures and where its report is."""
+    metrics = json.loads((workdir / "report" / "metrics.json").read_text())
+    show_figures("test split", headline(metrics))
+    console.print(f"report: {workdir / 'report' / 'index.html'}")

@@ -1,0 +1,52 @@
+"""What a person sees while stages run: progress bars, one line a stage, tables."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+
+ProgressCallback = Callable[[int, int], None]
+
+
+@contextlib.contextmanager
+def progress_bar(description: str) -> Iterator[ProgressCallback]:
+    """A bar for one long loop, gone when it is done; the callback takes (done, total)."""
+    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=None, rate="")
+        start, first = time.monotonic(), None
+
+        def report(done: int, total: int) -> None:
+            nonlocal first
+            first = done if first is None else first
+            rate = (done - first) / max(time.monotonic() - start, 1e-9)
+            progress.update(task, completed=done, total=total, rate=f"{rate:.1f}/s" if done > first else "")
+
+        yield report
+
+
+def say(stage: str, text: str) -> None:
+    """One line of a stage's outcome."""
+    console.print(f"[bold]{stage:<10}[/bold] {escape(text)}")
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of figures."""
+    table = Table(title=title, title_justify="left")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+
+
+def show_figures(title: str, figures: Mapping[str, object]) -> None:
+    """A two-column table; floats with four significant digits."""
+    rows = [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in figures.items()]
+    show_table(title, ("figure", "value"), rows)

@@ -1,0 +1,99 @@
+"""Checkpoints of one pytree with JSON metadata; the only module that imports orbax.
+
+A checkpoint directory holds numbered saves. A save is written under a temporary name, renamed, and only then are the older
+ones removed, so a process killed at any moment leaves the newest complete save readable.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from orbax.checkpoint import v1 as ocp
+
+
+def _saves(directory: Path) -> list[int]:
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit() and path.is_dir())
+
+
+def _newest(directory: str | Path) -> Path:
+    path = Path(directory).absolute()
+    saves = _saves(path)
+    if not saves:
+        raise FileNotFoundError(f"expected a checkpoint in {path}, found none; run the training that writes it")
+    return path / str(saves[-1])
+
+
+def _describe(tree: PyTree) -> dict[str, str]:
+    """Path of each leaf -> its dtype and shape, as "float32[3,4]"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path): f"{leaf.dtype}[{','.join(str(size) for size in leaf.shape)}]" for path, leaf in leaves
+    }
+
+
+def exists(directory: str | Path) -> bool:
+    """Whether the directory holds a complete save."""
+    return bool(_saves(Path(directory).absolute()))
+
+
+def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = None) -> None:
+    """Write a pytree as the directory's newest save, then remove the older ones.
+
+    Args:
+        directory: created if absent.
+        tree: arrays; typed PRNG keys and NamedTuples are welcome.
+        metadata: JSON values to keep beside it.
+    """
+    path = Path(directory).absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    old = _saves(path)
+    new = path / str(old[-1] + 1 if old else 0)
+    ocp.save(new, tree, custom_metadata={"leaves": _describe(tree), "metadata": metadata})
+    if jax.process_index() == 0:
+        for stale in path.iterdir():
+            if stale != new:
+                shutil.rmtree(stale, ignore_errors=True)
+
+
+def load_metadata(directory: str | Path) -> dict[str, Any] | None:
+    """Metadata of the directory's newest save.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    return ocp.metadata(_newest(directory)).custom_metadata["metadata"]
+
+
+def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
+    """Read the directory's newest save.
+
+    Args:
+        directory: as given to `save`.
+        abstract_state: pytree of arrays or jax.ShapeDtypeStruct of the expected structure; a leaf's sharding is kept,
+            leaves without one go to the default device.
+
+    Returns:
+        Pytree of arrays, bit for bit as saved.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if its leaves are not the expected ones.
+    """
+    path = _newest(directory)
+    stored, expected = ocp.metadata(path).custom_metadata["leaves"], _describe(abstract_state)
+    for name in sorted(stored.keys() | expected.keys()):
+        if stored.get(name) != expected.get(name):
+            raise ValueError(
+                f"expected {name} {expected.get(name, 'absent')}, got {stored.get(name, 'absent')} in checkpoint {path}; "
+                "load it with the settings that wrote it, or remove it"
+            )
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def target(leaf: jax.Array | jax.ShapeDtypeStruct | np.ndarray) -> jax.ShapeDtypeStruct:
+        sharding = getattr(leaf, "sharding", None) or device
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return ocp.load(path, jax.tree.map(target, abstract_state))

@@ -1,0 +1,259 @@
+"""The training loop: one jitted step, evaluation, best and latest checkpoints, early stop, exact resume."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from geovq_jax.training import checkpoint
+from geovq_jax.training.tracking import Writer
+
+LossFn = Callable[..., tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
+
+
+class TrainState(NamedTuple):
+    """What a training step carries to the next.
+
+    Attributes:
+        params: pytree of parameters.
+        opt_state: state of the optimiser.
+        step: [] int32, steps taken.
+    """
+
+    params: PyTree
+    opt_state: PyTree
+    step: Int[Array, ""]
+
+
+class Totals(NamedTuple):
+    """Sums of the steps since the last evaluation, kept on the device.
+
+    Attributes:
+        metrics: name -> [] sum.
+        count: [] int32, number of steps.
+        failed_step: [] int32, the first step whose loss or gradient was not finite; -1 for none.
+    """
+
+    metrics: dict[str, Float[Array, ""]]
+    count: Int[Array, ""]
+    failed_step: Int[Array, ""]
+
+
+class Fit(NamedTuple):
+    """Result of `fit`.
+
+    Attributes:
+        params: parameters of the best evaluation.
+        best_step: its step.
+        best_value: its objective.
+        last_step: steps taken, less than asked for after an early stop.
+        history: one record an evaluation: "step", mean training metrics as "train/NAME", evaluation as "valid/NAME".
+    """
+
+    params: PyTree
+    best_step: int
+    best_value: float
+    last_step: int
+    history: list[dict[str, float]]
+
+
+def init_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    """State before the first step; the parameters are copied, since steps donate their buffers."""
+    params = jax.tree.map(jnp.copy, params)
+    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def gather(data: PyTree, indices: Int[Array, " b"]) -> PyTree:
+    """Rows of every array of a pytree."""
+    return jax.tree.map(lambda array: jnp.take(array, indices, axis=0), data)
+
+
+def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Callable[..., tuple[TrainState, Totals]]:
+    """The training step, compiled once: (state, totals, key, indices[b], data) -> (state, totals).
+
+    The batch is gathered from `data` inside, the step's key is fold_in(key, step), and the buffers of state and totals are
+    reused.
+
+    Args:
+        loss_fn: (params, key, step, batch) -> (loss, metrics).
+        optimizer: optax transformation.
+
+    Returns:
+        Jitted function.
+    """
+
+    def step(
+        state: TrainState, totals: Totals, key: Key[Array, ""], indices: Int[Array, " b"], data: PyTree
+    ) -> tuple[TrainState, Totals]:
+        batch = gather(data, indices)
+        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, metrics), gradient = gradient_fn(state.params, jax.random.fold_in(key, state.step), state.step, batch)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        norm = optax.tree.norm(gradient)
+        failed = (totals.failed_step < 0) & ~(jnp.isfinite(loss) & jnp.isfinite(norm))
+        totals = Totals(
+            {name: totals.metrics[name] + value for name, value in {**metrics, "gradient_norm": norm}.items()},
+            totals.count + 1,
+            jnp.where(failed, state.step + 1, totals.failed_step),
+        )
+        return TrainState(params, opt_state, state.step + 1), totals
+
+    return jax.jit(step, donate_argnums=(0, 1))
+
+
+def _best(history: list[dict[str, float]]) -> dict[str, float]:
+    return min(history, key=lambda record: record["valid/objective"])
+
+
+def _stopped(history: list[dict[str, float]], patience: int | None) -> bool:
+    """Whether the last `patience` evaluations brought nothing better."""
+    if patience is None or not history:
+        return False
+    best = _best(history)
+    return sum(record["step"] > best["step"] for record in history) >= patience
+
+
+def _resume(directory: Path, state: TrainState, metadata: Any) -> tuple[TrainState, list[dict[str, float]], PyTree]:
+    """State, history and best parameters from the checkpoints of an earlier call."""
+    stored = checkpoint.load_metadata(directory / "latest") or {}
+    if stored.get("settings") != metadata:
+        raise ValueError(
+            f"expected the settings of the run in {directory}, got others; remove the directory or give the same settings"
+        )
+    state = checkpoint.load(directory / "latest", state)
+    return state, stored["history"], checkpoint.load(directory / "best", state.params)
+
+
+def fit(
+    loss_fn: LossFn,
+    params: PyTree,
+    data: PyTree,
+    *,
+    key: Key[Array, ""],
+    optimizer: optax.GradientTransformation,
+    num_steps: int,
+    indices_fn: Callable[[int], Int[np.ndarray, " b"]],
+    evaluate_fn: Callable[[PyTree], dict[str, Any]],
+    evaluate_every: int,
+    patience: int | None = None,
+    directory: str | Path | None = None,
+    metadata: dict[str, Any] | None = None,
+    log: Writer | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fit:
+    """Minimise a loss, keep the parameters that evaluate best, and continue where an interrupted call stopped.
+
+    A step depends on (state, key, indices_fn(step)) alone and the state is saved at every evaluation, so an interrupted
+    and repeated call computes what an unbroken one does.
+
+    Args:
+        loss_fn: (params, key, step, batch) -> (loss, metrics), traced once.
+        params: pytree to start from.
+        data: pytree of arrays with one leading axis over examples.
+        key: typed PRNG key of the whole training.
+        optimizer: optax transformation.
+        num_steps: steps to take.
+        indices_fn: step -> indices of its batch, on the host.
+        evaluate_fn: params -> figures; the smallest "objective" wins.
+        evaluate_every: steps between evaluations; the last step is evaluated too.
+        patience: stop after so many evaluations without a better one; None never stops.
+        directory: where to keep checkpoints `best` (params) and `latest` (TrainState), and where to resume from.
+        metadata: JSON settings kept with the checkpoints; a run resumes only under equal ones.
+        log: receives each evaluation's record.
+        progress: called with (steps done, num_steps).
+
+    Returns:
+        Best parameters and the history.
+
+    Raises:
+        ValueError: if the directory holds a run of other settings or shapes, or evaluate_fn gives no "objective".
+        FloatingPointError: if loss, gradient or objective is not finite; names the step and the last good checkpoint.
+    """
+    if num_steps < 1 or evaluate_every < 1:
+        raise ValueError(f"expected num_steps and evaluate_every of at least 1, got {num_steps} and {evaluate_every}")
+    state = init_state(params, optimizer)
+    history: list[dict[str, float]] = []
+    best_params = None
+    root = None if directory is None else Path(directory)
+    if root is not None and checkpoint.exists(root / "latest"):
+        state, history, best_params = _resume(root, state, metadata)
+    first = int(state.step)
+    if log is not None:
+        log.rewind(first)
+    train_step = make_step(loss_fn, optimizer)
+    zeros = _zero_totals(loss_fn, state, key, indices_fn(0), data)
+    totals, started = zeros(), time.monotonic()
+    for done in range(first + 1, num_steps + 1):
+        if _stopped(history, patience):
+            break
+        state, totals = train_step(state, totals, key, indices_fn(done - 1), data)
+        if progress is not None:
+            progress(done, num_steps)
+        if done % evaluate_every and done != num_steps:
+            continue
+        record = _evaluate(done, totals, evaluate_fn, state.params, history, root)
+        totals = zeros()
+        history = [*history, record]
+        # The state comes last: what a kill leaves half done before it is done again, equally, after the resume.
+        if log is not None:
+            log.write(done, {**record, "seconds": time.monotonic() - started})
+        if _best(history) is record:
+            best_params = jax.tree.map(jnp.copy, state.params)
+            if root is not None:
+                checkpoint.save(root / "best", best_params, {"settings": metadata, **record})
+        if root is not None:
+            checkpoint.save(root / "latest", state, {"settings": metadata, "history": history})
+    best = _best(history)
+    return Fit(best_params, int(best["step"]), best["valid/objective"], int(history[-1]["step"]), history)
+
+
+def _zero_totals(
+    loss_fn: LossFn, state: TrainState, key: Key[Array, ""], indices: Int[np.ndarray, " b"], data: PyTree
+) -> Callable[[], Totals]:
+    """Function to fresh totals, whose metrics are found by tracing the loss without running it."""
+
+    def summed(params: PyTree, indices: Int[Array, " b"], data: PyTree) -> dict[str, Float[Array, ""]]:
+        metrics = loss_fn(params, key, jnp.zeros((), jnp.int32), gather(data, indices))[1]
+        return {**metrics, "gradient_norm": optax.tree.norm(params)}
+
+    shapes = jax.eval_shape(summed, state.params, indices, data)
+
+    def zeros() -> Totals:
+        metrics = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+        return Totals(metrics, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+
+    return zeros
+
+
+def _evaluate(
+    step: int,
+    totals: Totals,
+    evaluate_fn: Callable[[PyTree], dict[str, Any]],
+    params: PyTree,
+    history: list[dict[str, float]],
+    root: Path | None,
+) -> dict[str, float]:
+    """Record of one evaluation; refuses figures that are not finite."""
+    sums = jax.device_get(totals)
+    good = f"step {history[-1]['step']}" + (f" in {root / 'latest'}" if root else "") if history else "none"
+    mend = f"last good checkpoint: {good}; lower the learning rate"
+    if sums.failed_step >= 0:
+        raise FloatingPointError(f"expected a finite loss and gradient, got otherwise at step {sums.failed_step}; {mend}")
+    values = {name: float(value) for name, value in jax.device_get(evaluate_fn(params)).items()}
+    if "objective" not in values:
+        raise ValueError(f'expected evaluate_fn to return "objective", got {sorted(values)}')
+    if not math.isfinite(values["objective"]):
+        raise FloatingPointError(f"expected a finite objective, got {values['objective']} at step {step}; {mend}")
+    return {
+        "step": step,
+        **{f"train/{name}": float(value / sums.count) for name, value in sums.metrics.items()},
+        **{f"valid/{name}": value for name, value in values.items()},
+    }

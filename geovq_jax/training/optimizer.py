@@ -1,0 +1,91 @@
+"""AdamW with gradient clipping and a learning-rate schedule."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+
+def make_schedule(
+    *,
+    learning_rate: float,
+    num_steps: int,
+    warmup_steps: int = 0,
+    schedule: str = "cosine",
+    step_size: int | None = None,
+    step_factor: float = 0.5,
+) -> optax.Schedule:
+    """Learning rate as a function of the step: linear warm-up from 0, then the named decay.
+
+    Args:
+        learning_rate: its peak.
+        num_steps: length of training; "cosine" reaches 0 there.
+        warmup_steps: steps of the warm-up, less than num_steps.
+        schedule: "cosine", "step" or "constant".
+        step_size: for "step", steps between two cuts; a third of the training by default.
+        step_factor: for "step", what each cut multiplies by.
+
+    Returns:
+        Function step -> learning rate.
+
+    Raises:
+        ValueError: for an unknown schedule or a warm-up that fills the training.
+    """
+    if not 0 <= warmup_steps < num_steps:
+        raise ValueError(f"expected 0 <= warmup_steps < num_steps = {num_steps}, got {warmup_steps}")
+    length = num_steps - warmup_steps
+    if schedule == "cosine":
+        decay = optax.cosine_decay_schedule(learning_rate, length)
+    elif schedule == "step":
+        size = step_size or max(length // 3, 1)
+        decay = optax.exponential_decay(learning_rate, size, step_factor, staircase=True)
+    elif schedule == "constant":
+        decay = optax.constant_schedule(learning_rate)
+    else:
+        raise ValueError(f"expected schedule to be cosine, step or constant, got {schedule!r}")
+    if not warmup_steps:
+        return decay
+    return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), decay], [warmup_steps])
+
+
+def matrices_only(params: PyTree) -> PyTree:
+    """True for kernels, False for biases and scales: which parameters decay by default."""
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def make_optimizer(
+    *,
+    learning_rate: float,
+    num_steps: int,
+    warmup_steps: int = 0,
+    schedule: str = "cosine",
+    step_size: int | None = None,
+    step_factor: float = 0.5,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = 1.0,
+    decay_mask: Callable[[PyTree], PyTree] | PyTree | None = None,
+) -> optax.GradientTransformation:
+    """AdamW on gradients clipped by their global norm (Loshchilov & Hutter 2019).
+
+    Args:
+        learning_rate: peak of the schedule.
+        num_steps: length of training.
+        warmup_steps, schedule, step_size, step_factor: see `make_schedule`.
+        weight_decay: decoupled decay, times the learning rate.
+        clip_norm: largest global norm of a gradient; None for no clipping.
+        decay_mask: which parameters decay, a pytree of bools or a function to one; kernels only by default.
+
+    Returns:
+        Optax transformation.
+    """
+    rate = make_schedule(
+        learning_rate=learning_rate,
+        num_steps=num_steps,
+        warmup_steps=warmup_steps,
+        schedule=schedule,
+        step_size=step_size,
+        step_factor=step_factor,
+    )
+    adamw = optax.adamw(rate, weight_decay=weight_decay, mask=matrices_only if decay_mask is None else decay_mask)
+    return adamw if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), adamw)

@@ -1,0 +1,142 @@
+"""Files of a work directory: atomic npz and JSON, hashes, the manifest of finished stages, the lock.
+
+Every file is written to a temporary name in its own folder and then renamed, so a killed stage leaves nothing
+half-written.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+MANIFEST = "stages.json"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write(file)` on a temporary binary file beside `path`, then rename it to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def save_npz(path: Path, **arrays: Any) -> None:
+    """Write named arrays (strings and numbers become 0-d arrays) to an npz file, atomically."""
+    write_atomically(path, lambda file: np.savez(file, **arrays))
+
+
+def load_npz(path: Path, *, stage: str) -> dict[str, np.ndarray]:
+    """Read every array of an npz file without pickle.
+
+    Args:
+        path: the file.
+        stage: the entry point that writes it, named in the error.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it is truncated or not an npz file of plain arrays.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"expected {path}, found none; run python -m geovq_jax.{stage} first")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, OSError) as error:
+        raise ValueError(f"expected an npz file in {path}, got {error}; rerun python -m geovq_jax.{stage}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys, atomically; NaN and infinity are refused."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def hash_path(path: Path) -> str:
+    """sha256 of a file, or of the relative names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def hash_arrays(arrays: Mapping[str, Any]) -> str:
+    """sha256 of named arrays: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\0".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Hold the work directory for one process; the lock ends with the process, however it ends.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"expected {workdir} to be free, but another run works in it; wait for it or choose another --workdir"
+            ) from None
+        yield
+
+
+def read_manifest(workdir: Path) -> dict[str, Any]:
+    """Stage name -> {"finished", "settings", "inputs", "outputs"}; empty for a new work directory.
+
+    Raises:
+        ValueError: a damaged manifest.
+    """
+    path = workdir / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"expected JSON in {path}, got {error}; delete it to rerun every stage") from error
+    if not isinstance(manifest, dict):
+        raise ValueError(
+            f"expected a JSON object in {path}, got {type(manifest).__name__}; delete it to rerun every stage"
+        )
+    return manifest
+
+
+def write_manifest(workdir: Path, manifest: Mapping[str, Any]) -> None:
+    """Store the manifest."""
+    write_json(workdir / MANIFEST, manifest)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

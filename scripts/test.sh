@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Set up and run the test suite on two processes. Usage: bash scripts/test.sh [PYTEST ARGUMENT ...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup_env.sh test
+exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" -m "not slow" "$@"
