@@ -49,7 +49,9 @@ def main() -> None:
         codes = np.random.default_rng(0).integers(0, 512, (2, length))
         tokens = torch.tensor(np.pad(codes, ((0, 0), (1, 0)), constant_values=arch.bos)[:, :-1])
         theirs = model(tokens, torch.tensor(labels[:2])).detach().numpy()
-        ours = jax.vmap(lambda c, y, p=params, a=arch: gpt.logits(p, a, c, y))(jnp.asarray(codes), jnp.asarray(labels[:2]))
+        ours = jax.vmap(lambda c, y, p=params, a=arch: gpt.logits(p, a, c, y))(
+            jnp.asarray(codes), jnp.asarray(labels[:2])
+        )
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
         def jax_sample(params=params, arch=arch, **settings):

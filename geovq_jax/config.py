@@ -98,7 +98,7 @@ SMOKE = {
 
 
 def default_config() -> ConfigDict:
-    """Every section and key with its default; 0 in a `max_*` or `num_images` key means all."""
+    """Every section and key with its default, locked; 0 in a `max_*` or `num_images` key means all."""
     config = ConfigDict()
     config.name = "default"
     config.seed = 0
@@ -166,7 +166,7 @@ def default_config() -> ConfigDict:
     )
     config.sample = ConfigDict(dict(num_samples=100, temperature=1.0, top_k=0, top_p=1.0, guidance=1.0, class_id=-1))
     config.evaluate = ConfigDict(dict(geometry_pairs=200))
-    return config
+    return config.lock()
 
 
 def experiment(
@@ -198,7 +198,7 @@ def experiment(
             )
         config.update_from_flattened_dict(dict(known[variant]))
     config.name = "-".join([name, *chosen])
-    return config.lock()
+    return config
 
 
 def validate(config: ConfigDict) -> None:
@@ -260,9 +260,9 @@ def read_config(path: Path) -> ConfigDict:
         raise FileNotFoundError(f"expected {path} of an earlier stage, found none; pass --config=configs/X.py")
     try:
         stored = json.loads(path.read_text())["config"]
+        stored["vae"]["channels"] = tuple(stored["vae"]["channels"])
         config = default_config()
         config.update(stored)
-        config.vae.channels = tuple(config.vae.channels)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected a configuration in {path}, got {error}; pass --config=configs/X.py") from error
-    return config.lock()
+    return config

@@ -18,7 +18,8 @@ ProgressCallback = Callable[[int, int], None]
 def progress_bar(description: str) -> Iterator[ProgressCallback]:
     """A bar for one long loop, gone when it is done; the callback takes (done, total)."""
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal) as progress:
+    hidden = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(description, total=None, rate="")
         start, first = time.monotonic(), None
 

@@ -57,7 +57,7 @@ def load_npz(path: Path, *, stage: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"expected {path}, found none; run python -m geovq_jax.{stage} first")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError, OSError) as error:
         raise ValueError(f"expected an npz file in {path}, got {error}; rerun python -m geovq_jax.{stage}") from error

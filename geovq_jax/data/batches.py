@@ -50,7 +50,9 @@ def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> I
     return stretch[offset : offset + batch_size]
 
 
-def to_float(images: UInt8[Array, "*batch height width channels"]) -> Float[Array, "*batch height width channels"]:
+def to_float(
+    images: UInt8[Array, "*batch height width channels"] | UInt8[np.ndarray, "*batch height width channels"],
+) -> Float[Array, "*batch height width channels"]:
     """Scales pixels from 0..255 to float32 in [0, 1]."""
     return jnp.asarray(images, jnp.float32) / 255
 

@@ -39,7 +39,7 @@ def digits_path() -> Path:
     return _package_file("sklearn", "datasets", "data", "digits.csv.gz")
 
 
-def _read_table(path: Path, rows: int, pixels: int) -> UInt8[np.ndarray, "rows pixels+1"]:
+def _read_table(path: Path, rows: int, pixels: int) -> UInt8[np.ndarray, "rows columns"]:
     try:
         table = np.loadtxt(path, np.uint8, delimiter=",", ndmin=2)
     except (OSError, EOFError, ValueError, zlib.error) as error:

@@ -119,12 +119,15 @@ def _raw_folder(name: str, folder: Path) -> Path | None:
     return next((folder / sub for sub in _SUBFOLDERS[name] if paths(folder / sub) is not None), None)
 
 
-def find(name: str, data_dir: str | Path | None = None) -> tuple[Examples, Examples, str]:
+def find(
+    name: str, data_dir: str | Path | None = None, *, show_progress: bool = False
+) -> tuple[Examples, Examples, str]:
     """Reads mnist, fashion_mnist or cifar10 from the first place that holds it, downloading it last.
 
     Args:
         name: one of the three.
         data_dir: folder to look in first and to download to; None for $GEOVQ_DATA, else TFDS's own.
+        show_progress: whether a download draws progress bars on stderr.
 
     Returns:
         Original training and test examples in their original order, and where they were found.
@@ -148,7 +151,7 @@ def find(name: str, data_dir: str | Path | None = None) -> tuple[Examples, Examp
     if name == "fashion_mnist" and _raw_folder(name, DEBIAN_FASHION_MNIST):
         return _read_raw(name, DEBIAN_FASHION_MNIST)
     target = folders[0] if folders else tfds.default_dir()
-    tfds.prepare(name, target)
+    tfds.prepare(name, target, show_progress=show_progress)
     return (*tfds.read(name, target), str(target / name))
 
 

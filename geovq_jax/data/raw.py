@@ -6,11 +6,11 @@ against a known SHA-256, and nothing is unpickled.
 
 import gzip
 import hashlib
+import io
 import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -51,7 +51,7 @@ _CHUNK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def _read_up_to(stream: IO[bytes] | gzip.GzipFile, size: int) -> bytes:
+def _read_up_to(stream: io.BufferedIOBase, size: int) -> bytes:
     """Reads at most `size` bytes; memory grows with what is there, not with what a header promises."""
     parts = []
     while size > 0 and (part := stream.read(min(size, _CHUNK))):
@@ -60,7 +60,7 @@ def _read_up_to(stream: IO[bytes] | gzip.GzipFile, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _parse_idx(stream: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[tuple[int, ...], bytes, str]:
+def _parse_idx(stream: io.BufferedIOBase, path: Path) -> tuple[tuple[int, ...], bytes, str]:
     """Reads shape, data and SHA-256 of one uncompressed IDX stream of unsigned bytes."""
     magic = _read_up_to(stream, 4)
     if len(magic) == 4 and (magic[:3] != b"\x00\x00\x08" or not 1 <= magic[3] <= 4):
@@ -308,7 +308,7 @@ def read_cifar10_folder(folder: str | Path) -> tuple[Examples, Examples]:
     return join(parts[:-1]), parts[-1]
 
 
-def read_cifar10_file(file: IO[bytes], where: str | Path) -> Examples:
+def read_cifar10_file(file: io.BufferedIOBase, where: str | Path) -> Examples:
     """Reads one open binary file of CIFAR-10, and not more of it than a valid file holds; see `parse_cifar10`."""
     return parse_cifar10(_read_up_to(file, CIFAR10_RECORDS * _CIFAR10_RECORD_BYTES + 1), where)
 

@@ -5,10 +5,13 @@ addresses, checksums and features, read the downloaded files with the raw reader
 official builder opens the result. tensorflow-datasets is imported inside functions: it takes seconds.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -85,11 +88,16 @@ def read(name: str, data_dir: Path) -> tuple[Examples, Examples]:
 
 
 def _read_split(builder: Any, split: str) -> Examples:
-    source = builder.as_data_source(split, file_format="array_record")
+    import tensorflow_datasets as tfds
+
+    # Pillow decodes here: the decoder of tensorflow-datasets logs a recommendation of OpenCV.
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    source = builder.as_data_source(split, decoders=decoders, file_format="array_record")
     images, labels, rows = [], [], []
     for start in range(0, len(source), _READ_BATCH):
         for record in source.__getitems__(range(start, min(start + _READ_BATCH, len(source)))):
-            images.append(record["image"])
+            with Image.open(io.BytesIO(record["image"]), formats=("PNG",)) as image:
+                images.append(np.atleast_3d(np.asarray(image)))
             labels.append(record["label"])
             if "id" in record:
                 rows.append(int(record["id"].decode().removeprefix(f"{split}_")))
@@ -177,22 +185,31 @@ def prepare(name: str, data_dir: Path, *, show_progress: bool = False) -> None:
     import tensorflow_datasets as tfds
 
     tfds.display_progress_bar(show_progress)
-    data_dir.mkdir(parents=True, exist_ok=True)
-    builder = _builder_class(name)(data_dir=str(data_dir), file_format="array_record")
-    missing = [url for url in _urls(builder).values() if not _is_local(name, url, data_dir)]
-    if missing:
-        _check_reachable(name, missing[0])
-    config = tfds.download.DownloadConfig(
-        manual_dir=str(data_dir), try_download_gcs=False, force_checksums_validation=True
-    )
     try:
-        builder.download_and_prepare(download_config=config)
+        data_dir.mkdir(parents=True, exist_ok=True)
+        builder = _builder_class(name)(data_dir=str(data_dir), file_format="array_record")
+        missing = [url for url in _urls(builder).values() if not _is_local(name, url, data_dir)]
+        if missing:
+            _check_reachable(missing[0])
+        config = tfds.download.DownloadConfig(
+            manual_dir=str(data_dir), try_download_gcs=False, force_checksums_validation=True
+        )
+        with contextlib.redirect_stdout(sys.stderr if show_progress else io.StringIO()):
+            builder.download_and_prepare(download_config=config)
     except tfds.core.download.download_manager.NonMatchingChecksumError as error:
         raise ValueError(
             f"expected the registered checksum, got another: {_one_line(error)}; remove the file and run again"
         ) from error
-    except (tfds.core.download.util.DownloadError, ConnectionError, TimeoutError) as error:
-        raise _not_reachable(name, error) from error
+    except (tfds.core.download.util.DownloadError, OSError) as error:
+        files = "cifar-10-binary.tar.gz or cifar-10-batches-bin" if name == "cifar10" else "the four IDX files"
+        raise FileNotFoundError(
+            f"expected {name} in a local folder, or a network and space in {data_dir} to download it, got "
+            f"{_one_line(error)}; put {files} into a folder and name it by data_dir or $GEOVQ_DATA"
+        ) from error
+    if not is_prepared(name, data_dir):
+        raise ValueError(
+            f"expected {builder.data_dir} in array_record format, got another; remove that folder or name another one"
+        )
 
 
 def _one_line(error: BaseException) -> str:
@@ -215,24 +232,14 @@ def _is_local(name: str, url: str, data_dir: Path) -> bool:
     return (data_dir / url.rsplit("/", 1)[1]).is_file() or resource.is_locally_cached(cached)
 
 
-def _check_reachable(name: str, url: str) -> None:
+def _check_reachable(url: str) -> None:
     """Asks the server for one address; the downloader itself would retry for minutes without a network."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code in (404, 410):
-            raise _not_reachable(name, error) from error
-    except OSError as error:
-        raise _not_reachable(name, error) from error
-
-
-def _not_reachable(name: str, error: BaseException) -> FileNotFoundError:
-    files = "cifar-10-binary.tar.gz or the folder cifar-10-batches-bin" if name == "cifar10" else "the four IDX files"
-    return FileNotFoundError(
-        f"expected {name} in a local folder or a network to download it from, got {_one_line(error)}; "
-        f"put {files} into a folder and name it by data_dir or $GEOVQ_DATA"
-    )
+        if error.code in (404, 410):  # Others may answer to HEAD alone; the download itself will tell.
+            raise
 
 
 def _builder_class(name: str) -> Any:
@@ -266,9 +273,9 @@ def _read_cifar10_archive(path: Path) -> tuple[Examples, Examples, list[str]]:
     try:
         with tarfile.open(path, "r:gz") as archive:
 
-            def member(name):
+            def member(name: str) -> io.BufferedIOBase:
                 file = archive.extractfile(f"cifar-10-batches-bin/{name}")
-                if file is None:
+                if not isinstance(file, io.BufferedIOBase):
                     raise KeyError(f"{name} is not a file")
                 return file
 

@@ -175,10 +175,8 @@ def latent_map(
         for label in np.unique(classes):
             name = str(label) if class_names is None else class_names[label]
             axes.scatter([], [], s=28, color=palette[label], label=name)
-            x_middle, y_middle = np.median(points[classes == label], axis=0)
-            words = axes.text(x_middle, y_middle, name, ha="center", va="center", fontsize=10.0, fontweight="bold")
-            words.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         figure.legend(loc="outside right center", title="class", handletextpad=0.2)
+        _name_classes(axes, points, classes, class_names)
     elif codes is not None:
         palette = np.array(code_colours(int(codes.max()) + 1))
         axes.scatter(x, y, s=size, c=palette[codes[order]], linewidths=0, alpha=0.8)
@@ -192,6 +190,20 @@ def latent_map(
     axes.set(xlabel=first, ylabel=second)
     axes.set_aspect("equal", adjustable="datalim")
     return figure
+
+
+def _name_classes(axes: Axes, points: np.ndarray, classes: np.ndarray, names: Sequence[str] | None) -> None:
+    """Write each class at its median, unless another name is there already: colour alone does not reach everyone."""
+    reach = 0.05 * np.ptp(points, axis=0).max()
+    placed: list[np.ndarray] = []
+    for label in np.unique(classes):
+        middle = np.median(points[classes == label], axis=0)
+        if any(np.linalg.norm(middle - other) < reach for other in placed):
+            continue
+        placed.append(middle)
+        name = str(label) if names is None else names[label]
+        words = axes.text(middle[0], middle[1], name, ha="center", va="center", fontsize=9.5, fontweight="bold")
+        words.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 def _scatter_values(
@@ -239,4 +251,67 @@ def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray,
     side.set_title(
         f"ratio: median {summary.ratio_median:.3g}, 5–95 % {summary.ratio_low:.3g} to {summary.ratio_high:.3g}"
     )
+    return figure
+
+
+@styled
+def degree_bars(degrees: Int[np.ndarray, " n"], component_sizes: Int[np.ndarray, " c"]) -> Figure:
+    """How many neighbours nodes have, and how large the components of the graph are.
+
+    Args:
+        degrees: number of edges at each node [n].
+        component_sizes: nodes in each connected component [c].
+
+    Returns:
+        The figure.
+    """
+    figure, (left, right) = new_figure(1, 2, height=2.9)
+    counts = np.bincount(degrees)
+    left.bar(np.arange(len(counts)), 100.0 * counts / len(degrees), width=0.9, color=ACCENT)
+    left.axvline(
+        float(degrees.mean()), color=CONTRAST, linestyle="--", linewidth=1.3, label=f"mean {degrees.mean():.1f}"
+    )
+    left.set(xlabel="degree [edges a node]", ylabel="share of nodes [%]")
+    left.set_title(f"{len(degrees):,} nodes, degree {degrees.min()} to {degrees.max()}")
+    left.legend()
+    sizes = np.sort(component_sizes)[::-1][:12]
+    right.bar(np.arange(1, len(sizes) + 1), sizes, width=0.7 if len(sizes) > 1 else 0.3, color=ACCENT)
+    right.set_yscale("log")
+    right.set_xticks(np.arange(1, len(sizes) + 1))
+    right.set_xlim(0.3, max(len(sizes), 3) + 0.7)
+    right.set_ylim(0.7, 2.0 * sizes.max())
+    right.set(xlabel="component, largest first", ylabel="nodes")
+    plural = "" if len(component_sizes) == 1 else "s"
+    right.set_title(f"{len(component_sizes):,} component{plural}, largest {100.0 * sizes[0] / len(degrees):.1f} %")
+    return figure
+
+
+@styled
+def connectivity_bars(
+    num_neighbours: Int[np.ndarray, " m"],
+    num_components: Int[np.ndarray, " m"],
+    largest_fraction: Float[np.ndarray, " m"],
+) -> Figure:
+    """Number of components and share of the largest, for several numbers of neighbours.
+
+    Args:
+        num_neighbours: k of each graph [m].
+        num_components: connected components of each graph [m].
+        largest_fraction: share of the nodes in the largest component [m], in [0, 1].
+
+    Returns:
+        The figure.
+    """
+    figure, (left, right) = new_figure(1, 2, height=2.7)
+    names = [str(k) for k in num_neighbours]
+    panels = (
+        (left, num_components, "components", "{:,.0f}"),
+        (right, 100.0 * largest_fraction, "largest [% of nodes]", "{:.1f}"),
+    )
+    for panel, heights, label, form in panels:
+        bars = panel.bar(names, heights, color=ACCENT, width=0.62)
+        panel.bar_label(bars, [form.format(height) for height in heights], padding=2, fontsize=8.0, color=INK)
+        panel.set(xlabel="neighbours k", ylabel=label)
+        panel.grid(axis="x", visible=False)
+        panel.margins(y=0.14)
     return figure

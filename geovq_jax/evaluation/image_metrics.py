@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax.evaluation.statistics import bootstrap_interval
+from geovq_jax.geometry.batching import map_chunks
 
 ImageBatch = Float[Array, "b h w c"] | Float[np.ndarray, "b h w c"]
 
@@ -106,15 +107,8 @@ def image_scores(
     total = len(first)
     if total == 0:
         raise ValueError("expected at least one image pair, got none; check the split")
-    batch_size = min(batch_size, total)
-    parts = []
-    for start in range(0, total, batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), total - 1)
-        parts.append(jax.device_get(_score_batch(first[rows], second[rows])))
-        if progress is not None:
-            progress(min(start + batch_size, total), total)
-    decibels, similarity = (np.concatenate(column)[:total] for column in zip(*parts, strict=True))
-    return ImageScores(decibels, similarity)
+    size = min(batch_size, total)
+    return ImageScores(*jax.device_get(map_chunks(_score_batch, (first, second), batch_size=size, progress=progress)))
 
 
 def reconstruction_scores(

@@ -82,7 +82,7 @@ def to_json(value: Any) -> Any:
 
 
 def format_cell(value: Any) -> str:
-    """Words of a table cell: four significant digits, an interval in brackets, a dash for nothing.
+    """Words of a table cell: about four significant digits, an interval in brackets, a dash for nothing.
 
     Args:
         value: string, number, None or `Interval`.
@@ -103,6 +103,9 @@ def format_cell(value: Any) -> str:
     if isinstance(value, float):
         if math.isinf(value):
             return "∞" if value > 0 else "−∞"
+        short = f"{value:.4g}"
+        if float(short) == value and abs(value) < 1e4 and "e" not in short:
+            return short.replace("-", "−")
         digits = max(0, 3 - math.floor(math.log10(abs(value)))) if value != 0.0 else 0
         return f"{value:.3e}" if digits > 7 else f"{value:,.{min(digits, 4)}f}".replace("-", "−")
     return str(value)

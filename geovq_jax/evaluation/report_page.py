@@ -39,6 +39,7 @@ figure button { display: block; max-width: 100%; padding: .5rem; margin: 0; bord
   border-radius: 8px; background: #fff; cursor: zoom-in; }
 figure button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 figure img { display: block; max-width: 100%; height: auto; }
+section > :last-child { margin-bottom: 0; }
 figcaption { color: var(--soft); font-size: .92rem; margin-top: .55rem; max-width: 46rem; }
 details { margin-top: .35rem; font-size: .85rem; color: var(--soft); }
 summary { cursor: pointer; width: fit-content; }

@@ -123,7 +123,7 @@ def cell_metrics(
         ValueError: for an unknown context or no grids.
     """
     grids = _in_context(grids, context)
-    size = batch_size or max(1, 8 * default_batch_size() // (grids.shape[1] * grids.shape[2]))
+    size = batch_size or default_batch_size(grids.shape[3])
     metrics = map_chunks(partial(_own_chunk, as_pytree(decode_fn)), (grids,), batch_size=size, progress=progress)
     return metrics.reshape(-1, *metrics.shape[2:])
 
@@ -165,8 +165,8 @@ def cell_edge_lengths(
     grids = _in_context(grids, context)
     cells = grids.reshape(-1, grids.shape[-1])
     ends, decode = check_edges(edges, cells.shape[0]), as_pytree(decode_fn)
-    size = batch_size or default_batch_size()
     if rule == "chord":
+        size = batch_size or default_batch_size(4)
         return map_chunks(partial(_chord_chunk, decode, grids), (ends,), batch_size=size, progress=progress)
     end_weight, nodes, weights = quadrature(rule, order)
     lengths = jnp.zeros(len(ends), cells.dtype)
@@ -174,7 +174,7 @@ def cell_edge_lengths(
         metrics = cell_metrics(decode, grids, batch_size=batch_size, progress=progress)
         lengths = 2.0 * end_weight * lengths_from_metrics(cells, metrics, ends)
     if len(nodes):
-        cast = partial(jnp.asarray, dtype=cells.dtype)
+        cast, size = partial(jnp.asarray, dtype=cells.dtype), batch_size or default_batch_size(2 * len(nodes))
         function = partial(_interior_chunk, decode, grids, cast(nodes), cast(weights))
         lengths = lengths + map_chunks(function, (ends,), batch_size=size, progress=progress)
     return lengths

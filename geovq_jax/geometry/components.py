@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.spatial import cKDTree
 
-from geovq_jax.geometry.knn import KDTREE_MAX_DIM, Neighbours, knn, prepare_points
+from geovq_jax.geometry.knn import Neighbours, knn, prepare_points, tree_pays
 
 Graph: TypeAlias = sparse.csr_array | sparse.csr_matrix
 # Neighbours among which a bridge is sought before a search by components.
@@ -132,7 +132,7 @@ def _nearest_foreign(
 
 
 def _nearest(x: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if x.shape[1] <= KDTREE_MAX_DIM:
+    if tree_pays(len(x), len(queries), x.shape[1]):
         distance, position = cKDTree(x, balanced_tree=False).query(queries, workers=-1)
         return position, distance
     half_squares, step = (x**2).sum(axis=1) / 2, max(1, 2**24 // len(x))

@@ -5,6 +5,7 @@ many of them in threads and get the same result for any number of threads. Kerne
 compiled for int64 / int32 / float64 arrays, and `compile_graph` is the only way in.
 """
 
+import os
 from typing import NamedTuple, no_type_check
 
 import numba
@@ -12,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float64, Int32, Int64
 
-_kernel = numba.njit(cache=True, nogil=True)
+kernel = numba.njit(cache=True, nogil=True)
 
 
 class CompiledGraph(NamedTuple):
@@ -30,21 +31,24 @@ class CompiledGraph(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Working memory of one search; clean (`distance` inf, `position` -1) before and after each kernel.
+    """Working memory of one search.
+
+    `distance` holds a bound between searches and tentative distances during them: a search enters a node only at a
+    distance below what is there, so one comparison both prunes and relaxes.
 
     Attributes:
-        distance: [n] tentative distances of the running search.
+        distance: [n] the bound (infinity where there is none).
+        order: [n] the nodes that a search settled, nearest first.
         position: [2n] place of each slot in the heap, -1 outside.
         key: [2n] keys of the heap.
-        slot: [2n] slots of the heap.
-        order: [2n] slots in the order in which the search settled them.
+        slot: [2n] slots of the heap: a node, or a node and a rank.
     """
 
     distance: Float64[np.ndarray, " n"]
+    order: Int32[np.ndarray, " n"]
     position: Int32[np.ndarray, " n2"]
     key: Float64[np.ndarray, " n2"]
     slot: Int32[np.ndarray, " n2"]
-    order: Int32[np.ndarray, " n2"]
 
 
 def compile_graph(graph: sp.csr_array | sp.csr_matrix) -> CompiledGraph:
@@ -57,18 +61,23 @@ def compile_graph(graph: sp.csr_array | sp.csr_matrix) -> CompiledGraph:
 
 
 def make_scratch(num_nodes: int) -> Scratch:
-    """Allocates clean working memory for graphs of `num_nodes` nodes (36 bytes a node)."""
+    """Allocates working memory without a bound for graphs of `num_nodes` nodes (44 bytes a node)."""
     slots = 2 * num_nodes
     return Scratch(
         np.full(num_nodes, np.inf),
+        np.empty(num_nodes, np.int32),
         np.full(slots, -1, np.int32),
         np.empty(slots, np.float64),
-        np.empty(slots, np.int32),
         np.empty(slots, np.int32),
     )
 
 
-@_kernel
+def num_threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@kernel
 @no_type_check
 def _sift_up(scratch, place, key, slot):
     while place > 0:
@@ -84,9 +93,9 @@ def _sift_up(scratch, place, key, slot):
     scratch.position[slot] = place
 
 
-@_kernel
+@kernel
 @no_type_check
-def _push(scratch, size, key, slot):
+def push(scratch, size, key, slot):
     """Inserts a slot or lowers its key; returns the new size of the heap."""
     place = scratch.position[slot]
     if place < 0:
@@ -96,9 +105,9 @@ def _push(scratch, size, key, slot):
     return size
 
 
-@_kernel
+@kernel
 @no_type_check
-def _pop(scratch, size):
+def pop(scratch, size):
     """Removes the smallest slot; returns (key, slot, size)."""
     top_key, top = scratch.key[0], scratch.slot[0]
     scratch.position[top] = -1
@@ -126,41 +135,42 @@ def _pop(scratch, size):
     return top_key, top, size
 
 
-@_kernel
+@kernel
 @no_type_check
-def search_ball(graph, source, bound, scratch):
-    """Settles every node u with d(source, u) < bound(u); `bound` must be 1-Lipschitz along edges.
+def search_ball(graph, source, scratch):
+    """Settles every node u with d(source, u) < bound(u), a bound that is 1-Lipschitz along edges.
 
-    Leaves the nodes in `scratch.order[:count]`, nearest first, and their distances in `scratch.distance`: the caller
+    Leaves these nodes in `scratch.order[:count]`, nearest first, and their distances in `scratch.distance`: the caller
     reads them and hands the memory back with `clear_ball`. Returns count.
     """
-    if not bound[source] > 0.0:
+    if not scratch.distance[source] > 0.0:
         return 0
     scratch.distance[source] = 0.0
-    size = _push(scratch, 0, 0.0, source)
+    size = push(scratch, 0, 0.0, source)
     count = 0
     while size > 0:
-        key, node, size = _pop(scratch, size)
+        key, node, size = pop(scratch, size)
         scratch.order[count] = node
         count += 1
         for edge in range(graph.indptr[node], graph.indptr[node + 1]):
             other = graph.indices[edge]
             distance = key + graph.lengths[edge]
-            if distance < scratch.distance[other] and distance < bound[other]:
+            if distance < scratch.distance[other]:
                 scratch.distance[other] = distance
-                size = _push(scratch, size, distance, other)
+                size = push(scratch, size, distance, other)
     return count
 
 
-@_kernel
+@kernel
 @no_type_check
-def clear_ball(scratch, count):
-    """Hands the memory of `search_ball` back."""
+def clear_ball(scratch, bound, count):
+    """Puts the bound back where `search_ball` left distances."""
     for place in range(count):
-        scratch.distance[scratch.order[place]] = np.inf
+        node = scratch.order[place]
+        scratch.distance[node] = bound[node]
 
 
-@_kernel
+@kernel
 @no_type_check
 def extend_nearest(graph, source, tag, distance, label, scratch):
     """Adds one source to a nearest-source field in place, stopping where the new source is not nearer."""
@@ -168,34 +178,35 @@ def extend_nearest(graph, source, tag, distance, label, scratch):
         return
     distance[source] = 0.0
     label[source] = tag
-    size = _push(scratch, 0, 0.0, source)
+    size = push(scratch, 0, 0.0, source)
     while size > 0:
-        key, node, size = _pop(scratch, size)
+        key, node, size = pop(scratch, size)
         for edge in range(graph.indptr[node], graph.indptr[node + 1]):
             other = graph.indices[edge]
             along = key + graph.lengths[edge]
             if along < distance[other]:
                 distance[other] = along
                 label[other] = tag
-                size = _push(scratch, size, along, other)
+                size = push(scratch, size, along, other)
 
 
-@_kernel
+@kernel
 @no_type_check
 def extend_reductions(graph, candidates, distance, weights, scratch, out):
     """Writes by how much each candidate, added as a source, would lower sum w d^2."""
+    scratch.distance[:] = distance
     for i in range(candidates.shape[0]):
-        count = search_ball(graph, candidates[i], distance, scratch)
+        count = search_ball(graph, candidates[i], scratch)
         total = 0.0
         for place in range(count):
             node = scratch.order[place]
             near = scratch.distance[node]
             total += weights[node] * (distance[node] * distance[node] - near * near)
-        clear_ball(scratch, count)
+        clear_ball(scratch, distance, count)
         out[i] = total
 
 
-@_kernel
+@kernel
 @no_type_check
 def draw(mass, uniform):
     """Index drawn with probability proportional to `mass`; -1 where there is no mass."""
@@ -215,7 +226,7 @@ def draw(mass, uniform):
     return last
 
 
-@_kernel
+@kernel
 @no_type_check
 def medoid_of_cell(graph, members, candidates, label, distance, weights, floor, scratch):
     """The candidate x of least cost S(x)^2 = sum over a cell's members of w d(x, u)^2, distances through the whole graph.
@@ -243,10 +254,10 @@ def medoid_of_cell(graph, members, candidates, label, distance, weights, floor, 
         if candidate == members[0] or floor[candidate] > np.sqrt(best_cost) * (1.0 + 1e-9):
             continue
         scratch.distance[candidate] = 0.0
-        size = _push(scratch, 0, 0.0, candidate)
+        size = push(scratch, 0, 0.0, candidate)
         count, found, cost, left = 0, 0, 0.0, total_weight
         while size > 0:
-            key, node, size = _pop(scratch, size)
+            key, node, size = pop(scratch, size)
             scratch.order[count] = node
             count += 1
             if label[node] == cell:
@@ -264,7 +275,7 @@ def medoid_of_cell(graph, members, candidates, label, distance, weights, floor, 
                 along = key + graph.lengths[edge]
                 if along < scratch.distance[other]:
                     scratch.distance[other] = along
-                    size = _push(scratch, size, along, other)
+                    size = push(scratch, size, along, other)
         for place in range(count):
             node = scratch.order[place]
             if label[node] == cell:
@@ -276,149 +287,3 @@ def medoid_of_cell(graph, members, candidates, label, distance, weights, floor, 
         if found == members.shape[0] and cost < best_cost:
             best, best_cost = candidate, cost
     return best, best_cost
-
-
-@_kernel
-@no_type_check
-def _offer(fields, node, distance, tag, scratch, size):
-    """Offers a node a way to the medoid `tag`; keeps the best two ways to different medoids."""
-    if tag == fields.label1[node]:
-        if distance < fields.distance1[node]:
-            fields.distance1[node] = distance
-            size = _push(scratch, size, distance, 2 * node)
-    elif distance < fields.distance1[node]:
-        fields.distance2[node] = fields.distance1[node]
-        fields.label2[node] = fields.label1[node]
-        fields.distance1[node] = distance
-        fields.label1[node] = tag
-        if fields.label2[node] >= 0:
-            size = _push(scratch, size, fields.distance2[node], 2 * node + 1)
-        size = _push(scratch, size, distance, 2 * node)
-    elif distance < fields.distance2[node]:
-        fields.distance2[node] = distance
-        fields.label2[node] = tag
-        size = _push(scratch, size, distance, 2 * node + 1)
-    return size
-
-
-@_kernel
-@no_type_check
-def _settle(graph, fields, scratch, size):
-    """Two-label Dijkstra from a heap of pending ways: each node passes on its two ways, to different medoids."""
-    while size > 0:
-        key, slot, size = _pop(scratch, size)
-        node = slot >> 1
-        tag = fields.label1[node] if slot & 1 == 0 else fields.label2[node]
-        for edge in range(graph.indptr[node], graph.indptr[node + 1]):
-            size = _offer(fields, graph.indices[edge], key + graph.lengths[edge], tag, scratch, size)
-
-
-@_kernel
-@no_type_check
-def add_medoid(graph, fields, node, tag, scratch):
-    """Adds a medoid to the two-nearest fields in place, searching only where it is among the nearest two."""
-    size = _offer(fields, node, 0.0, tag, scratch, 0)
-    _settle(graph, fields, scratch, size)
-
-
-@_kernel
-@no_type_check
-def fill_fields(graph, fields, medoids, scratch):
-    """Two-nearest fields of all medoids at once, into empty fields (distances inf, labels -1)."""
-    size = 0
-    for tag in range(medoids.shape[0]):
-        size = _offer(fields, medoids[tag], 0.0, np.int32(tag), scratch, size)
-    _settle(graph, fields, scratch, size)
-
-
-@_kernel
-@no_type_check
-def remove_medoid(graph, fields, tag, scratch):
-    """Takes a medoid out of the two-nearest fields in place.
-
-    Where it was nearest the second takes its place; the second of every node that knew it is then found from the
-    neighbours, whose ways to their own medoids are known.
-    """
-    count = 0
-    for node in range(fields.label1.shape[0]):
-        if fields.label1[node] == tag:
-            fields.distance1[node] = fields.distance2[node]
-            fields.label1[node] = fields.label2[node]
-        elif fields.label2[node] != tag:
-            continue
-        fields.distance2[node] = np.inf
-        fields.label2[node] = -1
-        scratch.order[count] = node
-        count += 1
-    size = 0
-    for place in range(count):
-        node = scratch.order[place]
-        for edge in range(graph.indptr[node], graph.indptr[node + 1]):
-            other = graph.indices[edge]
-            if fields.label1[other] >= 0:
-                along = fields.distance1[other] + graph.lengths[edge]
-                size = _offer(fields, node, along, fields.label1[other], scratch, size)
-            if fields.label2[other] >= 0:
-                along = fields.distance2[other] + graph.lengths[edge]
-                size = _offer(fields, node, along, fields.label2[other], scratch, size)
-    _settle(graph, fields, scratch, size)
-
-
-@_kernel
-@no_type_check
-def removal_losses(fields, weights, loss, orphans):
-    """Writes what removing each medoid would cost, and how many nodes it would leave without any; returns the cost."""
-    loss[:] = 0.0
-    orphans[:] = 0
-    cost = 0.0
-    for node in range(weights.shape[0]):
-        near = fields.distance1[node] * fields.distance1[node]
-        cost += weights[node] * near
-        if fields.label2[node] >= 0:
-            loss[fields.label1[node]] += weights[node] * (fields.distance2[node] * fields.distance2[node] - near)
-        else:
-            orphans[fields.label1[node]] += 1
-    return cost
-
-
-@_kernel
-@no_type_check
-def swap_changes(graph, fields, weights, loss, orphans, candidates, scratch, saved, adopted, change, partner):
-    """Writes the change of sum w d^2 under each candidate's best swap, and the medoid that it would replace.
-
-    `loss` and `orphans` come from `removal_losses`; `saved` and `adopted` are zeros of their shapes, and are again on
-    return. A free label (its medoid removed) must have `orphans` > 0.
-    """
-    for i in range(candidates.shape[0]):
-        count = search_ball(graph, candidates[i], fields.distance2, scratch)
-        gain = 0.0
-        for place in range(count):
-            node = scratch.order[place]
-            d = scratch.distance[node] * scratch.distance[node]
-            d1 = fields.distance1[node] * fields.distance1[node]
-            tag = fields.label1[node]
-            w = weights[node]
-            # The removal of `tag` would now send the node to the candidate, or to its old nearest, at min(d, d2).
-            if d < d1:
-                gain += w * (d - d1)
-                after = 0.0
-            else:
-                after = w * (d - d1)
-            if fields.label2[node] >= 0:
-                saved[tag] += after - w * (fields.distance2[node] * fields.distance2[node] - d1)
-            else:
-                saved[tag] += after
-                adopted[tag] += 1
-        clear_ball(scratch, count)
-        best = np.inf
-        who = -1
-        for tag in range(loss.shape[0]):
-            if orphans[tag] == adopted[tag]:
-                total = loss[tag] + saved[tag]
-                if total < best:
-                    best = total
-                    who = tag
-        saved[:] = 0.0
-        adopted[:] = 0
-        change[i] = gain + best
-        partner[i] = who

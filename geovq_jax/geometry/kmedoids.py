@@ -1,6 +1,5 @@
 """K-medoids on a graph: nodes that stand for all nodes nearest to them along shortest paths."""
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int64
 
-from geovq_jax.geometry.graph_kernels import CompiledGraph, compile_graph, make_scratch, medoid_of_cell
+from geovq_jax.geometry.graph_kernels import CompiledGraph, compile_graph, make_scratch, medoid_of_cell, num_threads
 from geovq_jax.geometry.paths import nearest_source
 from geovq_jax.geometry.seeding import Seeding, seed_medoids
 
@@ -100,11 +99,6 @@ def _alternate(graph, medoids, weights, seed, max_iterations, tolerance, deadlin
             break
     distance, label, cost = _assign(graph, medoids, weights)
     return KMedoids(medoids, label, cost, np.asarray(history), converged)
-
-
-def num_threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def update_medoids(compiled: CompiledGraph, medoids, label, distance, weights, cells, rng) -> np.ndarray:

@@ -13,7 +13,6 @@ from scipy.spatial import cKDTree
 Backend = Literal["auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf"]
 Metric = Literal["euclidean", "cosine"]
 
-KDTREE_MAX_DIM = 20
 # Candidates beyond k that a float32 search returns, so that float64 can settle the order of near ties.
 _SLACK = 8
 _GROUPS = 32
@@ -51,7 +50,7 @@ def knn(
         k: number of neighbours, at most n - 1 without queries and n with them.
         queries: if given, the neighbours of queries [m, d] among the points, excluding nothing. Otherwise the
             neighbours of each point among the others: its own row is excluded, its duplicates are not.
-        backend: "auto" takes "kdtree" on a CPU up to d = 20 and "jax" otherwise.
+        backend: "auto" takes "kdtree" on a CPU where `tree_pays`, and "jax" otherwise.
         metric: "euclidean", or "cosine" for 1 - cos(x, y).
 
     Returns:
@@ -68,7 +67,8 @@ def knn(
     if not 1 <= k <= available:
         raise ValueError(f"expected 1 <= k <= {available} for {n} points, got k = {k}; lower k or add points")
     if backend == "auto":
-        backend = "kdtree" if d <= KDTREE_MAX_DIM and jax.default_backend() == "cpu" else "jax"
+        m = n if q is None else len(q)
+        backend = "kdtree" if tree_pays(n, m, d) and jax.default_backend() == "cpu" else "jax"
     if backend not in _SEARCHES:
         raise ValueError(f"expected a backend among {sorted([*_SEARCHES, 'auto'])}, got {backend!r}")
 
@@ -115,7 +115,13 @@ def rerank(neighbours: Neighbours, k: int, length_fn: Callable[[np.ndarray], Any
     return Neighbours(np.take_along_axis(neighbours.indices, order, 1), np.take_along_axis(lengths, order, 1))
 
 
+def tree_pays(num_points: int, num_queries: int, dim: int) -> bool:
+    """Whether a kd-tree beats brute force on a CPU: few pairs, or few dimensions (30 times slower at d = 16)."""
+    return dim <= 6 or num_points * num_queries <= 2**23
+
+
 def prepare_points(points: Any, metric: Metric) -> np.ndarray:
+    """Checks points and returns them in float64, scaled to length 1 under the cosine metric."""
     x = np.asarray(points, np.float64)
     if x.ndim != 2:
         raise ValueError(f"expected points of shape [n, d], got {x.shape}; reshape grids to one row a cell")
@@ -225,7 +231,7 @@ def _search_faiss(
         cells = max(1, min(int(4 * np.sqrt(n)), n // 40))
         index = faiss.IndexIVFFlat(index, d, cells)
         index.cp.min_points_per_centroid = 1
-        index.nprobe = max(1, cells // 16)
+        index.nprobe = min(cells, max(16, cells // 16))
         index.train(points)
     threads = faiss.omp_get_max_threads()
     # Threads would insert into the HNSW graph in an order that changes from run to run.

@@ -35,7 +35,7 @@ def pad_graph(graph: Graph) -> PaddedGraph:
     n, degrees = graph.shape[0], np.diff(graph.indptr)
     widest = max(int(degrees.max(initial=0)), 1)
     widths = np.unique(np.linspace(max(2, int(np.ceil(np.sqrt(widest)))), max(2, widest), 64).astype(int))
-    w = int(min(widths, key=lambda width: width * (n + _overflow_rows(degrees, width).sum())))
+    w = min(widths.tolist(), key=lambda width: width * (n + _overflow_rows(degrees, width).sum()))
     extra = _overflow_rows(degrees, w)
     first_extra = n + np.concatenate([[0], np.cumsum(extra)])
     total = int(first_extra[-1])

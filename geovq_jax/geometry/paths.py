@@ -116,7 +116,12 @@ def read_path(predecessors: Int[np.ndarray, " n"], target: int | np.integer) -> 
 
 
 def distances_between(
-    graph: Graph, sources: Nodes, targets: Nodes, *, batch_size: int = 256, num_jobs: int = 1
+    graph: Graph,
+    sources: Nodes,
+    targets: Int[np.ndarray, " t"] | Int[Array, " t"] | Sequence[int],
+    *,
+    batch_size: int = 256,
+    num_jobs: int = 1,
 ) -> Float[np.ndarray, "s t"]:
     """Computes the shortest distance from every source to every target, in O(s t + batch_size n) memory.
 

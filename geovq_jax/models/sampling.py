@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from geovq_jax.models import gpt
@@ -55,7 +56,7 @@ def truncate(
 
 
 def sample(
-    key: Key[Array, "*b"],
+    key: Key[Array, "..."],
     params: Params,
     arch: Architecture,
     labels: Int[Array, " b"],
@@ -90,12 +91,13 @@ def sample(
         Samples of arch.length codes.
 
     Raises:
-        ValueError: if a setting is out of range, or prompt and prompt_length disagree.
+        ValueError: if a label, a code of the prompt or a setting is out of range, or prompt and prompt_length disagree.
 
     Reference:
         Ho and Salimans, Classifier-Free Diffusion Guidance, 2022.
     """
-    _check(arch, labels, temperature, top_k, top_p, min_p, guidance, prompt, prompt_length)
+    _check_settings(arch, temperature, top_k, top_p, min_p, guidance)
+    _check_inputs(key, arch, np.asarray(labels), None if prompt is None else np.asarray(prompt), prompt_length)
     batch_size = labels.shape[0]
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch_size)) if key.ndim == 0 else key
     if prompt is None:
@@ -151,7 +153,14 @@ def _sample(
     return Samples(codes.T, log_p.T)
 
 
-def _check(arch, labels, temperature, top_k, top_p, min_p, guidance, prompt, prompt_length) -> None:
+def _check_settings(
+    arch: Architecture,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    guidance: float | None,
+) -> None:
     if temperature < 0:
         raise ValueError(f"expected temperature >= 0, got {temperature}; 0 is greedy")
     if top_k is not None and top_k < 1:
@@ -160,13 +169,27 @@ def _check(arch, labels, temperature, top_k, top_p, min_p, guidance, prompt, pro
         raise ValueError(f"expected top_p in (0, 1], got {top_p}; None keeps all codes")
     if min_p is not None and not 0 < min_p <= 1:
         raise ValueError(f"expected min_p in (0, 1], got {min_p}; None keeps all codes")
-    if guidance is not None and arch.num_classes == 0:
-        raise ValueError("expected a class-conditional prior for guidance, got num_classes = 0; leave guidance out")
+    if guidance is not None and guidance != 1 and arch.num_classes == 0:
+        raise ValueError("expected a class-conditional prior for guidance, got num_classes = 0; set guidance = None")
+
+
+def _check_inputs(
+    key: Key[Array, "..."], arch: Architecture, labels: np.ndarray, prompt: np.ndarray | None, prompt_length: int
+) -> None:
+    if labels.size == 0 or labels.min() < 0 or labels.max() > arch.no_class:
+        raise ValueError(f"expected one label a sample in [0, {arch.no_class}], got {labels}; {arch.no_class} is no class")
+    if key.ndim == 1 and key.shape != labels.shape:
+        raise ValueError(f"expected one key or {labels.shape[0]} keys, one a sample, got {key.shape[0]}")
     if not 0 <= prompt_length <= arch.length:
         raise ValueError(f"expected prompt_length in [0, {arch.length}], got {prompt_length}")
-    if prompt is None and prompt_length > 0:
-        raise ValueError(f"expected a prompt for prompt_length = {prompt_length}, got None; pass its codes")
-    if prompt is not None and prompt.shape != (labels.shape[0], arch.length):
+    if prompt is None:
+        if prompt_length > 0:
+            raise ValueError(f"expected a prompt for prompt_length = {prompt_length}, got None; pass its codes")
+        return
+    if prompt.shape != (labels.shape[0], arch.length):
         raise ValueError(
-            f"expected prompt of shape {(labels.shape[0], arch.length)}, got {prompt.shape}; fill unknown places with any code"
+            f"expected prompt of shape {(labels.shape[0], arch.length)}, got {prompt.shape}; pad it with any code"
         )
+    kept = prompt[:, :prompt_length]
+    if kept.size and (kept.min() < 0 or kept.max() >= arch.num_codes):
+        raise ValueError(f"expected prompt codes in [0, {arch.num_codes}), got {kept.min()} to {kept.max()}")

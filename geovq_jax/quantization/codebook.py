@@ -52,7 +52,11 @@ def load_codebook(path: Path, *, vae_hash: str | None = None) -> Codebook:
     arrays = load_npz(path, stage="build_codebook")
     try:
         codebook = Codebook(
-            *(arrays[name] for name in Codebook._fields[:-1]), settings=json.loads(str(arrays["settings"]))
+            vectors=arrays["vectors"],
+            medoids=arrays["medoids"],
+            counts=arrays["counts"],
+            radii=arrays["radii"],
+            settings=json.loads(str(arrays["settings"])),
         )
     except (KeyError, ValueError) as error:
         raise ValueError(

@@ -35,7 +35,7 @@ def architecture(config: ConfigDict, code_shape: tuple[int, ...], num_classes: i
         num_layers=section.num_layers,
         num_heads=section.num_heads,
         dropout=section.dropout,
-        grid=tuple(code_shape) if len(code_shape) == 2 else None,
+        grid=(code_shape[0], code_shape[1]) if len(code_shape) == 2 else None,
     )
 
 

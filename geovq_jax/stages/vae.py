@@ -39,7 +39,7 @@ def architecture(config: ConfigDict, image_shape: tuple[int, ...]) -> vae.Archit
     section = config.vae
     return vae.Architecture(
         kind=section.kind,
-        image_shape=tuple(image_shape),
+        image_shape=(image_shape[0], image_shape[1], image_shape[2]),
         latent_dim=section.latent_dim,
         channels=tuple(section.channels),
         norm=section.norm,

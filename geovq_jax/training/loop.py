@@ -1,5 +1,6 @@
 """The training loop: one jitted step, evaluation, best and latest checkpoints, early stop, exact resume."""
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -109,6 +110,20 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Calla
     return jax.jit(step, donate_argnums=(0, 1))
 
 
+def zero_totals(
+    loss_fn: LossFn, params: PyTree, key: Key[Array, ""], indices: Int[np.ndarray, " b"], data: PyTree
+) -> Totals:
+    """Totals of no step; the names and shapes of the metrics come from tracing the loss, which is not run."""
+
+    def summed(params: PyTree, indices: Int[Array, " b"], data: PyTree) -> dict[str, Float[Array, ""]]:
+        metrics = loss_fn(params, key, jnp.zeros((), jnp.int32), gather(data, indices))[1]
+        return {**metrics, "gradient_norm": optax.tree.norm(params)}
+
+    shapes = jax.eval_shape(summed, params, indices, data)
+    metrics = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+    return Totals(metrics, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+
+
 def _best(history: list[dict[str, float]]) -> dict[str, float]:
     return min(history, key=lambda record: record["valid/objective"])
 
@@ -179,7 +194,8 @@ def fit(
     """
     if num_steps < 1 or evaluate_every < 1:
         raise ValueError(f"expected num_steps and evaluate_every of at least 1, got {num_steps} and {evaluate_every}")
-    state = init_state(params, optimizer)
+    state, data = init_state(params, optimizer), jax.device_put(data)
+    metadata = json.loads(json.dumps(metadata))
     history: list[dict[str, float]] = []
     best_params = None
     root = None if directory is None else Path(directory)
@@ -189,8 +205,8 @@ def fit(
     if log is not None:
         log.rewind(first)
     train_step = make_step(loss_fn, optimizer)
-    zeros = _zero_totals(loss_fn, state, key, indices_fn(0), data)
-    totals, started = zeros(), time.monotonic()
+    totals = zero_totals(loss_fn, state.params, key, indices_fn(0), data)
+    started = time.monotonic()
     for done in range(first + 1, num_steps + 1):
         if _stopped(history, patience):
             break
@@ -200,7 +216,7 @@ def fit(
         if done % evaluate_every and done != num_steps:
             continue
         record = _evaluate(done, totals, evaluate_fn, state.params, history, root)
-        totals = zeros()
+        totals = jax.tree.map(jnp.zeros_like, totals)._replace(failed_step=totals.failed_step)
         history = [*history, record]
         # The state comes last: what a kill leaves half done before it is done again, equally, after the resume.
         if log is not None:
@@ -213,24 +229,6 @@ def fit(
             checkpoint.save(root / "latest", state, {"settings": metadata, "history": history})
     best = _best(history)
     return Fit(best_params, int(best["step"]), best["valid/objective"], int(history[-1]["step"]), history)
-
-
-def _zero_totals(
-    loss_fn: LossFn, state: TrainState, key: Key[Array, ""], indices: Int[np.ndarray, " b"], data: PyTree
-) -> Callable[[], Totals]:
-    """Function to fresh totals, whose metrics are found by tracing the loss without running it."""
-
-    def summed(params: PyTree, indices: Int[Array, " b"], data: PyTree) -> dict[str, Float[Array, ""]]:
-        metrics = loss_fn(params, key, jnp.zeros((), jnp.int32), gather(data, indices))[1]
-        return {**metrics, "gradient_norm": optax.tree.norm(params)}
-
-    shapes = jax.eval_shape(summed, state.params, indices, data)
-
-    def zeros() -> Totals:
-        metrics = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
-        return Totals(metrics, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
-
-    return zeros
 
 
 def _evaluate(

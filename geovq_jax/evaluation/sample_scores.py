@@ -1,0 +1,378 @@
+"""Scores of generated samples against real ones, on feature arrays: distances, coverage, consistency, memorisation.
+
+The features are those of a classifier that the run trains itself, so no value here compares with an Inception FID.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.spatial.distance import cdist
+
+from geovq_jax.evaluation.statistics import Interval, bootstrap_interval, half_sample_interval
+
+Tables = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class SampleScores(NamedTuple):
+    """Scores of samples against real items, each an `Interval`.
+
+    `frechet` (squared feature units, 0 for equal Gaussians), `kernel` (no unit, 0 in expectation for equal
+    distributions), `precision`, `recall`, `coverage` in [0, 1], `density` (1 in expectation for equal distributions).
+    """
+
+    frechet: Interval
+    kernel: Interval
+    precision: Interval
+    recall: Interval
+    density: Interval
+    coverage: Interval
+
+
+class Consistency(NamedTuple):
+    """Agreement with the requested class: `overall` interval in [0, 1], `per_class` [C], NaN for a class not asked."""
+
+    overall: Interval
+    per_class: Float[np.ndarray, " C"]
+
+
+class Nearest(NamedTuple):
+    """Nearest training image of each query: root mean square pixel `distances` [n] and `indices` [n]."""
+
+    distances: Float[np.ndarray, " n"]
+    indices: Int[np.ndarray, " n"]
+
+
+class Memorisation(NamedTuple):
+    """Distances of samples to their nearest training image against those of test images.
+
+    `sample_median` and `test_median` (root mean square pixel distance), and `share_close`: share of samples nearer than
+    95 % of the test images are; 0.05 in expectation where samples are as new as test images, near 1 for copies.
+    """
+
+    sample_median: float
+    test_median: float
+    share_close: Interval
+
+
+def _check_features(real: np.ndarray, fake: np.ndarray) -> None:
+    if real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < 2:
+        raise ValueError(
+            f"expected two feature arrays of one width and at least 2 rows, got {real.shape} and {fake.shape}; "
+            "take both from one classifier"
+        )
+
+
+def frechet_distance(real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"]) -> float:
+    """Frechet distance between Gaussians fitted to two sets of features.
+
+    |m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)); with S = R'R from a QR decomposition of the centred rows, the
+    last trace is the nuclear norm of R_1 R_2', which needs no matrix square root and allows singular covariances.
+
+    Args:
+        real: features [n, f].
+        fake: features [m, f].
+
+    Returns:
+        The squared distance, biased upwards by an amount that falls with n and m: compare at equal sizes.
+
+    Raises:
+        ValueError: widths differ or fewer than two rows.
+
+    Reference:
+        Dowson and Landau, The Frechet distance between multivariate normal distributions, 1982, equation 4.
+    """
+    _check_features(real, fake)
+
+    def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean = rows.mean(axis=0, dtype=np.float64)
+        return mean, np.linalg.qr(rows - mean[None, :], mode="r") / np.sqrt(len(rows) - 1.0)
+
+    (mean_1, root_1), (mean_2, root_2) = moments(real), moments(fake)
+    shared = np.linalg.svd(root_1 @ root_2.T, compute_uv=False).sum()
+    return float(max(((mean_1 - mean_2) ** 2).sum() + (root_1**2).sum() + (root_2**2).sum() - 2.0 * shared, 0.0))
+
+
+def _kernel(a: Float[np.ndarray, "n f"], b: Float[np.ndarray, "m f"]) -> Float[np.ndarray, "n m"]:
+    return (a.astype(np.float64) @ b.T.astype(np.float64) / a.shape[1] + 1.0) ** 3
+
+
+def _unbiased_mmd(
+    real: Float[np.ndarray, "n n"], fake: Float[np.ndarray, "m m"], across: Float[np.ndarray, "n m"]
+) -> float:
+    n, m = across.shape
+    within_real = (real.sum() - np.trace(real)) / (n * (n - 1))
+    within_fake = (fake.sum() - np.trace(fake)) / (m * (m - 1))
+    return float(within_real + within_fake - 2.0 * across.mean())
+
+
+def kernel_distance(real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"]) -> float:
+    """Unbiased squared maximum mean discrepancy under the cubic kernel k(x, y) = (x'y / f + 1)^3.
+
+    Args:
+        real: features [n, f].
+        fake: features [m, f].
+
+    Returns:
+        The estimate; it may be slightly negative where the distributions agree.
+
+    Raises:
+        ValueError: widths differ or fewer than two rows.
+
+    Reference:
+        Binkowski, Sutherland, Arbel and Gretton, Demystifying MMD GANs, 2018, section 4.
+    """
+    _check_features(real, fake)
+    return _unbiased_mmd(_kernel(real, real), _kernel(fake, fake), _kernel(real, fake))
+
+
+def _neighbour_radii(distances: Float[np.ndarray, "n n"], k: int) -> Float[np.ndarray, " n"]:
+    """Distance to the k-th nearest other item; the zero distance to the item itself counts as the 0-th."""
+    return np.partition(distances, k, axis=1)[:, k]
+
+
+def _precision_recall(
+    real: Float[np.ndarray, "n n"], fake: Float[np.ndarray, "m m"], across: Float[np.ndarray, "n m"], k: int
+) -> tuple[float, float]:
+    precision = (across <= _neighbour_radii(real, k)[:, None]).any(axis=0).mean()
+    recall = (across <= _neighbour_radii(fake, k)[None, :]).any(axis=1).mean()
+    return float(precision), float(recall)
+
+
+def _density_coverage(real: Float[np.ndarray, "n n"], across: Float[np.ndarray, "n m"], k: int) -> tuple[float, float]:
+    inside = across <= _neighbour_radii(real, k)[:, None]
+    return float(inside.sum() / (k * across.shape[1])), float(inside.any(axis=1).mean())
+
+
+def _check_neighbours(real: np.ndarray, fake: np.ndarray, k: int) -> None:
+    _check_features(real, fake)
+    if not 1 <= k < min(len(real), len(fake)):
+        raise ValueError(f"expected 1 <= k < {min(len(real), len(fake))} (the smaller sample), got {k}; lower k")
+
+
+def precision_recall(
+    real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"], *, k: int = 3
+) -> tuple[float, float]:
+    """Share of samples on the real manifold, and share of real items on the samples' manifold.
+
+    A manifold is the union of balls around its items that reach to their k-th nearest neighbour.
+
+    Args:
+        real: features [n, f].
+        fake: features [m, f].
+        k: neighbour that sets the radius.
+
+    Returns:
+        Precision and recall in [0, 1].
+
+    Raises:
+        ValueError: widths differ or k is not below the sizes.
+
+    Reference:
+        Kynkaanniemi et al., Improved precision and recall metric for assessing generative models, 2019, equation 2.
+    """
+    _check_neighbours(real, fake, k)
+    return _precision_recall(cdist(real, real), cdist(fake, fake), cdist(real, fake), k)
+
+
+def density_coverage(
+    real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"], *, k: int = 5
+) -> tuple[float, float]:
+    """Mean number of real balls around a sample over k, and share of real balls that hold a sample.
+
+    Args:
+        real: features [n, f].
+        fake: features [m, f].
+        k: neighbour that sets the radius of the real balls.
+
+    Returns:
+        Density (at least 0, may exceed 1) and coverage in [0, 1].
+
+    Raises:
+        ValueError: widths differ or k is not below the sizes.
+
+    Reference:
+        Naeem et al., Reliable fidelity and diversity metrics for generative models, 2020, equations 3 and 4.
+    """
+    _check_neighbours(real, fake, k)
+    return _density_coverage(cdist(real, real), cdist(real, fake), k)
+
+
+def sample_scores(
+    real: Float[np.ndarray, "n f"],
+    fake: Float[np.ndarray, "m f"],
+    *,
+    seed: int,
+    resamples: int = 60,
+) -> SampleScores:
+    """All distribution scores of samples against real items, with 95 % intervals from half samples.
+
+    Args:
+        real: features of real items [n, f], n > 10; memory grows with n^2 + m^2 (2,000 items: 100 MB).
+        fake: features of samples [m, f], m > 10.
+        seed: seed of the halves.
+        resamples: number of halvings behind each interval.
+
+    Returns:
+        The scores; neighbourhoods as in `precision_recall` and `density_coverage`.
+
+    Raises:
+        ValueError: widths differ or there are too few rows.
+    """
+    _check_neighbours(real[: len(real) // 2], fake[: len(fake) // 2], 5)
+    kernels = _kernel(real, real), _kernel(fake, fake), _kernel(real, fake)
+    distances = cdist(real, real), cdist(fake, fake), cdist(real, fake)
+
+    def on(tables: Tables, rows: list[np.ndarray]) -> Tables:
+        i, j = rows
+        return tables[0][np.ix_(i, i)], tables[1][np.ix_(j, j)], tables[2][np.ix_(i, j)]
+
+    def coverage_of(rows: list[np.ndarray]) -> tuple[float, float]:
+        within, _, across = on(distances, rows)
+        return _density_coverage(within, across, 5)
+
+    statistics = {
+        "frechet": lambda rows: frechet_distance(real[rows[0]], fake[rows[1]]),
+        "kernel": lambda rows: _unbiased_mmd(*on(kernels, rows)),
+        "precision": lambda rows: _precision_recall(*on(distances, rows), 3)[0],
+        "recall": lambda rows: _precision_recall(*on(distances, rows), 3)[1],
+        "density": lambda rows: coverage_of(rows)[0],
+        "coverage": lambda rows: coverage_of(rows)[1],
+    }
+    sizes = [len(real), len(fake)]
+    return SampleScores(
+        **{
+            name: half_sample_interval(statistic, sizes, seed=seed, resamples=resamples)
+            for name, statistic in statistics.items()
+        }
+    )
+
+
+def compare_samples(
+    reference: Float[np.ndarray, "n f"],
+    candidates: Mapping[str, Float[np.ndarray, "_ f"]],
+    *,
+    seed: int,
+    max_items: int = 2000,
+    resamples: int = 60,
+) -> dict[str, SampleScores]:
+    """Scores of several sets against one reference, at one size, since most scores depend on the number of items.
+
+    Put other real items among the candidates: their scores are the floor that samples can reach.
+
+    Args:
+        reference: features of real items [n, f].
+        candidates: name ("samples", "reconstructions", "real") -> features.
+        seed: seed of the choice of items and of the halves.
+        max_items: every set is cut to the smallest size, and to this.
+        resamples: number of halvings behind each interval.
+
+    Returns:
+        Name -> scores.
+    """
+    size = min(max_items, len(reference), *(len(rows) for rows in candidates.values()))
+    rng = np.random.default_rng(seed)
+
+    def cut(rows: np.ndarray) -> np.ndarray:
+        return rows[np.sort(rng.choice(len(rows), size, replace=False))]
+
+    chosen = cut(reference)
+    return {name: sample_scores(chosen, cut(rows), seed=seed, resamples=resamples) for name, rows in candidates.items()}
+
+
+def class_consistency(
+    predicted: Int[np.ndarray, " n"], requested: Int[np.ndarray, " n"], *, num_classes: int, seed: int
+) -> Consistency:
+    """Share of conditional samples that a classifier puts in the class asked for.
+
+    Args:
+        predicted: class of each sample by the classifier [n].
+        requested: class it was generated for [n].
+        num_classes: C.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The share with its interval, and the share of each class. The classifier's own test accuracy is its ceiling.
+    """
+    hits = predicted == requested
+    counts = np.bincount(requested, minlength=num_classes)
+    right = np.bincount(requested, weights=hits, minlength=num_classes)
+    per_class = np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
+    return Consistency(bootstrap_interval(hits.astype(np.float64), seed=seed), per_class)
+
+
+def nearest_training_images(
+    images: Float[np.ndarray, "n ..."], train: Float[np.ndarray, "m ..."], *, block: int = 512
+) -> Nearest:
+    """Nearest training image of each image by root mean square pixel difference.
+
+    Args:
+        images: queries [n, ...] in [0, 1].
+        train: training images [m, ...] in [0, 1].
+        block: queries handled at once; memory is block x m float32.
+
+    Returns:
+        Distances in [0, 1] and positions in `train`.
+
+    Raises:
+        ValueError: no training image, or images of another shape.
+    """
+    if len(train) == 0 or train.shape[1:] != images.shape[1:]:
+        raise ValueError(
+            f"expected training images of shape {images.shape[1:]}, got {train.shape}; pass the same data set"
+        )
+    queries = images.reshape(len(images), -1).astype(np.float32)
+    store = train.reshape(len(train), -1).astype(np.float32)
+    squares = (store**2).sum(axis=1)
+    indices = np.concatenate(
+        [
+            (squares[None, :] - 2.0 * queries[start : start + block] @ store.T).argmin(axis=1)
+            for start in range(0, len(queries), block)
+        ]
+    )
+    # The expanded square cancels badly for near copies: the distance itself is taken from the difference.
+    gaps = queries - store[indices]
+    return Nearest(np.sqrt((gaps.astype(np.float64) ** 2).mean(axis=1)), indices)
+
+
+def memorisation(
+    sample_distances: Float[np.ndarray, " n"], test_distances: Float[np.ndarray, " m"], *, seed: int
+) -> Memorisation:
+    """Whether samples lie nearer to the training images than unseen real images do.
+
+    Args:
+        sample_distances: distance of each sample to its nearest training image [n].
+        test_distances: the same of test images [m].
+        seed: seed of the bootstrap.
+
+    Returns:
+        Medians and the share of samples below the 5 % quantile of the test distances.
+    """
+    close = (sample_distances < np.quantile(test_distances, 0.05)).astype(np.float64)
+    return Memorisation(
+        float(np.median(sample_distances)), float(np.median(test_distances)), bootstrap_interval(close, seed=seed)
+    )
+
+
+def diversity(features: Float[np.ndarray, "n f"], labels: Int[np.ndarray, " n"]) -> float:
+    """Mean distance between two items of one class, averaged over the classes with at least two items.
+
+    Args:
+        features: features [n, f].
+        labels: class of each item [n].
+
+    Returns:
+        Mean within-class distance in feature units; read it against that of real items.
+
+    Raises:
+        ValueError: no class has two items.
+    """
+    means = []
+    for label in np.unique(labels):
+        rows = features[labels == label]
+        if len(rows) > 1:
+            means.append(cdist(rows, rows).sum() / (len(rows) * (len(rows) - 1)))
+    if not means:
+        raise ValueError("expected a class with at least two items, got none; draw more samples")
+    return float(np.mean(means))

@@ -1,0 +1,147 @@
+"""Discretised curves of latents: length, energy, constant speed.
+
+A curve is an array [t, d] of latents at equal steps of its parameter from 0 to 1. Equation numbers refer to
+docs/geometry.md.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from geovq_jax.geometry.edges import quadrature
+from geovq_jax.geometry.metric import DecodeFn, safe_norm, speed
+
+Point = Float[Array | np.ndarray, " d"]
+Curve = Float[Array | np.ndarray, "t d"]
+
+
+def flat_output(decode_fn: DecodeFn, z: Float[Array, " d"]) -> Float[Array, " p"]:
+    """Everything that the decoder returns for one latent, as one vector.
+
+    Args:
+        decode_fn: map of one latent [d] to an array or a pytree of arrays.
+        z: the latent, [d].
+
+    Returns:
+        The entries of all leaves, [p].
+    """
+    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(decode_fn(z))])
+
+
+def jacobian_columns(decode_fn: DecodeFn, z: Float[Array, " d"]) -> tuple[Float[Array, " p"], Float[Array, "d p"]]:
+    """Decoded latent and the columns of the Jacobian there, by forward mode.
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        z: the latent, [d].
+
+    Returns:
+        x as a vector [p], and its derivatives along each latent direction [d, p].
+    """
+    x, push_forward = jax.linearize(partial(flat_output, decode_fn), z)
+    return x, jax.vmap(push_forward)(jnp.eye(z.shape[0], dtype=z.dtype))
+
+
+def curve_length(decode_fn: DecodeFn, curve: Curve, *, rule: str = "gauss", order: int = 2) -> Float[Array, ""]:
+    """Pull-back length of a curve, equation (18).
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        curve: latents, [t, d].
+        rule: gauss, midpoint, simpson or endpoints measure the polyline through the latents by a quadrature of its
+            speed; chord measures the polygon through their decoded points, whatever the latents between them.
+        order: nodes of the gauss rule in each segment.
+
+    Returns:
+        Length in units of x; coincident points add zero, with derivative zero.
+
+    Raises:
+        ValueError: for an unknown rule.
+    """
+    curve = jnp.asarray(curve)
+    if rule == "chord":
+        return jnp.sum(_chords(decode_fn, curve))
+    end_weight, interior, interior_weights = quadrature(rule, order)
+    nodes = jnp.asarray(np.concatenate([[0.0, 1.0], interior]), curve.dtype)
+    weights = jnp.asarray(np.concatenate([[end_weight, end_weight], interior_weights]), curve.dtype)
+    if not end_weight:
+        nodes, weights = nodes[2:], weights[2:]
+
+    def segment(start: Array, step: Array) -> Array:
+        return weights @ jax.vmap(lambda t: speed(decode_fn, start + t * step, step))(nodes)
+
+    return jnp.sum(jax.vmap(segment)(curve[:-1], curve[1:] - curve[:-1]))
+
+
+def curve_energy(decode_fn: DecodeFn, curve: Curve) -> Float[Array, ""]:
+    """Energy of a curve by the chords between its decoded points, equation (19).
+
+    E = (t - 1) sum_i |f(c_{i+1}) - f(c_i)|^2, the discrete integral of the squared speed over [0, 1].
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        curve: latents, [t, d].
+
+    Returns:
+        Energy in squared units of x.
+
+    Reference:
+        Shao, Kumar, Fletcher, "The Riemannian geometry of deep generative models" (2018), equation 4.
+    """
+    x = jax.vmap(partial(flat_output, decode_fn))(jnp.asarray(curve))
+    return (x.shape[0] - 1) * jnp.sum(jnp.square(x[1:] - x[:-1]))
+
+
+def constant_speed(decode_fn: DecodeFn, curve: Curve, *, num_points: int | None = None) -> Float[Array, "t2 d"]:
+    """The same polyline, with its points at equal distances along the decoded curve, equation (20).
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        curve: latents, [t, d].
+        num_points: points of the new curve; as many as before by default.
+
+    Returns:
+        Latents [num_points, d], on the segments of the old curve, with the same ends.
+    """
+    curve = jnp.asarray(curve)
+    travelled = jnp.concatenate([jnp.zeros(1, curve.dtype), jnp.cumsum(_chords(decode_fn, curve))])
+    targets = jnp.linspace(0.0, 1.0, num_points or curve.shape[0], dtype=curve.dtype) * travelled[-1]
+    moved = jax.vmap(lambda values: jnp.interp(targets, travelled, values), in_axes=1, out_axes=1)(curve)
+    return moved.at[0].set(curve[0]).at[-1].set(curve[-1])
+
+
+def initial_velocity(curve: Curve) -> Float[Array, " d"]:
+    """Derivative of a curve at its start, by the one-sided difference of second order, equation (25).
+
+    Args:
+        curve: latents at equal steps of the parameter from 0 to 1, [t, d], t >= 3.
+
+    Returns:
+        Velocity [d].
+    """
+    return 0.5 * (curve.shape[0] - 1) * (4.0 * curve[1] - 3.0 * curve[0] - curve[2])
+
+
+def straight_line(a: Point, b: Point, num_points: int) -> Float[Array, "t d"]:
+    """Latents at equal steps from one to another.
+
+    Args:
+        a: first end, [d].
+        b: last end, [d].
+        num_points: points, ends included.
+
+    Returns:
+        Curve [num_points, d].
+    """
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    parameter = jnp.linspace(0.0, 1.0, num_points, dtype=a.dtype)[:, None]
+    return (1.0 - parameter) * a[None] + parameter * b[None]
+
+
+def _chords(decode_fn: DecodeFn, curve: Array) -> Array:
+    """Distances between consecutive decoded points, [t - 1]."""
+    x = jax.vmap(partial(flat_output, decode_fn))(curve)
+    return jax.vmap(safe_norm)(x[1:] - x[:-1])

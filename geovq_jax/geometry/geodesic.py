@@ -1,0 +1,340 @@
+"""Continuous geodesics of the pull-back metric: curves of least energy.
+
+`geodesic` treats one pair of latents; `geodesics` and `length_ratios` treat many. Equation numbers refer to
+docs/geometry.md.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.curves import (
+    Curve,
+    Point,
+    constant_speed,
+    curve_energy,
+    curve_length,
+    flat_output,
+    jacobian_columns,
+    straight_line,
+)
+from geovq_jax.geometry.edges import default_batch_size
+from geovq_jax.geometry.metric import DecodeFn, as_pytree
+
+Points = Float[Array | np.ndarray, "n d"]
+
+
+class Geodesic(NamedTuple):
+    """A curve of least energy between two latents; with a leading axis [n] from `geodesics`.
+
+    Attributes:
+        curve: latents along it, [t, d], ends included, at constant speed.
+        length: its pull-back length by decoded chords, []; short by a share (curvature * step)^2 / 24.
+        energy: its energy, []; length^2 <= energy, with equality at constant speed.
+        converged: whether the last step could lower the energy by less than the tolerance, [].
+        iterations: Gauss-Newton steps tried, [].
+    """
+
+    curve: Float[Array, "*batch t d"]
+    length: Float[Array, "*batch"]
+    energy: Float[Array, "*batch"]
+    converged: Bool[Array, "*batch"]
+    iterations: Int[Array, "*batch"]
+
+
+class LengthRatios(NamedTuple):
+    """Lengths of three ways between each of n pairs of latents.
+
+    Attributes:
+        straight: pull-back length of the straight line, [n].
+        geodesic: length of the geodesic found from it, [n].
+        straight_to_geodesic: their ratio, at least 1 up to the tolerance, [n]; 1 for coincident pairs.
+        graph_to_geodesic: given graph lengths over the geodesic's, [n], or None.
+        converged: whether each geodesic converged, [n].
+    """
+
+    straight: Float[Array, " n"]
+    geodesic: Float[Array, " n"]
+    straight_to_geodesic: Float[Array, " n"]
+    graph_to_geodesic: Float[Array, " n"] | None
+    converged: Bool[Array, " n"]
+
+
+def geodesic(
+    decode_fn: DecodeFn,
+    a: Point,
+    b: Point,
+    *,
+    num_points: int = 32,
+    initial: Curve | None = None,
+    tolerance: float = 1e-5,
+    max_iterations: int = 100,
+) -> Geodesic:
+    """Curve of least energy between two latents, equations (19) and (21) to (23).
+
+    Damped Gauss-Newton on the decoded chords: every step solves one block-tridiagonal system of the metric tensors
+    along the curve, and is taken only if the energy falls. Needs forward-mode derivatives alone. It finds a geodesic
+    near the initial curve, which need not be the shortest of all.
+
+    The result is differentiable, in both modes, in the ends and in whatever the decoder binds, by the implicit function
+    theorem: at the price of one dense system of size num_points * d.
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        a: first end, [d].
+        b: last end, [d].
+        num_points: points of the curve, ends included.
+        initial: curve to start from, [any number, d], such as a path of the graph; the straight line by default.
+        tolerance: relative decrease of the energy, as predicted by the step, that counts as none.
+        max_iterations: most steps to try.
+
+    Returns:
+        The geodesic.
+
+    Raises:
+        ValueError: for fewer than 3 points, or ends or an initial curve of the wrong shape.
+    """
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    if num_points < 3:
+        raise ValueError(f"expected num_points >= 3, got {num_points}; mend: 32 suits most curves")
+    if a.shape != b.shape or (initial is not None and initial.shape[-1] != a.shape[0]):
+        raise ValueError(f"expected ends and initial curve of one dimension, got {a.shape}, {b.shape} and {initial}")
+    if initial is None:
+        start = straight_line(a, b, num_points)
+    else:
+        start = constant_speed(decode_fn, jnp.asarray(initial, a.dtype), num_points=num_points)
+
+    def curve_of(interior: Array) -> Array:
+        return jnp.concatenate([a[None], interior, b[None]])
+
+    def gradient(interior: Array) -> Array:
+        return jax.grad(lambda points: curve_energy(decode_fn, curve_of(points)))(interior)
+
+    def solve(_: Any, interior: Array) -> tuple[Array, tuple[Array, Array]]:
+        return _gauss_newton(decode_fn, curve_of, interior, tolerance, max_iterations)
+
+    interior, (converged, iterations) = jax.lax.custom_root(
+        gradient, jax.lax.stop_gradient(start[1:-1]), solve, _solve_densely, has_aux=True
+    )
+    curve = curve_of(interior)
+    return Geodesic(
+        curve,
+        curve_length(decode_fn, curve, rule="chord"),
+        curve_energy(decode_fn, curve),
+        converged > 0,
+        iterations.astype(jnp.int32),
+    )
+
+
+class _State(NamedTuple):
+    """State of the minimisation: interior points [t - 2, d], energy, damping, steps tried, and two flags."""
+
+    interior: Array
+    energy: Array
+    damping: Array
+    iterations: Array
+    converged: Array
+    stuck: Array
+
+
+def _gauss_newton(
+    decode_fn: DecodeFn, curve_of: Callable[[Array], Array], interior: Array, tolerance: float, max_iterations: int
+) -> tuple[Array, tuple[Array, Array]]:
+    """Minimises the energy over the interior points; returns them with (converged, iterations)."""
+    dtype = interior.dtype
+    least_damping = 10.0 * jnp.finfo(dtype).eps
+
+    def proceed(state: _State) -> Array:
+        return ~state.converged & ~state.stuck & (state.iterations < max_iterations)
+
+    def step(state: _State) -> _State:
+        gradient, diagonal, upper = _normal_equations(decode_fn, curve_of(state.interior))
+        direction = _solve_block_tridiagonal(*_damped(diagonal, upper, state.damping), -gradient)
+        decrease = -0.5 * jnp.sum(gradient * direction)
+        candidate = state.interior + direction
+        energy = curve_energy(decode_fn, curve_of(candidate))
+        better = energy < state.energy
+        # A heavily damped step predicts little wherever it is taken.
+        converged = (decrease <= tolerance * state.energy) & (state.damping <= 1.0)
+        return _State(
+            jnp.where(better, candidate, state.interior),
+            jnp.where(better, energy, state.energy),
+            jnp.where(better, jnp.maximum(0.1 * state.damping, least_damping), 10.0 * state.damping),
+            state.iterations + 1,
+            converged,
+            state.damping > 1e8,
+        )
+
+    no = jnp.asarray(False)
+    initial_energy = curve_energy(decode_fn, curve_of(interior))
+    start = _State(interior, initial_energy, jnp.asarray(1e-3, dtype), jnp.asarray(0, jnp.int32), no, no)
+    final = jax.lax.while_loop(proceed, step, start)
+    # As floats: custom_root differentiates what it returns, and integers have no tangents there.
+    return final.interior, (final.converged.astype(dtype), final.iterations.astype(dtype))
+
+
+_inner = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
+def _normal_equations(decode_fn: DecodeFn, curve: Array) -> tuple[Array, Array, Array]:
+    """Gradient [t - 2, d] of the energy and its Gauss-Newton Hessian: diagonal blocks and blocks above them.
+
+    Equation (21), in units of the energy.
+    """
+    inner_x, columns = jax.vmap(partial(jacobian_columns, decode_fn))(curve[1:-1])
+    ends = jax.vmap(partial(flat_output, decode_fn))(curve[jnp.array([0, -1])])
+    x = jnp.concatenate([ends[:1], inner_x, ends[1:]])
+    scale = 2.0 * (curve.shape[0] - 1)
+    gradient = -scale * _inner("tip,tp->ti", columns, x[2:] - 2.0 * x[1:-1] + x[:-2])
+    diagonal = 2.0 * scale * _inner("tip,tjp->tij", columns, columns)
+    upper = -scale * _inner("tip,tjp->tij", columns[:-1], columns[1:])
+    return gradient, diagonal, upper
+
+
+def _damped(diagonal: Array, upper: Array, damping: Array) -> tuple[Array, Array]:
+    """The Hessian plus that of a flat latent metric of the same mean scale, equation (22).
+
+    It straightens the curve in directions that the decoder ignores, and slows long waves no more than short ones.
+    """
+    d = diagonal.shape[-1]
+    scale = jnp.mean(jnp.trace(diagonal, axis1=1, axis2=2)) / (2.0 * d)
+    flat = damping * jnp.where(scale > 0, scale, 1.0) * jnp.eye(d, dtype=diagonal.dtype)[None]
+    return diagonal + 2.0 * flat, upper - flat
+
+
+def _solve_block_tridiagonal(diagonal: Array, upper: Array, right: Array) -> Array:
+    """Solution [m, d] of the symmetric positive definite system with blocks [m, d, d] and [m - 1, d, d].
+
+    Block elimination, equation (23); NaN if the system is not positive definite.
+    """
+    d = diagonal.shape[-1]
+    none = jnp.zeros((1, d, d), diagonal.dtype)
+    above = jnp.concatenate([upper, none])
+    below = jnp.swapaxes(jnp.concatenate([none, upper]), 1, 2)
+
+    def eliminate(carry: tuple[Array, Array], block: tuple) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        multiplier, reduced = carry
+        own, left, next_block, value = block
+        factor = jax.scipy.linalg.cholesky(own - left @ multiplier, lower=True)
+        both = jnp.concatenate([next_block, (value - left @ reduced)[:, None]], axis=1)
+        solved = jax.scipy.linalg.cho_solve((factor, True), both)
+        carry = solved[:, :-1], solved[:, -1]
+        return carry, carry
+
+    def substitute(following: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
+        multiplier, reduced = block
+        value = reduced - multiplier @ following
+        return value, value
+
+    nothing = jnp.zeros((d, d), diagonal.dtype), jnp.zeros(d, diagonal.dtype)
+    _, blocks = jax.lax.scan(eliminate, nothing, (diagonal, below, above, right))
+    _, solution = jax.lax.scan(substitute, nothing[1], blocks, reverse=True)
+    return solution
+
+
+def _solve_densely(linear: Callable[[Array], Array], right: Array) -> Array:
+    """Solution of linear(x) = right for a symmetric, possibly singular map, by its ridged dense matrix."""
+    size = right.size
+    matrix = jax.jacfwd(linear)(jnp.zeros_like(right)).reshape(size, size)
+    ridge = 100.0 * jnp.finfo(right.dtype).eps * jnp.mean(jnp.abs(jnp.diagonal(matrix)))
+    ridged = matrix + jnp.where(ridge > 0, ridge, 1.0) * jnp.eye(size, dtype=right.dtype)
+    return jnp.linalg.solve(ridged, right.reshape(size)).reshape(right.shape)
+
+
+@partial(jax.jit, static_argnames=("num_points", "tolerance", "max_iterations"))
+def _geodesics_chunk(decode_fn: Any, a: Array, b: Array, initial: Array, **settings: Any) -> Geodesic:
+    return jax.vmap(lambda a, b, initial: geodesic(decode_fn, a, b, initial=initial, **settings))(a, b, initial)
+
+
+def geodesics(
+    decode_fn: DecodeFn,
+    a: Points,
+    b: Points,
+    *,
+    num_points: int = 32,
+    initial: Float[Array | np.ndarray, "n s d"] | None = None,
+    tolerance: float = 1e-5,
+    max_iterations: int = 100,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Geodesic:
+    """Curves of least energy between many pairs of latents, all under one compilation.
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        a: first ends, [n, d].
+        b: last ends, [n, d].
+        num_points: points of each curve, ends included.
+        initial: curves to start from, [n, s, d]; straight lines by default.
+        tolerance: as in `geodesic`.
+        max_iterations: as in `geodesic`.
+        batch_size: curves minimised at once; the default suits the device.
+        progress: called with (curves done, n).
+
+    Returns:
+        Geodesics, every field with a leading axis [n].
+
+    Raises:
+        ValueError: as `geodesic`.
+    """
+    starts = jnp.stack([jnp.asarray(a), jnp.asarray(b)], axis=1) if initial is None else jnp.asarray(initial)
+    settings = {"num_points": num_points, "tolerance": tolerance, "max_iterations": max_iterations}
+    function = partial(_geodesics_chunk, as_pytree(decode_fn), **settings)
+    size = batch_size or default_batch_size(1)
+    return map_chunks(function, (jnp.asarray(a), jnp.asarray(b), starts), batch_size=size, progress=progress)
+
+
+@partial(jax.jit, static_argnames="num_points")
+def _straight_lengths_chunk(decode_fn: Any, a: Array, b: Array, num_points: int) -> Array:
+    def measure(a: Array, b: Array) -> Array:
+        return curve_length(decode_fn, straight_line(a, b, num_points), rule="chord")
+
+    return jax.vmap(measure)(a, b)
+
+
+def length_ratios(
+    decode_fn: DecodeFn,
+    a: Points,
+    b: Points,
+    *,
+    graph_lengths: Float[Array | np.ndarray, " n"] | None = None,
+    num_points: int = 32,
+    initial: Float[Array | np.ndarray, "n s d"] | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> LengthRatios:
+    """How much longer than the geodesic the straight line and the graph's shortest path are.
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        a: first ends, [n, d].
+        b: last ends, [n, d].
+        graph_lengths: lengths of the shortest paths of a graph between the pairs, [n].
+        num_points: points of each curve.
+        initial: curves from which the geodesics start, [n, s, d]; straight lines by default.
+        batch_size: curves treated at once.
+        progress: called with (curves done, n) while geodesics are sought.
+
+    Returns:
+        Lengths and ratios.
+
+    Raises:
+        ValueError: as `geodesic`.
+    """
+    options = {"num_points": num_points, "batch_size": batch_size, "progress": progress}
+    found = geodesics(decode_fn, a, b, initial=initial, **options)
+    measure = partial(_straight_lengths_chunk, as_pytree(decode_fn), num_points=num_points)
+    straight = map_chunks(measure, (jnp.asarray(a), jnp.asarray(b)), batch_size=batch_size or default_batch_size(1))
+    apart = found.length > 0
+
+    def ratio(lengths: Array) -> Array:
+        return jnp.where(apart, lengths / jnp.where(apart, found.length, 1.0), 1.0)
+
+    graph_ratio = None if graph_lengths is None else ratio(jnp.asarray(graph_lengths, found.length.dtype))
+    return LengthRatios(straight, found.length, ratio(straight), graph_ratio, found.converged)

@@ -1,0 +1,128 @@
+"""A user's own images: order, size, colour, and files that must be refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geovq_jax.data import load
+from geovq_jax.data.folder import list_images, read_folder
+
+
+def save(path, array, **arguments):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **arguments)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two classes of grey 8 x 8 images, of which each has one value, and entries that are no images."""
+    for row, name in enumerate(("cat/b.png", "cat/a.png", "dog/1.PNG", "dog/2.bmp")):
+        save(tmp_path / name, np.full((8, 8), 10 * row, np.uint8))
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / "cat" / ".hidden.png").write_text("no image")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "readme.md").write_text("no class")
+    return tmp_path
+
+
+def test_images_are_sorted_by_class_and_name_and_other_files_are_passed_over(images):
+    examples, classes = read_folder(images, 4)
+    assert classes == ["cat", "dog"]
+    assert examples.images.shape == (4, 4, 4, 1)
+    assert examples.images[:, 0, 0, 0].tolist() == [10, 0, 20, 30]
+    assert examples.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_resizing_keeps_the_central_square(tmp_path):
+    # 24 columns: red, green, blue thirds of 8; the central square of the 8 rows is the green third.
+    array = np.zeros((8, 24, 3), np.uint8)
+    for third in range(3):
+        array[:, 8 * third : 8 * third + 8, third] = 200
+    save(tmp_path / "c" / "wide.png", array)
+    save(tmp_path / "c" / "tall.png", array.transpose(1, 0, 2).copy())
+    examples, _ = read_folder(tmp_path, 8)
+    np.testing.assert_array_equal(examples.images, np.broadcast_to([0, 200, 0], (2, 8, 8, 3)))
+    # Halving a pattern with period 2 gives its mean, where a choice of pixels would give an extreme.
+    save(tmp_path / "d" / "board.png", np.tile(np.array([[0, 200], [200, 0]], np.uint8), (16, 16)))
+    board = read_folder(tmp_path, 16)[0].images[2, 2:-2, 2:-2]
+    assert np.all(np.abs(board.astype(int) - 100) <= 2)
+
+
+def test_colour_is_kept_if_any_image_has_it(images):
+    save(images / "dog" / "3.png", np.full((8, 8, 3), (9, 8, 7), np.uint8))
+    examples, _ = read_folder(images, 2)
+    assert examples.images.shape == (5, 2, 2, 3)
+    assert examples.images[4, 0, 0].tolist() == [9, 8, 7]
+    assert examples.images[0, 0, 0].tolist() == [10, 10, 10]
+
+
+def test_orientation_of_a_camera_is_applied(tmp_path):
+    array = np.zeros((16, 16), np.uint8)
+    array[:8] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The camera was turned: rotate by 90 degrees clockwise to show.
+    save(tmp_path / "c" / "a.png", array, exif=exif)
+    shown = read_folder(tmp_path, 16)[0].images[0, ..., 0]
+    np.testing.assert_array_equal(shown, np.rot90(array, -1))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"GIF89a" + bytes(40), "expected an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "expected an image"),
+        (b"", "expected an image"),
+        ("truncated", "expected a whole image"),
+        ("sixteen bits", "expected 8 bits a channel, got mode I;16"),
+        ("bomb", "expected an image of usual size"),
+    ],
+)
+def test_a_file_that_would_be_read_wrongly_is_refused_by_name(images, monkeypatch, content, message):
+    path = images / "dog" / "bad.png"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "truncated":
+        save(path, noise)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif content == "sixteen bits":
+        save(path, noise.astype(np.uint16) * 256)
+    else:
+        save(path, noise)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_folder(images, 8)
+    assert "bad.png" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folders_and_empty_classes_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected a folder .*absent"):
+        list_images(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="expected one sub-folder for each class"):
+        list_images(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"expected images .*empty, found none"):
+        list_images(tmp_path)
+
+
+def test_load_splits_a_folder_with_rows_of_its_sorted_list(tmp_path):
+    for name, value in (("x", 100), ("y", 200)):
+        for row in range(20):
+            save(tmp_path / name / f"{row:02}.png", np.full((4, 4), value + row, np.uint8))
+    dataset = load(f"folder:{tmp_path}", image_size=4, seed=1)
+    assert dataset.num_classes == 2
+    assert dataset.source == str(tmp_path)
+    for split, size in ((dataset.train, 16), (dataset.valid, 2), (dataset.test, 2)):
+        assert np.bincount(split.labels).tolist() == [size, size]
+        assert split.images[:, 0, 0, 0].tolist() == (100 + split.index % 20 + 100 * (split.index // 20)).tolist()
+    assert load(f"folder:{tmp_path}").train.images.shape == (32, 32, 32, 1)
+    with pytest.raises(ValueError, match="expected a positive image size, got 0"):
+        load(f"folder:{tmp_path}", image_size=0)
+
+
+def test_load_refuses_a_folder_too_small_to_split(tmp_path):
+    for row in range(2):
+        save(tmp_path / "x" / f"{row}.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(ValueError, match="expected at least 3 images"):
+        load(f"folder:{tmp_path}")

@@ -1,0 +1,112 @@
+"""The import table of docs/architecture.md, held by parsing every module."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "geovq_jax"
+STAGES = "geovq_jax.stages"
+ALLOWED = {
+    "geovq_jax.workdir": set(),
+    "geovq_jax.config": set(),
+    "geovq_jax.terminal": set(),
+    "geovq_jax.geometry": set(),
+    "geovq_jax.data": set(),
+    "geovq_jax.models": set(),
+    "geovq_jax.training": set(),
+    "geovq_jax.quantization": {"geovq_jax.geometry", "geovq_jax.models", "geovq_jax.workdir"},
+    "geovq_jax.evaluation": {"geovq_jax.models", "geovq_jax.training", "geovq_jax.quantization", "geovq_jax.geometry"},
+}
+LIBRARIES_OF_GEOMETRY = {"jax", "numpy", "scipy", "numba", "joblib", "jaxtyping", "faiss"} | set(
+    sys.stdlib_module_names
+)
+
+
+def imports_of(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_module_imports_only_from_its_layer_or_below(path):
+    own = layer_of(".".join(("geovq_jax", *path.relative_to(PACKAGE).with_suffix("").parts)))
+    used = {layer_of(name) for name in imports_of(path) if name.startswith("geovq_jax.")} - {
+        own,
+        "geovq_jax.__version__",
+    }
+    if own in ALLOWED:
+        assert used <= ALLOWED[own]
+    elif own == STAGES:
+        assert used <= set(ALLOWED)
+    elif own == "geovq_jax.pipeline":
+        assert used <= {STAGES, *ALLOWED}
+    elif path.stem not in ("__init__", "cli"):  # entry points know no mathematics
+        assert used <= {"geovq_jax.cli", "geovq_jax.pipeline", "geovq_jax.terminal"}
+
+
+def test_geometry_knows_only_numerical_libraries():
+    for path in (PACKAGE / "geometry").glob("*.py"):
+        outside = {name.split(".")[0] for name in imports_of(path)} - {"geovq_jax"}
+        assert outside <= LIBRARIES_OF_GEOMETRY, path
+
+
+def test_only_the_checkpoint_module_imports_orbax():
+    users = [path for path in modules() if any(name.split(".")[0] == "orbax" for name in imports_of(path))]
+    assert users == [PACKAGE / "training" / "checkpoint.py"]
+
+
+def test_the_import_graph_has_no_circles():
+    names = {".".join(("geovq_jax", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in modules()}
+    targets = {
+        name: {
+            other
+            for other in names
+            if other != name and any((u + ".").startswith(other + ".") for u in imports_of(path))
+        }
+        for name, path in names.items()
+    }
+    finished: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in finished:
+            for other in targets[name]:
+                visit(other, (*trail, name))
+            finished.add(name)
+
+    for name in names:
+        visit(name, ())
+
+
+def test_importing_the_package_loads_no_framework():
+    code = (
+        "import sys, geovq_jax; print([m for m in ('flax', 'orbax', 'tensorflow_datasets', 'jax') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_geometry_initialises_no_device():
+    code = (
+        "import sys, geovq_jax.geometry; from jax._src import xla_bridge; "
+        "print(len(xla_bridge._backends), [m for m in ('flax', 'orbax', 'tensorflow_datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0 []"

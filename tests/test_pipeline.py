@@ -1,0 +1,179 @@
+"""The pipeline end to end on real 8x8 digits: files, codes by brute force, skipping, staleness, bad input, resume."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csgraph
+
+ROOT = Path(__file__).parents[1]
+CONFIG = "--config=configs/digits.py:smoke"
+
+
+def call(entry: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"geovq_jax.{entry}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("run") / "digits"
+    done = call("run", CONFIG, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_every_file_of_the_contract_is_there_and_plain(finished):
+    for name in ("config.json", "metrics.jsonl", "samples.png", "report/index.html", "report/metrics.json"):
+        assert (finished / name).stat().st_size > 0
+    for folder in ("vae", "decoder", "prior"):
+        assert any((finished / folder).iterdir())
+    for name in (
+        "graph",
+        "codebook",
+        "samples",
+        *(f"{d}/{s}" for d in ("latents", "codes") for s in ("train", "valid", "test")),
+    ):
+        with np.load(finished / f"{name}.npz", allow_pickle=False) as archive:
+            assert all(archive[key].dtype != object for key in archive.files)
+    assert json.loads((finished / "config.json").read_text())["config"]["name"] == "digits-smoke"
+    assert [p.name for p in finished.iterdir() if p.name.startswith(".")] == [".lock"]
+
+
+def test_no_image_is_lost_and_every_code_is_in_range(finished):
+    for split, size in (("train", 400), ("valid", 100), ("test", 100)):
+        codes, latents = (np.load(finished / folder / f"{split}.npz") for folder in ("codes", "latents"))
+        assert codes["codes"].shape == (size, 2, 2)
+        assert codes["codes"].dtype == np.int32
+        assert codes["codes"].min() >= 0
+        assert codes["codes"].max() < 32
+        np.testing.assert_array_equal(codes["index"], latents["index"])
+        np.testing.assert_array_equal(codes["label"], latents["label"])
+        assert np.isfinite(codes["distance"]).all()
+
+
+def test_codes_of_the_graph_are_the_nearest_medoids_by_dijkstra(finished):
+    arrays, book = np.load(finished / "graph.npz"), np.load(finished / "codebook.npz")
+    size = len(arrays["indptr"]) - 1
+    dense = np.full((size, size), np.inf)
+    rows = np.repeat(np.arange(size), np.diff(arrays["indptr"]))
+    dense[rows, arrays["indices"]] = arrays["data"]
+    np.testing.assert_array_equal(dense, dense.T)
+    graph = csgraph.csgraph_from_dense(dense, null_value=np.inf)
+    table = csgraph.dijkstra(graph, indices=book["medoids"])
+    codes = np.load(finished / "codes" / "train.npz")["codes"][arrays["rows"]].ravel()
+    np.testing.assert_allclose(table[codes, np.arange(size)], table.min(axis=0), rtol=1e-12)
+    np.testing.assert_array_equal(book["vectors"], arrays["points"][book["medoids"]])
+    assert (np.diff(book["cost_history"]) <= 0).all()
+
+
+def test_latents_come_from_the_stored_weights_in_order(finished):
+    from geovq_jax.config import read_config
+    from geovq_jax.models import vae
+    from geovq_jax.stages.vae import load_data, load_vae
+
+    config = read_config(finished / "config.json")
+    dataset = load_data(config)
+    params, arch = load_vae(finished, config, (8, 8, 1))
+    latents = np.load(finished / "latents" / "test.npz")
+    for row in (0, 57, 99):
+        image = dataset.test.images[row].astype(np.float32) / 255.0
+        np.testing.assert_allclose(latents["mean"][row], vae.encode(params, arch, image).mean, atol=1e-5)
+    np.testing.assert_array_equal(latents["index"], dataset.test.index)
+
+
+def test_a_second_run_skips_every_stage(finished):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.npz")}
+    again = call("run", CONFIG, f"--workdir={finished}")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished before") == 9
+    assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*.npz")}
+
+
+def test_a_changed_codebook_makes_the_prior_stale_and_run_mends_it(copy):
+    rebuilt = call("build_codebook", f"--workdir={copy}", "--config.codebook.num_clusters=24")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    stale = call("generate", f"--workdir={copy}")
+    assert stale.returncode == 2
+    assert "rerun python -m geovq_jax.train_prior" in stale.stderr
+    assert len(stale.stderr.splitlines()) == 1
+    mended = call("run", f"--workdir={copy}")
+    assert mended.returncode == 0, mended.stderr
+    assert mended.stdout.count("finished before") == 6
+    assert json.loads((copy / "report" / "metrics.json").read_text())["codes"]["num_codes"] == 24
+
+
+def test_a_flipped_byte_is_noticed(copy):
+    path = copy / "codebook.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    refused = call("train_prior", f"--workdir={copy}")
+    assert refused.returncode == 2
+    assert "rerun python -m geovq_jax.build_codebook" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "expected --config=configs/X.py or --workdir=W"),
+        (("--config=configs/nothing.py",), "nothing.py"),
+        (("--config=configs/digits.py:huge",), "expected variants of digits from"),
+        ((CONFIG, "--config.vae.latentdim=3"), "latentdim"),
+        ((CONFIG, "--config.vae.latent_dim=x"), "latent_dim"),
+        ((CONFIG, "--config.vae.latent_dim=0"), "expected vae.latent_dim > 0, got 0"),
+        ((CONFIG, "--config.data.name=imagenet"), "imagenet"),
+        ((CONFIG, "surplus"), "expected only --flags, got 'surplus'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, expected):
+    where = () if not arguments else (f"--workdir={tmp_path / 'w'}",)
+    done = call("train_vae", *arguments, *where)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_missing_stage_is_named(tmp_path):
+    done = call("train_prior", CONFIG, f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert "run python -m geovq_jax.build_codebook" in done.stderr
+
+
+@pytest.mark.parametrize("entry", ["run", "generate"])
+def test_help_explains_the_flags(entry):
+    done = call(entry, "--help")
+    assert done.returncode == 0
+    assert "--workdir" in done.stdout
+    assert ("--temperature" in done.stdout) == (entry == "generate")
+
+
+def test_training_killed_in_the_middle_ends_in_the_same_bits(finished, tmp_path):
+    command = [sys.executable, "-m", "geovq_jax.run", CONFIG, f"--workdir={tmp_path}"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        log, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 300
+        while not (log.exists() and log.read_text().count("\n") >= 1) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "latents").exists()
+    done = call("run", CONFIG, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report" / "metrics.json").read_bytes() == (finished / "report" / "metrics.json").read_bytes()
+    for name in ("codebook.npz", "codes/test.npz", "samples.npz", "latents/train.npz"):
+        a, b = np.load(tmp_path / name), np.load(finished / name)
+        for key in a.files:
+            np.testing.assert_array_equal(a[key], b[key])

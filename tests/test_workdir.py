@@ -1,0 +1,97 @@
+"""Files of a work directory: atomic writes, hashes, damaged files, the lock."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from geovq_jax import workdir as files
+
+
+def test_npz_round_trips_without_pickle(tmp_path):
+    files.save_npz(tmp_path / "a" / "x.npz", codes=np.arange(3, dtype=np.int32), settings="{}")
+    loaded = files.load_npz(tmp_path / "a" / "x.npz", stage="train_vae")
+    np.testing.assert_array_equal(loaded["codes"], [0, 1, 2])
+    assert loaded["codes"].dtype == np.int32
+    assert str(loaded["settings"]) == "{}"
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.npz"]
+
+
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "x.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        files.write_json(path, {"a": float("nan")})
+
+    def break_off(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        files.write_atomically(path, break_off)
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 300])
+def test_a_truncated_npz_is_one_clear_line(tmp_path, keep):
+    path = tmp_path / "x.npz"
+    files.save_npz(path, values=np.arange(100.0))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="expected an npz file in .*rerun python -m geovq_jax.build_codebook"):
+        files.load_npz(path, stage="build_codebook")
+
+
+def test_a_pickled_npz_is_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", values=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="expected an npz file"):
+        files.load_npz(tmp_path / "x.npz", stage="train_vae")
+
+
+def test_a_missing_npz_names_the_stage(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run python -m geovq_jax.train_vae first"):
+        files.load_npz(tmp_path / "x.npz", stage="train_vae")
+
+
+def test_hash_of_a_file_is_its_sha256_and_of_a_folder_depends_on_names_and_bytes(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a").write_bytes(b"1")
+    first = files.hash_path(tmp_path / "d")
+    assert hashlib.sha256(b"1").digest() != first
+    (tmp_path / "d" / "a").rename(tmp_path / "d" / "b")
+    renamed = files.hash_path(tmp_path / "d")
+    (tmp_path / "d" / "b").write_bytes(b"2")
+    assert len({first, renamed, files.hash_path(tmp_path / "d")}) == 3
+
+
+def test_hash_of_arrays_sees_name_type_shape_and_content():
+    base = np.arange(4, dtype=np.int32)
+    variants = [
+        {"a": base},
+        {"b": base},
+        {"a": base.astype(np.int64)},
+        {"a": base.reshape(2, 2)},
+        {"a": base[::-1]},
+        {"a": base.view(np.float32)},
+    ]
+    assert len({files.hash_arrays(v) for v in variants}) == len(variants)
+    assert files.hash_arrays({"a": base[::-1]}) == files.hash_arrays({"a": np.array([3, 2, 1, 0], np.int32)})
+
+
+def test_two_processes_cannot_hold_one_work_directory(tmp_path):
+    code = f"from pathlib import Path; from geovq_jax.workdir import locked\nwith locked(Path({str(tmp_path)!r})): pass"
+    with files.locked(tmp_path):
+        busy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    free = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert busy.returncode == 1
+    assert "another run works in it" in busy.stderr
+    assert free.returncode == 0
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\x00"])
+def test_a_damaged_manifest_is_refused(tmp_path, text):
+    (tmp_path / files.MANIFEST).write_text(text)
+    with pytest.raises(ValueError, match="delete it to rerun every stage"):
+        files.read_manifest(tmp_path)
