@@ -15,8 +15,8 @@ def get_config(variants: str = "") -> ConfigDict:
     overrides = {
         "data.name": "mnist5k",
         "vae.channels": (32, 64, 128),
-        "vae.num_steps": 2_500,
-        "vae.evaluate_every": 250,
+        "vae.num_steps": 900,
+        "vae.evaluate_every": 100,
         "graph.k": 10,
         "codebook.num_clusters": 128,
         "codebook.finetune_steps": 800,

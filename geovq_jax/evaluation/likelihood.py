@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 CONSTANTS = tuple(10.0**exponent for exponent in np.arange(-4.0, 1.51, 0.25))
 
@@ -49,14 +49,14 @@ def likelihood(log_probabilities: Float[np.ndarray, "n t"], num_dimensions: int)
     return Likelihood(per_image / t, per_image, per_image / num_dimensions, error)
 
 
-def uniform_log_probabilities(codes: Int[np.ndarray, "n ..."], num_codes: int) -> Float[np.ndarray, "n t"]:
+def uniform_log_probabilities(codes: Integer[np.ndarray, "n ..."], num_codes: int) -> Float[np.ndarray, "n t"]:
     """-log K for every code."""
     return np.full(_raster(codes, num_codes).shape, -np.log(num_codes))
 
 
 def unigram_log_probabilities(
-    train: Int[np.ndarray, "m ..."],
-    codes: Int[np.ndarray, "n ..."],
+    train: Integer[np.ndarray, "m ..."],
+    codes: Integer[np.ndarray, "n ..."],
     num_codes: int,
     *,
     constant: float | None = None,
@@ -82,8 +82,8 @@ def unigram_log_probabilities(
 
 
 def bigram_log_probabilities(
-    train: Int[np.ndarray, "m ..."],
-    codes: Int[np.ndarray, "n ..."],
+    train: Integer[np.ndarray, "m ..."],
+    codes: Integer[np.ndarray, "n ..."],
     num_codes: int,
     *,
     constant: float | None = None,
@@ -133,7 +133,7 @@ def _leave_one_out(counts: Int[np.ndarray, "r k"], constant: float) -> float:
     return float(np.sum(seen * (np.log(seen - 1 + constant) - np.log(total))))
 
 
-def _raster(codes: Int[np.ndarray, "n ..."], num_codes: int) -> Int[np.ndarray, "n t"]:
+def _raster(codes: Integer[np.ndarray, "n ..."], num_codes: int) -> Int[np.ndarray, "n t"]:
     if codes.size == 0:
         raise ValueError(f"expected at least one image of one code, got shape {codes.shape}")
     flat = codes.reshape(codes.shape[0], -1).astype(np.int64)

@@ -138,7 +138,7 @@ def straight_line(a: Point, b: Point, num_points: int) -> Float[Array, "t d"]:
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
     parameter = jnp.linspace(0.0, 1.0, num_points, dtype=a.dtype)[:, None]
-    return (1.0 - parameter) * a[None] + parameter * b[None]
+    return (a[None] + parameter * (b - a)[None]).at[-1].set(b)
 
 
 def _chords(decode_fn: DecodeFn, curve: Array) -> Array:

@@ -79,5 +79,5 @@ def log_map(
     Returns:
         Velocity at `a`, [d]; its pull-back speed is the length of the geodesic.
     """
-    settings = {"num_points": num_points, "tolerance": tolerance, "max_iterations": max_iterations}
-    return initial_velocity(geodesic(decode_fn, a, b, **settings).curve)
+    found = geodesic(decode_fn, a, b, num_points=num_points, tolerance=tolerance, max_iterations=max_iterations)
+    return initial_velocity(found.curve)

@@ -327,8 +327,7 @@ def length_ratios(
     Raises:
         ValueError: as `geodesic`.
     """
-    options = {"num_points": num_points, "batch_size": batch_size, "progress": progress}
-    found = geodesics(decode_fn, a, b, initial=initial, **options)
+    found = geodesics(decode_fn, a, b, num_points=num_points, initial=initial, batch_size=batch_size, progress=progress)
     measure = partial(_straight_lengths_chunk, as_pytree(decode_fn), num_points=num_points)
     straight = map_chunks(measure, (jnp.asarray(a), jnp.asarray(b)), batch_size=batch_size or default_batch_size(1))
     apart = found.length > 0

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Float, Int, Int64
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.csgraph import dijkstra as scipy_dijkstra
 
+from geovq_jax.geometry.components import Graph
 from geovq_jax.geometry.graph_kernels import compile_graph, draw, extend_nearest, extend_reductions, make_scratch
 
 Seeding = Literal["kmeans++", "greedy", "batched", "random", "farthest"]
@@ -23,7 +23,7 @@ _Extend = Callable[[np.ndarray, np.ndarray], None]
 
 
 def seed_medoids(
-    graph: sp.csr_array,
+    graph: Graph,
     num_clusters: int,
     *,
     seed: int,
@@ -79,7 +79,7 @@ def seed_medoids(
         if method == "farthest":
             new = np.array([np.argmax(distance)]) if distance.max() > 0 else _unchosen(rng, n, chosen)
         elif method == "batched":
-            new = _draw_distinct(rng, weights * distance**2, min(num_draws, num_clusters - len(chosen)))
+            new = draw_distinct(rng, weights * distance**2, min(num_draws, num_clusters - len(chosen)))
         else:
             mass = weights * distance**2
             new = np.unique([draw(mass, u) for u in rng.random(num_draws)])
@@ -90,6 +90,15 @@ def seed_medoids(
         extend(new, distance)
         chosen.extend(new)
     return np.asarray(chosen, np.int64)
+
+
+def draw_distinct(rng: np.random.Generator, mass: Float[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
+    """Draws `count` distinct nodes in proportion to their mass (fewer where fewer have any)."""
+    count = min(count, np.count_nonzero(mass))
+    # The smallest of independent Exp(1) / mass are a weighted draw without replacement.
+    with np.errstate(divide="ignore"):
+        race = rng.exponential(size=mass.size) / mass
+    return np.argpartition(race, count - 1)[:count] if count else np.empty(0, np.int64)
 
 
 def _one_per_component(rng, component, num_components, weights) -> np.ndarray:
@@ -106,15 +115,6 @@ def _one_per_component(rng, component, num_components, weights) -> np.ndarray:
 def _unchosen(rng, n, chosen) -> np.ndarray:
     """One node at distance zero from the medoids (a duplicate, or of no weight) that is not a medoid."""
     return rng.choice(np.setdiff1d(np.arange(n), chosen), 1)
-
-
-def _draw_distinct(rng, mass, count) -> np.ndarray:
-    """Distinct nodes, drawn without replacement in proportion to their mass (as many as have any)."""
-    count = min(count, np.count_nonzero(mass))
-    # The smallest of independent Exp(1) / mass are a weighted draw without replacement.
-    with np.errstate(divide="ignore"):
-        race = rng.exponential(size=mass.size) / mass
-    return np.argpartition(race, count - 1)[:count] if count else np.empty(0, np.int64)
 
 
 def _make_extend(graph, backend) -> _Extend:

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Float, Int
 from scipy.sparse.csgraph import dijkstra as scipy_dijkstra
 
 from geovq_jax.geometry import swap_kernels as kernels
+from geovq_jax.geometry.components import Graph
 from geovq_jax.geometry.graph_kernels import compile_graph, make_scratch, num_threads
 from geovq_jax.geometry.seeding import Backend
 
@@ -49,7 +49,7 @@ class Improved(NamedTuple):
 
 
 def best_swaps(
-    graph: sp.csr_array,
+    graph: Graph,
     medoids: Int[np.ndarray, " K"],
     candidates: Int[np.ndarray, " c"],
     *,
@@ -74,7 +74,7 @@ def best_swaps(
 
 
 def improve_by_swaps(
-    graph: sp.csr_array,
+    graph: Graph,
     medoids: Int[np.ndarray, " K"],
     *,
     weights: Float[np.ndarray, " n"],
@@ -166,7 +166,7 @@ class _CompiledState:
     in few pages of memory; the ids that come in and go out are the graph's own.
     """
 
-    def __init__(self, graph: sp.csr_array, medoids: np.ndarray, weights: np.ndarray) -> None:
+    def __init__(self, graph: Graph, medoids: np.ndarray, weights: np.ndarray) -> None:
         n, num_tags = graph.shape[0], len(medoids) + 1
         self._fields = kernels.empty_fields(n)
         self._scratch = [make_scratch(n) for _ in range(num_threads())]
@@ -219,7 +219,7 @@ class _CompiledState:
 class _DenseState:
     """The same by whole rows of distances: O(K n) memory, for small graphs and as a check."""
 
-    def __init__(self, graph: sp.csr_array, medoids: np.ndarray, weights: np.ndarray) -> None:
+    def __init__(self, graph: Graph, medoids: np.ndarray, weights: np.ndarray) -> None:
         self._graph, self._weights = graph, weights
         self.medoids = np.append(medoids, -1)
         self._free = len(medoids)

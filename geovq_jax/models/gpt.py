@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from geovq_jax.models.transformer import Architecture, Cache, Transformer
 
@@ -34,7 +34,7 @@ def init(key: Key[Array, ""], arch: Architecture) -> Params:
 
 
 def logits(
-    params: Params, arch: Architecture, codes: Int[Array, " t"], label: Int[Array, ""] | int
+    params: Params, arch: Architecture, codes: Integer[Array, " t"], label: Integer[Array, ""] | int
 ) -> Float[Array, "t k"]:
     """Unnormalised log-probabilities of every code at every place of one sequence, given the codes before it.
 
@@ -57,8 +57,8 @@ def loss(
     key: Key[Array, ""],
     params: Params,
     arch: Architecture,
-    codes: Int[Array, "b t"],
-    labels: Int[Array, " b"],
+    codes: Integer[Array, "b t"],
+    labels: Integer[Array, " b"],
     *,
     label_smoothing: float = 0.0,
     label_dropout: float = 0.0,
@@ -109,7 +109,7 @@ def loss(
 
 
 def log_probabilities(
-    params: Params, arch: Architecture, codes: Int[Array, "b t"], labels: Int[Array, " b"]
+    params: Params, arch: Architecture, codes: Integer[Array, "b t"], labels: Integer[Array, " b"]
 ) -> Float[Array, "b t"]:
     """log p(c_i | c_<i, label) of every code, in nats, without dropout; 0 at PAD.
 
@@ -138,8 +138,8 @@ def empty_cache(params: Params, arch: Architecture, batch_size: int) -> list[Cac
 def cached_logits(
     params: Params,
     arch: Architecture,
-    tokens: Int[Array, " b"],
-    labels: Int[Array, " b"],
+    tokens: Integer[Array, " b"],
+    labels: Integer[Array, " b"],
     caches: list[Cache],
     position: Int[Array, ""],
 ) -> tuple[Float[Array, "b k"], list[Cache]]:
@@ -163,8 +163,8 @@ def cached_logits(
 def _batch_logits(
     params: Params,
     arch: Architecture,
-    codes: Int[Array, "b t"],
-    labels: Int[Array, " b"],
+    codes: Integer[Array, "b t"],
+    labels: Integer[Array, " b"],
     dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "b t k"]:
     if codes.shape[1] > arch.length:
@@ -176,7 +176,7 @@ def _batch_logits(
     return apply({"params": params}, tokens, labels.astype(jnp.int32), dropout_key is None, rngs=rngs)
 
 
-def _choose(log_p: Float[Array, "b t k"], codes: Int[Array, "b t"]) -> tuple[Float[Array, "b t"], Bool[Array, "b t"]]:
+def _choose(log_p: Float[Array, "b t k"], codes: Integer[Array, "b t"]) -> tuple[Float[Array, "b t"], Bool[Array, "b t"]]:
     """Entries of log_p at the codes, 0 where a code is a special token; and where it is none."""
     kept = codes < log_p.shape[-1]
     targets = jnp.where(kept, codes, 0).astype(jnp.int32)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
 from geovq_jax.models import gpt
 from geovq_jax.models.gpt import Architecture, Params
@@ -59,14 +59,14 @@ def sample(
     key: Key[Array, "..."],
     params: Params,
     arch: Architecture,
-    labels: Int[Array, " b"],
+    labels: Integer[Array, " b"],
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
     guidance: float | None = None,
-    prompt: Int[Array, "b t"] | None = None,
+    prompt: Integer[Array, "b t"] | None = None,
     prompt_length: int = 0,
 ) -> Samples:
     """Draw one sequence of codes a label.

@@ -57,7 +57,7 @@ def check_nearest(found, table, sources, *, ties_to_first):
         np.testing.assert_array_equal(source[reached], sources[table.argmin(axis=0)][reached])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 70), st.integers(0, 130), st.booleans())
 def test_host_searches_agree_with_networkx(seed, n, num_edges, integer):
     graph, sources = random_graph(seed, n, num_edges, integer)

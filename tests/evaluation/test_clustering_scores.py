@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from geovq_jax.evaluation import clustering_scores as scores
+from geovq_jax.quantization.health import contingency
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 40), k=st.integers(1, 6), c=st.integers(1, 5), seed=st.integers(0, 10**6))
+def test_scores_equal_scikit_learn(n, k, c, seed):
+    rng = np.random.default_rng(seed)
+    codes, labels = rng.integers(0, k, n), rng.integers(0, c, n)
+    result = scores.clustering_scores(codes, labels)
+    assert result.nmi == pytest.approx(metrics.normalized_mutual_info_score(labels, codes), abs=1e-9)
+    assert result.ari == pytest.approx(metrics.adjusted_rand_score(labels, codes), abs=1e-9)
+    table = metrics.cluster.contingency_matrix(labels, codes)
+    assert result.purity == pytest.approx(table.max(axis=0).sum() / n)
+    used = contingency(codes, labels)
+    np.testing.assert_array_equal(used[used.sum(axis=1) > 0][:, used.sum(axis=0) > 0], table.T)
+
+
+def test_cells_take_the_label_of_their_image():
+    rng = np.random.default_rng(0)
+    codes, labels = rng.integers(0, 7, (30, 2, 3)), rng.integers(0, 4, 30)
+    flat = scores.clustering_scores(codes.reshape(-1), np.repeat(labels, 6))
+    assert scores.clustering_scores(codes, labels) == flat
+
+
+def test_perfect_and_useless_codes():
+    labels = np.repeat(np.arange(5), 20)
+    assert scores.clustering_scores((labels + 2) % 5, labels) == (1.0, 1.0, 1.0)
+    assert scores.clustering_scores(np.zeros(100, int), labels) == (0.0, 0.0, 0.2)
+
+
+def test_histograms_count_codes_with_and_without_position():
+    codes = np.array([[[0, 2], [2, 2]], [[1, 1], [0, 2]]])
+    np.testing.assert_array_equal(scores.code_histograms(codes, 3).toarray(), [[1, 0, 3], [1, 2, 1]])
+    positional = scores.code_histograms(codes, 3, positional=True).toarray().reshape(2, 4, 3)
+    np.testing.assert_array_equal(positional.argmax(axis=2), codes.reshape(2, 4))
+    np.testing.assert_array_equal(positional.sum(axis=2), 1.0)
+
+
+def test_probe_reads_what_the_codes_hold():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 240)
+    # The class is the code of one cell: position tells it exactly, the histogram only in part.
+    codes = rng.integers(0, 3, (240, 4))
+    codes[:, 1] = labels
+    halves = codes[:160], labels[:160], codes[160:], labels[160:], 3
+    positional = scores.linear_probe(*halves, positional=True, regularisation=0.1)
+    plain = scores.linear_probe(*halves)
+    assert positional == (1.0, True)
+    assert 0.45 < plain.accuracy < 0.9
+    assert abs(scores.linear_probe(codes[:160, 2:], labels[:160], codes[160:, 2:], labels[160:], 3).accuracy - 0.33) < 0.2
+
+
+def test_probe_reports_a_fit_that_ran_out_of_iterations():
+    rng = np.random.default_rng(0)
+    codes, labels = rng.integers(0, 20, (60, 6)), rng.integers(0, 3, 60)
+    assert not scores.linear_probe(codes, labels, codes, labels, 20, regularisation=1e-6, max_iterations=3).converged
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_refusals():
+    codes, labels = np.zeros(4, int), np.zeros(4, int)
+    with pytest.raises(ValueError, match="one label an image, got 3 for 4"):
+        scores.purity(codes, labels[:3])
+    with pytest.raises(ValueError, match="at least two classes"):
+        scores.linear_probe(codes, labels, codes, labels, 1)
