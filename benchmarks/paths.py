@@ -3,8 +3,8 @@
     python benchmarks/paths.py
 
 Prints CPU seconds on the 20-neighbour union graph of 60,000 points in 16 dimensions: the neighbour search, the graph,
-`nearest_source` and `relax_nearest` against the minimum over the 512 x n Dijkstra table (`--full` computes all of it; by
-default a sixteenth, times 16), and `relax` against Dijkstra for 64 sources.
+`nearest_source` and `relax_nearest` against the minimum over the 512 x n Dijkstra table (`--full` computes all of it;
+by default a sixteenth, times 16), and `relax` against Dijkstra for 64 sources.
 """
 
 import argparse
@@ -67,9 +67,7 @@ def main() -> None:
     some = sources[::share]
     table_seconds, table = cpu_seconds(lambda: dijkstra(graph, some), 1)
     table_seconds *= share
-    report(
-        f"Dijkstra table, {len(sources)} x n", table_seconds, f"{len(sources) * arguments.nodes * 8 / 2**20:.0f} MiB"
-    )
+    report(f"Dijkstra table, {len(sources)} x n", table_seconds, f"{len(sources) * arguments.nodes / 2**17:.0f} MiB")
     seconds, nearest = cpu_seconds(lambda: nearest_source(graph, sources), arguments.repeats)
     report("nearest_source", seconds, f"{table_seconds / seconds:.0f} times faster")
     adjacent, weights = jax.device_put((padded.neighbours, padded.lengths.astype(np.float32)))

@@ -7,7 +7,14 @@ from ml_collections import ConfigDict
 
 from geovq_jax.config import SMOKE, experiment
 
-VANILLA = {"vae.kind": "vanilla", "vae.channels": (32, 64, 128), "vae.latent_dim": 32, "vae.beta": 1.0}
+VANILLA = {
+    "vae.kind": "vanilla",
+    "vae.channels": (32, 64, 128),
+    "vae.latent_dim": 32,
+    "vae.beta": 1.0,
+    "graph.num_images": 0,
+    "evaluate.geodesic_pairs": 200,
+}
 
 
 def get_config(variants: str = "") -> ConfigDict:
@@ -17,6 +24,7 @@ def get_config(variants: str = "") -> ConfigDict:
         "data.augment": "none",
         "data.batch_size": 128,
         "graph.num_images": 6_000,
+        "evaluate.geodesic_pairs": 4,
         "codebook.num_clusters": 512,
     }
     return experiment(

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from geovq_jax.config import SMOKE, experiment
 
-VANILLA = {"vae.kind": "vanilla", "vae.channels": (32, 64, 128), "vae.beta": 1.0}
+VANILLA = {"vae.kind": "vanilla", "vae.beta": 1.0, "evaluate.geodesic_pairs": 200}
 
 
 def get_config(variants: str = "") -> ConfigDict:
@@ -22,6 +22,7 @@ def get_config(variants: str = "") -> ConfigDict:
         "codebook.finetune_steps": 800,
         "prior.num_steps": 2_000,
         "prior.evaluate_every": 200,
+        "evaluate.geodesic_pairs": 4,
     }
     return experiment(
         "mnist5k", overrides, variants=variants, known_variants={"spatial": {}, "vanilla": VANILLA, "smoke": SMOKE}

@@ -50,6 +50,7 @@ _POSITIVE = [
     "prior.patience",
     "sample.num_samples",
     "evaluate.geometry_pairs",
+    "evaluate.geodesic_pairs",
 ]
 _FRACTIONS = ["prior.dropout", "prior.label_smoothing", "prior.label_dropout", "sample.top_p"]
 _NOT_NEGATIVE = [
@@ -94,6 +95,7 @@ SMOKE = {
     "prior.warmup_steps": 5,
     "sample.num_samples": 20,
     "evaluate.geometry_pairs": 20,
+    "evaluate.geodesic_pairs": 2,
 }
 
 
@@ -165,7 +167,7 @@ def default_config() -> ConfigDict:
         )
     )
     config.sample = ConfigDict(dict(num_samples=100, temperature=1.0, top_k=0, top_p=1.0, guidance=1.0, class_id=-1))
-    config.evaluate = ConfigDict(dict(geometry_pairs=200))
+    config.evaluate = ConfigDict(dict(geometry_pairs=200, geodesic_pairs=200))
     return config.lock()
 
 

@@ -21,6 +21,10 @@ def load(path: Path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("variants", ["", "spatial", "vanilla", "smoke", "vanilla,smoke"])
 def test_every_config_is_valid_in_every_variant(path, variants):
+    if path.stem == "toy_2d" and variants not in ("", "smoke"):
+        with pytest.raises(ValueError, match="expected variants of toy_2d"):
+            load(path)(variants)
+        return
     config = load(path)(variants)
     configuration.validate(config)
     assert config.name == "-".join([path.stem, *filter(None, variants.split(","))])

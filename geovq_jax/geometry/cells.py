@@ -160,11 +160,13 @@ def cell_edge_lengths(
         Lengths [e] in units of x; zero, with derivative zero, for an edge between coincident cells.
 
     Raises:
-        ValueError: for an unknown rule or context, no edges, or an edge that names a cell that does not exist.
+        ValueError: for an unknown rule or context, or an edge that names a cell that does not exist.
     """
     grids = _in_context(grids, context)
     cells = grids.reshape(-1, grids.shape[-1])
     ends, decode = check_edges(edges, cells.shape[0]), as_pytree(decode_fn)
+    if not len(ends):
+        return jnp.zeros(0, cells.dtype)
     if rule == "chord":
         size = batch_size or default_batch_size(4)
         return map_chunks(partial(_chord_chunk, decode, grids), (ends,), batch_size=size, progress=progress)

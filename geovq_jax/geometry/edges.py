@@ -49,6 +49,10 @@ def quadrature(rule: str, order: int = 4) -> Quadrature:
     Raises:
         ValueError: for an unknown rule or an order below 1.
     """
+    if rule not in RULES or rule == "chord":
+        raise ValueError(
+            f"expected a rule among {', '.join(RULES[:-1])}, got {rule!r}; mend: 'endpoints' is the default"
+        )
     if rule == "gauss":
         if order < 1:
             raise ValueError(f"expected order >= 1, got {order}; mend: 4 nodes are exact to degree 7")
@@ -59,8 +63,6 @@ def quadrature(rule: str, order: int = 4) -> Quadrature:
         "midpoint": Quadrature(0.0, np.array([0.5]), np.array([1.0])),
         "simpson": Quadrature(1.0 / 6.0, np.array([0.5]), np.array([2.0 / 3.0])),
     }
-    if rule not in table:
-        raise ValueError(f"expected a rule among {', '.join(RULES)}, got {rule!r}; mend: 'endpoints' is the default")
     return table[rule]
 
 
@@ -143,9 +145,11 @@ def lengths_from_metrics(
         Lengths [e]; zero, with derivative zero, for an edge between coincident points.
 
     Raises:
-        ValueError: if there are no edges, or an edge names a row that does not exist.
+        ValueError: if an edge names a row that does not exist.
     """
     ends = check_edges(edges, points.shape[0])
+    if not len(ends):
+        return jnp.zeros(0, jnp.asarray(points).dtype)
     function = partial(_quadratic_chunk, jnp.asarray(points), jnp.asarray(metrics))
     return map_chunks(function, (ends,), batch_size=min(batch_size, len(ends)))
 
@@ -180,9 +184,11 @@ def edge_lengths(
         Lengths [e] in units of x; zero, with derivative zero, for an edge between coincident latents.
 
     Raises:
-        ValueError: for an unknown rule, no edges, or an edge that names a row that does not exist.
+        ValueError: for an unknown rule, or an edge that names a row that does not exist.
     """
     ends, points, decode = check_edges(edges, z.shape[0]), jnp.asarray(z), as_pytree(decode_fn)
+    if not len(ends):
+        return jnp.zeros(0, points.dtype)
     if rule == "chord":
         size = batch_size or default_batch_size(2)
         return map_chunks(partial(_chord_chunk, decode, points), (ends,), batch_size=size, progress=progress)
@@ -281,9 +287,7 @@ def _fans(
 
 def check_edges(edges: Edges, num_nodes: int) -> np.ndarray:
     ends = np.asarray(edges)
-    if not len(ends):
-        raise ValueError("expected at least one edge, got none; mend: skip the call for a graph without edges")
-    if ends.min() < 0 or ends.max() >= num_nodes:
+    if len(ends) and (ends.min() < 0 or ends.max() >= num_nodes):
         raise ValueError(
             f"expected node ids in [0, {num_nodes}), got {ends.min()} to {ends.max()}; mend: edges name rows of z"
         )

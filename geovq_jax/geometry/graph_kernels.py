@@ -1,8 +1,8 @@
 """Compiled kernels on sparse graphs: pruned Dijkstra searches that touch only what they change.
 
-Every kernel takes a `CompiledGraph`, releases the interpreter lock and is a function of its arguments alone, so callers may run
-many of them in threads and get the same result for any number of threads. Kernels carry no annotations: they are
-compiled for int64 / int32 / float64 arrays, and `compile_graph` is the only way in.
+Kernels release the interpreter lock and are functions of their arguments alone: callers run many of them in threads and
+get the same result for any number of threads. They carry no annotations, being compiled for int64 / int32 / float64
+arrays; `compile_graph` and `make_scratch` make these.
 """
 
 import os
@@ -229,7 +229,7 @@ def draw(mass, uniform):
 @kernel
 @no_type_check
 def medoid_of_cell(graph, members, candidates, label, distance, weights, floor, scratch):
-    """The candidate x of least cost S(x)^2 = sum over a cell's members of w d(x, u)^2, distances through the whole graph.
+    """The candidate x of least S(x)^2 = sum over a cell's members of w d(x, u)^2, distances through the whole graph.
 
     By Minkowski's inequality |S(x) - S(y)| <= sqrt(W) d(x, y) with W the cell's weight, so each search rules out others
     unsearched; a search stops when what it settled, and the rest at the present distance, already costs the best.

@@ -157,7 +157,7 @@ def _shift(progress: Progress | None, offset: int, total: int) -> Progress | Non
 
 def assign(graph: Graph, medoids: Int64[np.ndarray, " K"], weights: Float[np.ndarray, " n"]) -> Assignment:
     """Voronoi cells of the medoids; a medoid belongs to itself even where another lies at distance 0."""
-    distance, source = nearest_source(graph, medoids)
+    distance, source = map(np.asarray, nearest_source(graph, medoids))
     place = np.full(graph.shape[0], -1, np.int32)
     place[medoids] = np.arange(len(medoids), dtype=np.int32)
     label = place[source]

@@ -153,7 +153,7 @@ def condition_number(metric: Metrics) -> Float[Array, "*batch"]:
         Condition numbers [...], at most 1 / eps of the number type: smaller eigenvalues are rounding errors.
     """
     eigenvalues = _eigenvalues(metric)
-    largest = jnp.maximum(eigenvalues[..., -1], jnp.finfo(eigenvalues.dtype).tiny)
+    largest = jnp.where(eigenvalues[..., -1] > 0, eigenvalues[..., -1], 1.0)
     return 1.0 / jnp.maximum(eigenvalues[..., 0] / largest, jnp.finfo(eigenvalues.dtype).eps)
 
 

@@ -1,11 +1,11 @@
 """Seeding of K-medoids on a graph: k-means++ and its relatives, aware of connected components.
 
-Each method starts with one node in every connected component, since a component without a medoid costs infinity; from there on
-all distances are finite, and the far away are far by length, not by being cut off.
+Each method starts with one node in every connected component, since a component without a medoid costs infinity. From
+there on all distances are finite, and the far away are far by length, not by being cut off.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int, Int64
@@ -33,9 +33,9 @@ def seed_medoids(
 ) -> Int64[np.ndarray, " K"]:
     """Chooses K distinct nodes to start K-medoids from.
 
-    "kmeans++" draws each next medoid with probability proportional to w d^2; "greedy" draws 2 + ln K of them and keeps the
-    one that lowers the cost most; "batched" draws K / 16 at a time; "farthest" takes the node of the greatest distance;
-    "random" ignores distance.
+    "kmeans++" draws each next medoid with probability proportional to w d^2; "greedy" draws 2 + ln K nodes so and keeps
+    the one that lowers the cost most; "batched" draws K / 16 at a time; "farthest" takes the node of the greatest
+    distance; "random" ignores distance.
 
     Args:
         graph: symmetric graph of n nodes, edges hold lengths >= 0.
@@ -49,12 +49,14 @@ def seed_medoids(
         Node ids, in the order in which they were chosen.
 
     Raises:
-        ValueError: for more components than clusters, or more clusters than nodes.
+        ValueError: for more components than clusters, more clusters than nodes, or an unknown method.
 
     Reference:
         Arthur and Vassilvitskii, k-means++: the advantages of careful seeding (2007); Gonzalez, Clustering to minimize
         the maximum intercluster distance (1985); Bahmani et al., Scalable k-means++ (2012), for drawing in batches.
     """
+    if method not in get_args(Seeding):
+        raise ValueError(f"expected an init among {get_args(Seeding)}, got {method!r}")
     n = graph.shape[0]
     num_components, component = connected_components(graph, directed=False)
     if not num_components <= num_clusters <= n:
@@ -73,20 +75,22 @@ def seed_medoids(
     distance = np.full(n, np.inf)
     extend(medoids, distance)
     chosen = list(medoids)
-    num_draws = {"batched": -(-num_clusters // NUM_ROUNDS), "greedy": 2 + int(np.log(num_clusters))}.get(method, 1)
+    num_draws = 2 + int(np.log(num_clusters)) if method == "greedy" else 1
     reductions = _make_reductions(graph, weights, backend) if method == "greedy" else None
     while len(chosen) < num_clusters:
         if method == "farthest":
             new = np.array([np.argmax(distance)]) if distance.max() > 0 else _unchosen(rng, n, chosen)
         elif method == "batched":
-            new = draw_distinct(rng, weights * distance**2, min(num_draws, num_clusters - len(chosen)))
+            new = draw_distinct(
+                rng, weights * distance**2, min(-(-num_clusters // NUM_ROUNDS), num_clusters - len(chosen))
+            )
         else:
             mass = weights * distance**2
             new = np.unique([draw(mass, u) for u in rng.random(num_draws)])
         if new.size == 0 or new[0] < 0:
             new = _unchosen(rng, n, chosen)
         if reductions is not None and new.size > 1:
-            new = new[[np.argmax(reductions(new, distance))]]
+            new = new[[int(np.argmax(reductions(new, distance)))]]
         extend(new, distance)
         chosen.extend(new)
     return np.asarray(chosen, np.int64)
@@ -94,7 +98,7 @@ def seed_medoids(
 
 def draw_distinct(rng: np.random.Generator, mass: Float[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
     """Draws `count` distinct nodes in proportion to their mass (fewer where fewer have any)."""
-    count = min(count, np.count_nonzero(mass))
+    count = min(count, int(np.count_nonzero(mass)))
     # The smallest of independent Exp(1) / mass are a weighted draw without replacement.
     with np.errstate(divide="ignore"):
         race = rng.exponential(size=mass.size) / mass

@@ -1,4 +1,4 @@
-"""Compiled kernels of the swap search: fields of the two nearest medoids, their local repair, exact changes under swaps.
+"""Compiled kernels of the swap search: fields of the two nearest medoids, their repair, exact changes under swaps.
 
 All are exact in floating point, not only in principle: a distance is the least rounded sum along any path, rounding is
 monotone, and so a search that is pruned where it cannot win finds the same bits as one that is not.

@@ -1,7 +1,7 @@
 """Swaps of K-medoids on the graph itself: PAM without a distance matrix.
 
-A swap puts a node in the place of a medoid. Its exact effect on the cost is read from a ball around the node, pruned where the
-second-nearest medoid is nearer, so no table of n x n or K x n distances exists.
+A swap puts a node in the place of a medoid. Its exact effect on the cost is read from a ball around the node, pruned
+where the second-nearest medoid is nearer, so no table of n x n or K x n distances exists.
 """
 
 import time
@@ -19,6 +19,7 @@ from geovq_jax.geometry.graph_kernels import compile_graph, make_scratch, num_th
 from geovq_jax.geometry.seeding import Backend
 
 CANDIDATES_PER_CLUSTER = 16  # tried in a round
+SERIAL_WORK = 10_000  # candidates x nodes a thread, below which starting threads costs more than it saves
 ROUNDING = 1e-12  # improvements below this share of the cost may be rounding, and are left
 
 
@@ -200,11 +201,11 @@ class _CompiledState:
                 found.change[part], found.partner[part],
             )  # fmt: skip
 
-        parts = min(len(self._scratch), len(places))
+        parts = min(len(self._scratch), max(1, len(places) * len(self._weights) // SERIAL_WORK))
         if parts > 1:
             with ThreadPoolExecutor(parts) as pool:
                 list(pool.map(work, range(parts), [parts] * parts))
-        elif parts:
+        else:
             work(0, 1)
         return found
 

@@ -176,7 +176,9 @@ def _batch_logits(
     return apply({"params": params}, tokens, labels.astype(jnp.int32), dropout_key is None, rngs=rngs)
 
 
-def _choose(log_p: Float[Array, "b t k"], codes: Integer[Array, "b t"]) -> tuple[Float[Array, "b t"], Bool[Array, "b t"]]:
+def _choose(
+    log_p: Float[Array, "b t k"], codes: Integer[Array, "b t"]
+) -> tuple[Float[Array, "b t"], Bool[Array, "b t"]]:
     """Entries of log_p at the codes, 0 where a code is a special token; and where it is none."""
     kept = codes < log_p.shape[-1]
     targets = jnp.where(kept, codes, 0).astype(jnp.int32)

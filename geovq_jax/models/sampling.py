@@ -26,7 +26,11 @@ class Samples(NamedTuple):
 
 
 def truncate(
-    logits: Float[Array, " k"], *, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None
+    logits: Float[Array, " k"],
+    *,
+    top_k: int | None = None,
+    top_p: float | Float[Array, ""] | None = None,
+    min_p: float | Float[Array, ""] | None = None,
 ) -> Float[Array, " k"]:
     """Set the logits of unlikely codes to -inf; the filters act in the order top-k, top-p, min-p.
 
@@ -177,7 +181,9 @@ def _check_inputs(
     key: Key[Array, "..."], arch: Architecture, labels: np.ndarray, prompt: np.ndarray | None, prompt_length: int
 ) -> None:
     if labels.size == 0 or labels.min() < 0 or labels.max() > arch.no_class:
-        raise ValueError(f"expected one label a sample in [0, {arch.no_class}], got {labels}; {arch.no_class} is no class")
+        raise ValueError(
+            f"expected one label a sample in [0, {arch.no_class}], got {labels}; {arch.no_class} is no class"
+        )
     if key.ndim == 1 and key.shape != labels.shape:
         raise ValueError(f"expected one key or {labels.shape[0]} keys, one a sample, got {key.shape[0]}")
     if not 0 <= prompt_length <= arch.length:

@@ -135,11 +135,10 @@ def check(arch: Architecture) -> None:
     Raises:
         ValueError: naming the field and what it may be.
     """
-    for field, known in (("kind", ("vanilla", "spatial")), ("norm", ("none", "group", "layer"))):
+    choices = {"kind": ("vanilla", "spatial"), "norm": ("none", "group", "layer"), "output": ("sigmoid", "identity")}
+    for field, known in choices.items():
         if getattr(arch, field) not in known:
             raise ValueError(f"expected {field} to be one of {', '.join(known)}, got {getattr(arch, field)!r}")
-    if arch.output not in ("sigmoid", "identity"):
-        raise ValueError(f"expected output to be sigmoid or identity, got {arch.output!r}")
     if not arch.channels or min(arch.channels) < 1 or arch.latent_dim < 1:
         raise ValueError(f"expected positive channels and latent_dim, got {arch.channels} and {arch.latent_dim}")
 
@@ -159,8 +158,8 @@ def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]
     """
     check(arch)
     encoder_key, decoder_key = jax.random.split(key)
-    encoder = Encoder(arch, 2 * arch.latent_dim).init(encoder_key, jnp.zeros(arch.image_shape))
-    decoder = Decoder(arch).init(decoder_key, jnp.zeros(latent_shape(arch)))
+    encoder = Encoder(arch, 2 * arch.latent_dim).lazy_init(encoder_key, jax.ShapeDtypeStruct(arch.image_shape, float))
+    decoder = Decoder(arch).lazy_init(decoder_key, jax.ShapeDtypeStruct(latent_shape(arch), float))
     return {"encoder": encoder["params"], "decoder": decoder["params"]}
 
 

@@ -1,5 +1,6 @@
 """How a codebook is used: dead codes, entropy, cell sizes and radii, and what the codes say about labels."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -112,6 +113,34 @@ def cell_radii(distances: Float[np.ndarray, "n ..."], codes: Int[np.ndarray, "n 
     largest = np.zeros(num_codes)
     np.maximum.at(largest, members, lengths)
     return CellRadii(np.where(alive, np.sqrt(mean_square), np.nan), np.where(alive, largest, np.nan))
+
+
+def distortion(distances: Mapping[str, Float[np.ndarray, "n ..."]]) -> dict[str, dict[str, float]]:
+    """Error of quantization in every unit in which it was measured.
+
+    Args:
+        distances: unit ("latent", "geodesic", "decoded chord", "pixels") -> distance from each latent, cell or image to
+            what stands for it.
+
+    Returns:
+        For each unit `mean`, `rms`, `median` and `p95` (95 % quantile). A codebook may win in the unit it was built for
+        and lose in the others, so no single one is the error.
+
+    Raises:
+        ValueError: a distance that is not finite: some latent was not reached by any code.
+    """
+    table = {}
+    for unit, values in distances.items():
+        lengths = np.asarray(values, np.float64)
+        if not np.isfinite(lengths).all():
+            raise ValueError(f"expected finite distances in unit '{unit}', got NaN or infinity; repair the graph")
+        table[unit] = {
+            "mean": float(lengths.mean()),
+            "rms": float(np.sqrt((lengths**2).mean())),
+            "median": float(np.median(lengths)),
+            "p95": float(np.quantile(lengths, 0.95)),
+        }
+    return table
 
 
 def _usage(counts: Int[np.ndarray, " K"]) -> dict[str, Any]:

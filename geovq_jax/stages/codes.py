@@ -46,6 +46,11 @@ def load_codes(workdir: Path, split: str) -> dict[str, np.ndarray]:
     return load_npz(workdir / "codes" / f"{split}.npz", stage="build_codebook")
 
 
+def decoder_of(workdir: Path, config: ConfigDict) -> jax.tree_util.Partial:
+    """The trained decoder z -> x of one latent: the map whose metric the graph uses."""
+    return decoder(*load_vae(workdir, config, image_shape(workdir)))
+
+
 def latent_metrics(
     workdir: Path, config: ConfigDict, latents: np.ndarray, *, progress: ProgressCallback | None = None
 ) -> np.ndarray | None:
@@ -56,8 +61,7 @@ def latent_metrics(
     """
     if config.graph.weights == "euclidean":
         return None
-    params, arch = load_vae(workdir, config, image_shape(workdir))
-    decode_fn = decoder(params, arch)
+    decode_fn = decoder_of(workdir, config)
     if latents.ndim == 2:
         metrics = geometry.node_metrics(decode_fn, latents, progress=progress)
     else:

@@ -9,14 +9,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from geovq_jax import data, geometry
+from geovq_jax import data
 from geovq_jax.evaluation import figures, figures_geometry, image_metrics, likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores
 from geovq_jax.evaluation.report import ReportFigure, Section, Table, to_json, write_report
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
 from geovq_jax.quantization.health import health
-from geovq_jax.stages.codes import load_codes, load_graph, load_latents, nodes_of
+from geovq_jax.stages import geometry_report
+from geovq_jax.stages.codes import load_codes, load_latents, nodes_of
 from geovq_jax.stages.prior import code_log_probabilities, decode_codes, sample_rows
 from geovq_jax.stages.vae import BATCH, load_data, load_vae
 from geovq_jax.terminal import console, show_figures
@@ -41,7 +42,7 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
         "codes": {k: v for k, v in usage.items() if k not in ("cell_sizes", "per_position")},
         "classes": clustering_scores(codes["codes"], codes["label"])._asdict(),
         "prior": prior_figures(workdir, config, codes, truth[0].size),
-        "geometry": geometry_figures(workdir, config),
+        "geometry": geometry_report.measure(workdir, config),
     }
     metrics = to_json(metrics)
     write_json(workdir / "report" / "metrics.json", metrics)
@@ -50,7 +51,7 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
         _reconstructions(truth, continuous, quantized, metrics),
         _samples(workdir),
         _latent_space(latents, codes, usage),
-        _geometry(workdir, metrics),
+        geometry_report.section(workdir, config, metrics["geometry"]),
         _training(workdir),
     ]
     write_report(
@@ -75,35 +76,6 @@ def prior_figures(
         "bigram": likelihood.bigram_log_probabilities(train, codes["codes"], num_codes),
     }
     return {name: likelihood.likelihood(values, num_dimensions)._asdict() for name, values in table.items()}
-
-
-def geometry_figures(workdir: Path, config: ConfigDict) -> dict[str, Any]:
-    """How pull-back lengths differ from Euclidean ones, on edges and along shortest paths of the same graph."""
-    graph, arrays = load_graph(workdir)
-    edges, lengths = geometry.edges_of(graph)
-    euclidean = _euclidean(arrays["points"], edges)
-    straight = geometry.graph_from_edges(edges, euclidean, graph.shape[0])
-    rng = np.random.default_rng(config.seed)
-    sources = rng.choice(graph.shape[0], min(20, graph.shape[0]), replace=False)
-    targets = rng.choice(graph.shape[0], min(config.evaluate.geometry_pairs, graph.shape[0]), replace=False)
-    pullback_paths = geometry.distances_between(graph, sources, targets)
-    euclidean_paths = geometry.distances_between(straight, sources, targets)
-    direct = np.linalg.norm(arrays["points"][sources][:, None] - arrays["points"][targets][None], axis=2)
-    apart = (direct > 0) & np.isfinite(pullback_paths)
-    agreement = figures_geometry.edge_agreement(euclidean, lengths)
-    return {
-        "connectivity": geometry.connectivity(graph)._asdict(),
-        "components_before_repair": int(arrays["components_before_repair"]),
-        "edges": agreement._asdict(),
-        "edge_length_ratio_of_means": float(lengths.mean() / euclidean.mean()),
-        "path_length_ratio_of_means": float(pullback_paths[apart].mean() / euclidean_paths[apart].mean()),
-        "path_dilation": float(np.mean(euclidean_paths[apart] / direct[apart])),
-        "num_pairs": int(apart.sum()),
-    }
-
-
-def _euclidean(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
 
 
 def _overview(config: ConfigDict, dataset: data.Dataset, metrics: dict[str, Any]) -> Section:
@@ -181,20 +153,6 @@ def _latent_space(latents: dict[str, np.ndarray], codes: dict[str, np.ndarray], 
             ReportFigure("Coloured by code", by_code, "latents_by_code"),
             ReportFigure("Use of the codes on the test split", used, "code_usage", {"counts": usage["cell_sizes"]}),
         ],
-    )
-
-
-def _geometry(workdir: Path, metrics: dict[str, Any]) -> Section:
-    graph, arrays = load_graph(workdir)
-    edges, lengths = geometry.edges_of(graph)
-    chosen = np.linspace(0, len(edges) - 1, min(20_000, len(edges))).astype(np.int64)
-    figure = figures_geometry.edge_scatter(_euclidean(arrays["points"], edges[chosen]), lengths[chosen])
-    return Section(
-        "Geometry",
-        "Edges of the training graph: their length under the metric that the decoder induces against their Euclidean "
-        "length. "
-        "`path_dilation` is the graph's Euclidean path over the straight line.",
-        figures=[ReportFigure("Edge lengths", figure, "edge_lengths", metrics["geometry"])],
     )
 
 

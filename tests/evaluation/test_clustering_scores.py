@@ -54,7 +54,9 @@ def test_probe_reads_what_the_codes_hold():
     plain = scores.linear_probe(*halves)
     assert positional == (1.0, True)
     assert 0.45 < plain.accuracy < 0.9
-    assert abs(scores.linear_probe(codes[:160, 2:], labels[:160], codes[160:, 2:], labels[160:], 3).accuracy - 0.33) < 0.2
+    assert (
+        abs(scores.linear_probe(codes[:160, 2:], labels[:160], codes[160:, 2:], labels[160:], 3).accuracy - 0.33) < 0.2
+    )
 
 
 def test_probe_reports_a_fit_that_ran_out_of_iterations():

@@ -1,6 +1,7 @@
 """The prior against a plain numpy transformer, closed forms and a source of known entropy."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +12,20 @@ from scipy.special import log_softmax, softmax
 
 from geovq_jax.models import gpt
 
-init = jax.jit(gpt.init, static_argnums=1)
 logits = jax.jit(gpt.logits, static_argnums=1)
 log_probabilities = jax.jit(gpt.log_probabilities, static_argnums=1)
 loss = jax.jit(gpt.loss, static_argnums=2, static_argnames=("label_smoothing", "label_dropout", "train"))
 
 ARCH = gpt.Architecture(7, 6, 3, embed_dim=12, num_layers=2, num_heads=3, dropout=0.0)
 GRID = ARCH._replace(grid=(2, 3), tied=False)
+SHALLOW = ARCH._replace(num_layers=1)
 
 
 def random_params(arch, seed=0, scale=0.3):
     """Parameters far from the small initial ones, biases and scales included."""
     rng = np.random.default_rng(seed)
-    params = init(jax.random.key(seed), arch)
-    return jax.tree.map(lambda p: p + jnp.asarray(scale * rng.standard_normal(p.shape), jnp.float32), params)
+    shapes = jax.eval_shape(partial(gpt.init, arch=arch), jax.random.key(0))
+    return jax.tree.map(lambda p: jnp.asarray(scale * rng.standard_normal(p.shape), jnp.float32), shapes)
 
 
 def random_batch(arch, batch_size, seed=0):
@@ -75,7 +76,7 @@ def numpy_log_probabilities(params, arch, codes, labels):
     return np.take_along_axis(np.stack(rows), np.asarray(codes)[..., None], axis=-1)[..., 0]
 
 
-@pytest.mark.parametrize("arch", [ARCH, GRID, ARCH._replace(length=1), ARCH._replace(num_classes=0)])
+@pytest.mark.parametrize("arch", [ARCH, GRID, SHALLOW._replace(length=1, num_classes=0)])
 def test_logits_equal_a_plain_numpy_transformer(arch):
     params = random_params(arch)
     codes, labels = random_batch(arch, 1)
@@ -101,8 +102,8 @@ def test_prefix_has_the_logits_of_the_whole():
     np.testing.assert_allclose(logits(params, GRID, codes[0, :4], 1), whole[:4], atol=1e-6)
 
 
-@pytest.mark.parametrize("arch", [GRID, ARCH._replace(tied=False)])
-def test_causality_by_gradient(arch):
+def test_causality_by_gradient():
+    arch = GRID
     # All codes differ and the head is separate, so that a row of the token embedding is the input of one place alone.
     params = random_params(arch)
     codes = jnp.asarray([3, 0, 6, 2, 5, 1], jnp.int32)
@@ -110,7 +111,7 @@ def test_causality_by_gradient(arch):
     def of_tokens(tokens):
         return logits({**params, "tokens": tokens}, arch, codes, 1)
 
-    jacobian = jax.jacrev(of_tokens)(params["tokens"])
+    jacobian = jax.jit(jax.jacrev(of_tokens))(params["tokens"])
     size = np.linalg.norm(np.asarray(jacobian), axis=(1, 3))
     influence = size[:, np.asarray(codes)]
     earlier = np.tril(np.ones((6, 6), bool), k=-1)
@@ -121,8 +122,8 @@ def test_causality_by_gradient(arch):
 
 
 def test_initial_scales():
-    arch = gpt.Architecture(125, 64, 10, embed_dim=64, num_layers=8, num_heads=4, tied=False)
-    params = init(jax.random.key(0), arch)
+    arch = gpt.Architecture(125, 64, 10, embed_dim=64, num_layers=3, num_heads=4, tied=False)
+    params = jax.jit(gpt.init, static_argnums=1)(jax.random.key(0), arch)
     for path, leaf in jax.tree.leaves_with_path(params):
         name = jax.tree_util.keystr(path)
         if "bias" in name:
@@ -130,113 +131,103 @@ def test_initial_scales():
         elif "scale" in name:
             assert jnp.all(leaf == 1)
         else:
-            expected = 0.02 / 4 if "attention_out" in name or "mlp_out" in name else 0.02
+            expected = 0.02 / math.sqrt(6) if "attention_out" in name or "mlp_out" in name else 0.02
             # Standard error of a standard deviation from m draws: 1 / sqrt(2 m).
             assert abs(leaf.std() / expected - 1) < 5 / math.sqrt(2 * leaf.size), name
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     width = 64
     block = 12 * width**2 + 13 * width
-    assert count == 8 * block + 2 * width + (128 + 11 + 64 + 125) * width
+    assert count == 3 * block + 2 * width + (128 + 11 + 64 + 125) * width
 
 
 def test_loss_is_the_smoothed_cross_entropy():
-    params = random_params(ARCH)
-    codes, labels = random_batch(ARCH, 4)
+    params = random_params(SHALLOW)
+    codes, labels = random_batch(SHALLOW, 4)
     log_p = np.stack(
-        [log_softmax(numpy_logits(params, ARCH, c, int(y)), axis=-1) for c, y in zip(codes, labels, strict=True)]
+        [log_softmax(numpy_logits(params, SHALLOW, c, int(y)), axis=-1) for c, y in zip(codes, labels, strict=True)]
     )
     target = 0.9 * np.eye(7)[np.asarray(codes)] + 0.1 / 7
-    value, metrics = loss(jax.random.key(0), params, ARCH, codes.astype(jnp.uint16), labels, label_smoothing=0.1)
+    value, metrics = loss(jax.random.key(0), params, SHALLOW, codes.astype(jnp.uint16), labels, label_smoothing=0.1)
     np.testing.assert_allclose(value, -(target * log_p).sum(-1).mean(), rtol=1e-5)
     sharp = -np.take_along_axis(log_p, np.asarray(codes)[..., None], -1).mean()
     np.testing.assert_allclose(metrics["bits_per_code"], sharp / math.log(2), rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], (log_p.argmax(-1) == np.asarray(codes)).mean(), rtol=1e-6)
-    evaluated, _ = loss(jax.random.key(0), params, ARCH, codes, labels, label_smoothing=0.1, train=False)
-    np.testing.assert_allclose(evaluated, sharp, rtol=1e-5)
 
 
-@pytest.mark.parametrize("arch", [ARCH, GRID])
-def test_log_probabilities_equal_numpy(arch):
-    params = random_params(arch)
-    codes, labels = random_batch(arch, 3)
-    expected = numpy_log_probabilities(params, arch, codes, labels)
-    np.testing.assert_allclose(log_probabilities(params, arch, codes, labels), expected, atol=2e-5)
+def test_log_probabilities_equal_numpy():
+    params = random_params(GRID)
+    codes, labels = random_batch(GRID, 3)
+    expected = numpy_log_probabilities(params, GRID, codes, labels)
+    np.testing.assert_allclose(log_probabilities(params, GRID, codes, labels), expected, atol=2e-5)
 
 
 def test_pad_is_left_out():
-    params = random_params(ARCH)
-    codes, labels = random_batch(ARCH, 3)
-    padded = codes.at[:, 4:].set(ARCH.pad)
+    params = random_params(SHALLOW)
+    codes, labels = random_batch(SHALLOW, 3)
+    padded = codes.at[:, 4:].set(SHALLOW.pad)
 
-    def value(codes):
-        return lambda params: loss(jax.random.key(0), params, ARCH, codes, labels, label_smoothing=0.2)[0]
+    def value(params, codes):
+        return gpt.loss(jax.random.key(0), params, SHALLOW, codes, labels, label_smoothing=0.2)[0]
 
-    short, short_gradient = jax.value_and_grad(value(codes[:, :4]))(params)
-    long, long_gradient = jax.value_and_grad(value(padded))(params)
+    value_and_gradient = jax.jit(jax.value_and_grad(value))
+    short, short_gradient = value_and_gradient(params, codes[:, :4])
+    long, long_gradient = value_and_gradient(params, padded)
     np.testing.assert_allclose(long, short, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), long_gradient, short_gradient)
-    log_p = log_probabilities(params, ARCH, padded, labels)
+    log_p = log_probabilities(params, SHALLOW, padded, labels)
     assert np.all(np.asarray(log_p)[:, 4:] == 0)
     assert np.all(np.asarray(log_p)[:, :4] < 0)
 
 
 def test_label_dropout_replaces_the_label_by_no_class():
-    params = random_params(ARCH)
-    codes, _ = random_batch(ARCH, 400)
-    labels = jnp.ones(400, jnp.int32)
+    params = random_params(SHALLOW)
+    codes, labels = random_batch(SHALLOW, 4)
+    expected = -numpy_log_probabilities(params, SHALLOW, codes, np.full(4, SHALLOW.no_class)).mean()
+    np.testing.assert_allclose(
+        loss(jax.random.key(0), params, SHALLOW, codes, labels, label_dropout=1.0)[0], expected, rtol=1e-5
+    )
 
-    def usage(rate):
-        def value(classes):
-            merged = {**params, "classes": classes}
-            return loss(jax.random.key(0), merged, ARCH, codes, labels, label_dropout=rate)[0]
 
-        value, gradient = jax.value_and_grad(value)(params["classes"])
-        return value, np.linalg.norm(gradient, axis=1)
+def test_label_dropout_acts_at_its_rate():
+    params = random_params(SHALLOW)
+    codes, _ = random_batch(SHALLOW, 1)
+    # The same sequence 400 times, all classes with one embedding: each row's gradient is the share of its label.
+    codes = jnp.broadcast_to(codes, (400, 6))
+    classes = jnp.broadcast_to(params["classes"][:1], params["classes"].shape)
 
-    free = loss(jax.random.key(0), params, ARCH, codes, jnp.full(400, ARCH.no_class))[0]
-    bound = loss(jax.random.key(0), params, ARCH, codes, labels)[0]
-    value, used = usage(1.0)
-    np.testing.assert_allclose(value, free, rtol=1e-6)
-    assert used[3] > 0
-    assert np.all(used[:3] == 0)
-    value, used = usage(0.0)
-    np.testing.assert_allclose(value, bound, rtol=1e-6)
-    assert used[1] > 0
-    assert np.all(used[[0, 2, 3]] == 0)
-    # With the same embedding for both, half of the gradient goes to each row.
-    params["classes"] = jnp.broadcast_to(params["classes"][:1], params["classes"].shape)
-    _, used = usage(0.25)
-    assert used[1] > used[3] > 0
+    @jax.jit
+    @jax.grad
+    def gradient(classes):
+        merged = {**params, "classes": classes}
+        return gpt.loss(jax.random.key(0), merged, SHALLOW, codes, jnp.ones(400, jnp.int32), label_dropout=0.25)[0]
+
+    size = np.linalg.norm(gradient(classes), axis=1)
+    assert np.all(size[[0, 2]] == 0)
+    assert abs(size[3] / size.sum() - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 400)
 
 
 def test_dropout_acts_in_training_only():
-    arch = ARCH._replace(dropout=0.5)
+    arch = SHALLOW._replace(dropout=0.5)
     params = random_params(arch)
     codes, labels = random_batch(arch, 4)
     one, again, other = (float(loss(jax.random.key(k), params, arch, codes, labels)[0]) for k in (0, 0, 1))
     assert one == again
     assert one != other
-    still = loss(jax.random.key(0), params, arch, codes, labels, train=False)[0]
-    clean = loss(jax.random.key(1), params, ARCH, codes, labels)[0]
-    np.testing.assert_allclose(still, clean, rtol=1e-6)
+    still = loss(jax.random.key(0), params, arch, codes, labels, label_smoothing=0.1, train=False)[0]
+    np.testing.assert_allclose(still, -numpy_log_probabilities(params, arch, codes, labels).mean(), rtol=1e-5)
 
 
 def test_bfloat16_is_near_float32_and_keeps_float32_outside():
-    arch = GRID._replace(bfloat16=True)
-    params = random_params(GRID, scale=0.1)
-    codes, labels = random_batch(GRID, 8)
-
-    def value(arch):
-        return jax.value_and_grad(lambda p: loss(jax.random.key(0), p, arch, codes, labels)[0])(params)
-
-    (half, half_gradient), (full, full_gradient) = value(arch), value(GRID)
+    arch = SHALLOW._replace(bfloat16=True)
+    params = random_params(SHALLOW, scale=0.1)
+    codes, labels = random_batch(SHALLOW, 8)
+    value_and_gradient = jax.value_and_grad(lambda p: gpt.loss(jax.random.key(0), p, arch, codes, labels)[0])
+    half, gradient = jax.jit(value_and_gradient)(params)
+    full = -numpy_log_probabilities(params, SHALLOW, codes, labels).mean()
     assert half.dtype == jnp.float32
-    assert logits(params, arch, codes[0], 0).dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.float32)}
     assert half != full
     np.testing.assert_allclose(half, full, rtol=1e-2)
-    flat, exact = (jax.flatten_util.ravel_pytree(tree)[0] for tree in (half_gradient, full_gradient))
-    assert flat.dtype == jnp.float32
-    assert jnp.linalg.norm(flat - exact) < 0.03 * jnp.linalg.norm(exact)
 
 
 def test_training_reaches_the_entropy_of_a_markov_source():
@@ -258,7 +249,7 @@ def test_training_reaches_the_entropy_of_a_markov_source():
         updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(params, updates), state
 
-    params = init(jax.random.key(0), arch)
+    params = jax.jit(gpt.init, static_argnums=1)(jax.random.key(0), arch)
     state = optimizer.init(params)
     for i in range(120):
         params, state = step(params, state, jax.random.fold_in(jax.random.key(1), i))

@@ -42,7 +42,9 @@ def test_entropy_and_information_equal_scipy_and_scikit_learn(shape):
     for entry, column in zip(report["per_position"], codes.reshape(len(codes), -1).T, strict=True):
         assert entry["used"] == len(np.unique(column))
         assert entry["entropy_bits"] == pytest.approx(stats.entropy(np.bincount(column), base=2))
-        assert entry["mutual_information_bits"] == pytest.approx(mutual_info_score(labels, column) / np.log(2), abs=1e-9)
+        assert entry["mutual_information_bits"] == pytest.approx(
+            mutual_info_score(labels, column) / np.log(2), abs=1e-9
+        )
 
 
 def test_extremes():
@@ -76,6 +78,15 @@ def test_cell_radii_against_a_loop():
             assert np.isnan(radii.rms[code])
             assert np.isnan(radii.largest[code])
     assert np.isnan(radii.rms[9])
+
+
+def test_distortion_in_every_unit():
+    values = np.array([[3.0, 4.0], [0.0, 5.0]])
+    table = module.distortion({"latent": values, "pixels": np.ones(7)})
+    assert table["latent"] == pytest.approx({"mean": 3.0, "rms": np.sqrt(12.5), "median": 3.5, "p95": 4.85})
+    assert table["pixels"] == {"mean": 1.0, "rms": 1.0, "median": 1.0, "p95": 1.0}
+    with pytest.raises(ValueError, match="finite distances in unit 'geodesic'"):
+        module.distortion({"geodesic": np.array([1.0, np.inf])})
 
 
 def test_refusals():

@@ -1,0 +1,294 @@
+"""Centres between the nodes: codebook vectors refined where their error is seen, in decoded space.
+
+A medoid is the best node for its cell; the best latent lies between nodes. Both functions minimise the mean of
+|f(q(z)) - f(z)|^2, q putting its centre in the place of a latent, by Gauss-Newton steps that are damped until they
+lower the cost: undamped steps overshoot in cells larger than the region in which the decoder is linear.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Int32
+
+from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.metric import DecodeFn, as_pytree
+
+Assignment = Literal["given", "decoded"]
+FIRST_DAMPING = 1e-2  # of the mean eigenvalue of J'J
+TRIALS = 4  # damped steps of every centre between two assignments
+CONJUGATE_STEPS = 12
+
+
+class Refined(NamedTuple):
+    """Centres after refinement.
+
+    Attributes:
+        centres: [K, d].
+        labels: int32 [n] or [n, h, w], the centre of each latent.
+        cost: mean over latents (vanilla) or images (spatial) of the squared distance in decoded space, summed over x.
+        history: [t], cost before and after each iteration; never rises.
+        converged: the last iteration lowered the cost by no more than the tolerance.
+    """
+
+    centres: Float[np.ndarray, "K d"]
+    labels: Int32[np.ndarray, "..."]
+    cost: float
+    history: Float[np.ndarray, " t"]
+    converged: bool
+
+
+def refine_centres(
+    decode_fn: DecodeFn,
+    centres: Float[Array | np.ndarray, "K d"],
+    latents: Float[Array | np.ndarray, "n d"],
+    labels: Int[Array | np.ndarray, " n"],
+    *,
+    assignment: Assignment = "decoded",
+    max_iterations: int = 50,
+    tolerance: float = 1e-4,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> Refined:
+    """Moves each centre towards the latent whose decoded image is the mean of its cell's.
+
+    sum_(i in k) |f(c) - f(z_i)|^2 = N_k |f(c) - m_k|^2 + constant, with m_k the mean of f over the cell, so a step of
+    the centre c solves (J'J + a I) s = J' (m_k - f(c)), the damping a of each centre growing fourfold where the step
+    does not lower its cost, and falling to a third where it does.
+
+    Args:
+        decode_fn: f, map of one latent [d] to an array x of any shape.
+        centres: where to start, such as medoids.
+        latents: the training latents; f of all of them is held in memory.
+        labels: centre of each latent, such as its geodesic cell.
+        assignment: "given" keeps the labels, "decoded" assigns anew by distance in decoded space at every iteration.
+        max_iterations: largest number of iterations, of 4 damped steps each.
+        tolerance: relative fall of the cost below which an iteration is the last.
+        batch_size: latents decoded, or centres moved, at a time.
+        progress: called with (iterations done, max_iterations).
+
+    Returns:
+        Refined; a centre without latents stays where it is.
+
+    Raises:
+        ValueError: for labels outside [0, K) or shapes that do not fit.
+    """
+    z, latents, labels = np.asarray(centres), np.asarray(latents), np.asarray(labels, np.int32)
+    _check(z, latents, labels, latents.shape[:1])
+    if assignment not in get_args(Assignment):
+        raise ValueError(f"expected an assignment among {get_args(Assignment)}, got {assignment!r}")
+    decode = as_pytree(decode_fn)
+
+    def decoded(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(map_chunks(lambda part: _decode_flat(decode, part), (rows,), batch_size=batch_size))
+
+    targets, images = decoded(latents), decoded(z)
+    damping = np.full(len(z), FIRST_DAMPING, z.dtype)
+    history, converged = [_mean_square(images, targets, labels)], False
+    for iteration in range(max_iterations):
+        means = _cell_means(images, targets, labels)
+        moved, new_damping = map_chunks(
+            lambda *part: _damped_steps(decode, *part), (z, means, damping), batch_size=batch_size
+        )
+        moved, new_labels = np.asarray(moved), labels
+        new_images = decoded(moved)
+        if assignment == "decoded":
+            new_labels = _nearest_rows(targets, new_images)
+        cost = _mean_square(new_images, targets, new_labels)
+        converged = history[-1] - cost <= tolerance * history[-1]
+        if cost < history[-1]:
+            z, labels, images, damping = moved, new_labels, new_images, np.asarray(new_damping)
+        history.append(min(cost, history[-1]))
+        if progress is not None:
+            progress(iteration + 1, max_iterations)
+        if converged:
+            break
+    return Refined(z, labels, history[-1], np.asarray(history), converged)
+
+
+def _check(centres: np.ndarray, latents: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> None:
+    if centres.shape[-1] != latents.shape[-1]:
+        raise ValueError(f"expected centres of dimension {latents.shape[-1]} like the latents, got {centres.shape[-1]}")
+    if labels.shape != shape:
+        raise ValueError(f"expected labels of shape {shape}, one for each latent, got {labels.shape}")
+    if labels.size == 0 or labels.min() < 0 or labels.max() >= len(centres):
+        raise ValueError(f"expected labels in [0, {len(centres)}), got others; assign every latent to a centre first")
+
+
+@jax.jit
+def _decode_flat(decode_fn: Any, latents: Array) -> Array:
+    return jax.vmap(lambda z: decode_fn(z).reshape(-1))(latents)
+
+
+@jax.jit
+def _damped_steps(decode_fn: Any, centres: Array, means: Array, damping: Array) -> tuple[Array, Array]:
+    def residual(z: Array, mean: Array) -> Array:
+        return decode_fn(z).reshape(-1) - mean
+
+    def steps(centre: Array, mean: Array, damping: Array) -> tuple[Array, Array]:
+        def trial(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+            z, a = state
+            r, jacobian = residual(z, mean), jax.jacfwd(residual)(z, mean)
+            metric = jacobian.T @ jacobian
+            scale = jnp.trace(metric) / len(z) + jnp.finfo(z.dtype).tiny
+            step = jnp.linalg.solve(metric + a * scale * jnp.eye(len(z), dtype=z.dtype), -(jacobian.T @ r))
+            better = jnp.sum(residual(z + step, mean) ** 2) < jnp.sum(r**2)
+            return jnp.where(better, z + step, z), jnp.where(better, jnp.maximum(a / 3, 1e-6), a * 4)
+
+        return jax.lax.fori_loop(0, TRIALS, trial, (centre, damping))
+
+    return jax.vmap(steps)(centres, means, damping)
+
+
+def _cell_means(images: np.ndarray, targets: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean target of each cell; the centre's own image in an empty one."""
+    order = np.argsort(labels, kind="stable")
+    cells, starts = np.unique(labels[order], return_index=True)
+    means = images.copy()
+    for k, part in zip(cells, np.split(order, starts[1:]), strict=True):
+        means[k] = targets[part].mean(axis=0)
+    return means
+
+
+def _mean_square(images: np.ndarray, targets: np.ndarray, labels: np.ndarray, step: int = 4096) -> float:
+    total = 0.0
+    for start in range(0, len(targets), step):
+        part = slice(start, start + step)
+        total += float(np.sum((images[labels[part]] - targets[part]) ** 2, dtype=np.float64))
+    return total / len(targets)
+
+
+def _nearest_rows(targets: np.ndarray, images: np.ndarray, step: int = 4096) -> np.ndarray:
+    """Nearest image of each target; a common shift keeps the expanded square precise."""
+    centre = images.mean(axis=0)
+    shifted = images - centre
+    squares = np.sum(shifted**2, axis=1)
+    parts = [
+        np.argmin(squares - 2.0 * ((targets[start : start + step] - centre) @ shifted.T), axis=1)
+        for start in range(0, len(targets), step)
+    ]
+    return np.concatenate(parts).astype(np.int32)
+
+
+def refine_cell_centres(
+    decode_fn: DecodeFn,
+    centres: Float[Array | np.ndarray, "K d"],
+    grids: Float[Array | np.ndarray, "n h w d"],
+    labels: Int[Array | np.ndarray, "n h w"],
+    *,
+    max_iterations: int = 10,
+    tolerance: float = 1e-3,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Refined:
+    """Moves centres that cells of many images share, each cell in the context of its whole quantized image.
+
+    Minimises mean_i |f(c[labels_i]) - f(z_i)|^2 over all centres c at once. A step solves the Gauss-Newton equations
+    (H + a h N) s = -g of all centres by conjugate gradients, N the number of cells of each centre and h their mean
+    curvature; a product with H = sum_i J_i' J_i takes one jvp and one vjp an image, and no matrix is formed.
+
+    Args:
+        decode_fn: f, map of one grid [h, w, d] to an array of any shape.
+        centres: where to start, such as medoids.
+        grids: latents of the images to fit; a few thousand suffice.
+        labels: centre of each cell, kept.
+        max_iterations: largest number of steps tried.
+        tolerance: relative fall of the cost below which an accepted step is the last.
+        batch_size: images at a time.
+        progress: called with (steps tried, max_iterations).
+
+    Returns:
+        Refined; a centre without cells stays where it is.
+
+    Raises:
+        ValueError: for labels outside [0, K) or shapes that do not fit.
+    """
+    c, grids, labels = np.asarray(centres), np.asarray(grids), np.asarray(labels, np.int32)
+    _check(c, grids, labels, grids.shape[:3])
+    decode, counts = as_pytree(decode_fn), np.bincount(labels.ravel(), minlength=len(c))[:, None]
+    targets = np.asarray(map_chunks(lambda part: _decode_flat(decode, part), (grids,), batch_size=batch_size))
+
+    def total(function: Callable[..., Any], *fixed: np.ndarray) -> np.ndarray:
+        return _sum_chunks(lambda *part: function(decode, *fixed, *part), (labels, targets), batch_size)
+
+    probe = np.random.default_rng(0).standard_normal(c.shape).astype(c.dtype)
+    curvature = np.sum(probe * total(_curvature_product, c, probe)) / np.sum(counts * probe**2)
+    cost, gradient = total(_squared_error, c), total(_error_gradient, c)
+    history, damping, converged = [float(cost) / len(grids)], FIRST_DAMPING, False
+    for iteration in range(max_iterations):
+        ridge = damping * curvature * counts
+
+        def product(direction: np.ndarray, ridge: np.ndarray = ridge, at: np.ndarray = c) -> np.ndarray:
+            return total(_curvature_product, at, direction) + ridge * direction
+
+        step = _conjugate_gradients(product, -gradient, np.maximum(counts, 1)).astype(c.dtype)
+        new_cost = total(_squared_error, c + step)
+        if new_cost < cost:
+            converged = cost - new_cost <= tolerance * cost
+            c, cost, damping = c + step, new_cost, damping / 3
+            gradient = total(_error_gradient, c)
+        else:
+            damping *= 10
+        history.append(float(cost) / len(grids))
+        if progress is not None:
+            progress(iteration + 1, max_iterations)
+        if converged:
+            break
+    return Refined(c, labels, history[-1], np.asarray(history), bool(converged))
+
+
+def _residuals(decode_fn: Any, labels: Array, targets: Array) -> Callable[[Array], Array]:
+    return lambda centres: jax.vmap(lambda grid: decode_fn(grid).reshape(-1))(centres[labels]) - targets
+
+
+@jax.jit
+def _squared_error(decode_fn: Any, centres: Array, labels: Array, targets: Array, mask: Array) -> Array:
+    return jnp.sum(mask[:, None] * _residuals(decode_fn, labels, targets)(centres) ** 2)
+
+
+@jax.jit
+def _error_gradient(decode_fn: Any, centres: Array, labels: Array, targets: Array, mask: Array) -> Array:
+    residuals, pull_back = jax.vjp(_residuals(decode_fn, labels, targets), centres)
+    return pull_back(mask[:, None] * residuals)[0]
+
+
+@jax.jit
+def _curvature_product(
+    decode_fn: Any, centres: Array, direction: Array, labels: Array, targets: Array, mask: Array
+) -> Array:
+    function = _residuals(decode_fn, labels, targets)
+    _, push_forward = jax.linearize(function, centres)
+    pull_back = jax.linear_transpose(push_forward, centres)
+    return pull_back(mask[:, None] * push_forward(direction))[0]
+
+
+def _sum_chunks(function: Callable[..., Any], arrays: tuple[np.ndarray, ...], batch_size: int) -> np.ndarray:
+    """Sum over chunks of rows in float64, the last one filled up with rows that a mask of zeros takes out."""
+    num_rows = len(arrays[0])
+    total = np.zeros((), np.float64)
+    for start in range(0, num_rows, batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), num_rows - 1)
+        mask = (np.arange(start, start + batch_size) < num_rows).astype(arrays[-1].dtype)
+        total = total + np.asarray(function(*(array[rows] for array in arrays), mask), np.float64)
+    return total
+
+
+def _conjugate_gradients(
+    product: Callable[[np.ndarray], np.ndarray], rhs: np.ndarray, diagonal: np.ndarray
+) -> np.ndarray:
+    """A few steps of conjugate gradients, preconditioned by a diagonal; any number of steps is a descent direction."""
+    solution, residual = np.zeros_like(rhs), rhs
+    direction = scaled = residual / diagonal
+    energy = np.sum(residual * scaled)
+    for _ in range(CONJUGATE_STEPS):
+        if not energy > 0.0:
+            break
+        image = product(direction)
+        stride = energy / np.sum(direction * image)
+        solution, residual = solution + stride * direction, residual - stride * image
+        scaled = residual / diagonal
+        energy, previous = np.sum(residual * scaled), energy
+        direction = scaled + energy / previous * direction
+    return solution
