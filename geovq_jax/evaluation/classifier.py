@@ -76,7 +76,7 @@ def init(key: Key[Array, ""], arch: Architecture) -> PyTree:
     }
     shapes["features"] = (height * width * arch.channels[-1], arch.num_features)
     shapes["logits"] = (arch.num_features, arch.num_classes)
-    normal = jax.nn.initializers.he_normal()
+    normal = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal")
     keys = jax.random.split(key, len(shapes))
     return {
         name: {"kernel": normal(k, shape, jnp.float32), "bias": jnp.zeros(shape[-1])}

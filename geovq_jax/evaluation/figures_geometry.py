@@ -227,7 +227,7 @@ def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray,
         The figure.
     """
     summary = edge_agreement(euclidean, pullback)
-    figure, (axes, side) = new_figure(1, 2, height=3.4)
+    figure, (axes, side) = new_figure(1, 2, width=1.12 * WIDTH, height=3.5)
     if len(euclidean) > 3000:
         drawn = axes.hexbin(euclidean, pullback, gridsize=55, cmap=DENSITY, norm=LogNorm(), mincnt=1, linewidths=0.1)
         figure.colorbar(drawn, ax=axes, label="edges", shrink=0.8)
@@ -238,7 +238,7 @@ def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray,
         [0.0, reach], [0.0, reach * summary.ratio_median], color=CONTRAST, linestyle="--", lw=1.3, label="median ratio"
     )
     axes.set(xlabel="Euclidean length [latent units]", ylabel="pull-back length [image units]")
-    axes.set_title(f"{len(euclidean):,} edges, r = {summary.correlation:.2f}, rank r = {summary.rank_correlation:.2f}")
+    axes.set_title(f"{len(euclidean):,} edges, r {summary.correlation:.2f}, rank r {summary.rank_correlation:.2f}")
     axes.set_xlim(left=0.0)
     axes.set_ylim(bottom=0.0)
     axes.legend(loc="upper left")
@@ -248,9 +248,8 @@ def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray,
     side.stairs(100.0 * share / len(ratio), edges, fill=True, color=ACCENT, alpha=0.85)
     side.axvline(summary.ratio_median, color=CONTRAST, linestyle="--", linewidth=1.3)
     side.set(xlabel="pull-back / Euclidean length", ylabel="share of edges [%]", xlim=(0.0, edges[-1]))
-    side.set_title(
-        f"ratio: median {summary.ratio_median:.3g}, 5–95 % {summary.ratio_low:.3g} to {summary.ratio_high:.3g}"
-    )
+    spread = f"[{summary.ratio_low:.3g}, {summary.ratio_high:.3g}]"
+    side.set_title(f"median ratio {summary.ratio_median:.3g}, 5–95 % {spread}")
     return figure
 
 

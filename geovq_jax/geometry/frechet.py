@@ -18,7 +18,7 @@ from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Assignment = Literal["given", "decoded"]
 FIRST_DAMPING = 1e-2  # of the mean eigenvalue of J'J
-TRIALS = 4  # damped steps of every centre between two assignments
+TRIALS = 16  # of one step, each with four times the damping: the last is a millionth of a gradient step
 CONJUGATE_STEPS = 12
 
 
@@ -55,8 +55,8 @@ def refine_centres(
     """Moves each centre towards the latent whose decoded image is the mean of its cell's.
 
     sum_(i in k) |f(c) - f(z_i)|^2 = N_k |f(c) - m_k|^2 + constant, with m_k the mean of f over the cell, so a step of
-    the centre c solves (J'J + a I) s = J' (m_k - f(c)), the damping a of each centre growing fourfold where the step
-    does not lower its cost, and falling to a third where it does.
+    the centre c solves (J'J + a I) s = J' (m_k - f(c)), the damping a of each centre growing fourfold until the step
+    lowers its cost, and falling to a third afterwards.
 
     Args:
         decode_fn: f, map of one latent [d] to an array x of any shape.
@@ -64,7 +64,7 @@ def refine_centres(
         latents: the training latents; f of all of them is held in memory.
         labels: centre of each latent, such as its geodesic cell.
         assignment: "given" keeps the labels, "decoded" assigns anew by distance in decoded space at every iteration.
-        max_iterations: largest number of iterations, of 4 damped steps each.
+        max_iterations: largest number of iterations, a step of every centre each.
         tolerance: relative fall of the cost below which an iteration is the last.
         batch_size: latents decoded, or centres moved, at a time.
         progress: called with (iterations done, max_iterations).
@@ -124,22 +124,30 @@ def _decode_flat(decode_fn: Any, latents: Array) -> Array:
 
 @jax.jit
 def _damped_steps(decode_fn: Any, centres: Array, means: Array, damping: Array) -> tuple[Array, Array]:
-    def residual(z: Array, mean: Array) -> Array:
-        return decode_fn(z).reshape(-1) - mean
+    def step(z: Array, mean: Array, first: Array) -> tuple[Array, Array]:
+        def residual(z: Array) -> Array:
+            return decode_fn(z).reshape(-1) - mean
 
-    def steps(centre: Array, mean: Array, damping: Array) -> tuple[Array, Array]:
-        def trial(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-            z, a = state
-            r, jacobian = residual(z, mean), jax.jacfwd(residual)(z, mean)
-            metric = jacobian.T @ jacobian
-            scale = jnp.trace(metric) / len(z) + jnp.finfo(z.dtype).tiny
-            step = jnp.linalg.solve(metric + a * scale * jnp.eye(len(z), dtype=z.dtype), -(jacobian.T @ r))
-            better = jnp.sum(residual(z + step, mean) ** 2) < jnp.sum(r**2)
-            return jnp.where(better, z + step, z), jnp.where(better, jnp.maximum(a / 3, 1e-6), a * 4)
+        r, jacobian = residual(z), jax.jacfwd(residual)(z)
+        metric, before = jacobian.T @ jacobian, jnp.sum(r**2)
+        scale = jnp.trace(metric) / len(z) + jnp.finfo(z.dtype).tiny
 
-        return jax.lax.fori_loop(0, TRIALS, trial, (centre, damping))
+        def shift(a: Array) -> Array:
+            return jnp.linalg.solve(metric + a * scale * jnp.eye(len(z), dtype=z.dtype), -(jacobian.T @ r))
 
-    return jax.vmap(steps)(centres, means, damping)
+        def rejected(state: tuple[Array, Array, Array]) -> Array:
+            _, cost, trials = state
+            return ~(cost < before) & (trials < TRIALS)
+
+        def trial(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            a, _, trials = state
+            return 4.0 * a, jnp.sum(residual(z + shift(4.0 * a)) ** 2), trials + 1
+
+        a, cost, _ = jax.lax.while_loop(rejected, trial, (first / 4.0, before, jnp.zeros((), jnp.int32)))
+        better = cost < before
+        return jnp.where(better, z + shift(a), z), jnp.where(better, jnp.maximum(a / 3.0, 1e-6), first)
+
+    return jax.vmap(step)(centres, means, damping)
 
 
 def _cell_means(images: np.ndarray, targets: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -267,12 +275,12 @@ def _curvature_product(
 def _sum_chunks(function: Callable[..., Any], arrays: tuple[np.ndarray, ...], batch_size: int) -> np.ndarray:
     """Sum over chunks of rows in float64, the last one filled up with rows that a mask of zeros takes out."""
     num_rows = len(arrays[0])
-    total = np.zeros((), np.float64)
+    parts = []
     for start in range(0, num_rows, batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), num_rows - 1)
         mask = (np.arange(start, start + batch_size) < num_rows).astype(arrays[-1].dtype)
-        total = total + np.asarray(function(*(array[rows] for array in arrays), mask), np.float64)
-    return total
+        parts.append(np.asarray(function(*(array[rows] for array in arrays), mask), np.float64))
+    return np.asarray(np.sum(parts, axis=0))
 
 
 def _conjugate_gradients(

@@ -29,6 +29,9 @@ from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Points = Float[Array | np.ndarray, "n d"]
 
+# Bounds the memory of the Jacobians along all curves of a chunk.
+TANGENTS_AT_ONCE = 4096
+
 
 class Geodesic(NamedTuple):
     """A curve of least energy between two latents; with a leading axis [n] from `geodesics`.
@@ -286,7 +289,7 @@ def geodesics(
     starts = jnp.stack([jnp.asarray(a), jnp.asarray(b)], axis=1) if initial is None else jnp.asarray(initial)
     settings = {"num_points": num_points, "tolerance": tolerance, "max_iterations": max_iterations}
     function = partial(_geodesics_chunk, as_pytree(decode_fn), **settings)
-    size = batch_size or default_batch_size(1)
+    size = batch_size or max(1, TANGENTS_AT_ONCE // (num_points * starts.shape[2]))
     return map_chunks(function, (jnp.asarray(a), jnp.asarray(b), starts), batch_size=size, progress=progress)
 
 

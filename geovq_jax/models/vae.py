@@ -87,9 +87,9 @@ class _Norm(nn.Module):
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         if self.kind == "group":
             groups = max(g for g in range(1, 9) if x.shape[-1] % g == 0)
-            return nn.GroupNorm(num_groups=groups)(x[None])[0]
+            return nn.GroupNorm(num_groups=groups, param_dtype=float)(x[None])[0]
         if self.kind == "layer":
-            return nn.LayerNorm()(x)
+            return nn.LayerNorm(param_dtype=float)(x)
         return x
 
 
@@ -106,7 +106,7 @@ class Encoder(nn.Module):
             x = nn.silu(_Norm(self.arch.norm)(_Resample(features, up=False)(x)))
         if self.arch.kind == "vanilla":
             x = x.reshape(-1)
-        return nn.Dense(self.outputs, name="head")(x)
+        return nn.Dense(self.outputs, param_dtype=float, name="head")(x)
 
 
 class Decoder(nn.Module):
@@ -120,9 +120,9 @@ class Decoder(nn.Module):
         height, width, image_channels = arch.image_shape
         grid, deepest = grid_shape(arch), arch.channels[-1]
         if arch.kind == "vanilla":
-            x = nn.Dense(grid[0] * grid[1] * deepest, name="head")(z).reshape(*grid, deepest)
+            x = nn.Dense(grid[0] * grid[1] * deepest, param_dtype=float, name="head")(z).reshape(*grid, deepest)
         else:
-            x = nn.Dense(deepest, name="head")(z)
+            x = nn.Dense(deepest, param_dtype=float, name="head")(z)
         for features in (*reversed(arch.channels[:-1]), image_channels):
             x = _Resample(features, up=True)(nn.silu(_Norm(arch.norm)(x)))
         (top, _), (left, _), _ = _margins(arch)
@@ -143,6 +143,10 @@ def check(arch: Architecture) -> None:
         raise ValueError(f"expected positive channels and latent_dim, got {arch.channels} and {arch.latent_dim}")
 
 
+def _abstract(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(lambda: jnp.zeros(shape))
+
+
 def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]:
     """Parameters {"encoder": ..., "decoder": ...} of a fresh model.
 
@@ -158,8 +162,8 @@ def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]
     """
     check(arch)
     encoder_key, decoder_key = jax.random.split(key)
-    encoder = Encoder(arch, 2 * arch.latent_dim).lazy_init(encoder_key, jax.ShapeDtypeStruct(arch.image_shape, float))
-    decoder = Decoder(arch).lazy_init(decoder_key, jax.ShapeDtypeStruct(latent_shape(arch), float))
+    encoder = Encoder(arch, 2 * arch.latent_dim).lazy_init(encoder_key, _abstract(arch.image_shape))
+    decoder = Decoder(arch).lazy_init(decoder_key, _abstract(latent_shape(arch)))
     return {"encoder": encoder["params"], "decoder": decoder["params"]}
 
 
@@ -229,7 +233,11 @@ def loss(
 
     Returns:
         Loss and metrics: loss, reconstruction, kl (nats an image), psnr (dB, of the sampled reconstruction).
+
+    Raises:
+        ValueError: if the objective means nothing.
     """
+    objectives.check(objective)
     posterior = jax.vmap(lambda image: encode(params, arch, image))(images)
     z = jax.vmap(sample_posterior)(jax.random.split(key, images.shape[0]), posterior)
     logits = jax.vmap(lambda one: decode_logits(params, arch, one))(z)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from geovq_jax.training import checkpoint
 from geovq_jax.training.tracking import Writer
 
+Record = dict[str, int | float]
 LossFn = Callable[..., tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
 
 
@@ -62,7 +63,7 @@ class Fit(NamedTuple):
     best_step: int
     best_value: float
     last_step: int
-    history: list[dict[str, float]]
+    history: list[Record]
 
 
 def init_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
@@ -124,11 +125,11 @@ def zero_totals(
     return Totals(metrics, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
 
-def _best(history: list[dict[str, float]]) -> dict[str, float]:
+def _best(history: list[Record]) -> Record:
     return min(history, key=lambda record: record["valid/objective"])
 
 
-def _stopped(history: list[dict[str, float]], patience: int | None) -> bool:
+def _stopped(history: list[Record], patience: int | None) -> bool:
     """Whether the last `patience` evaluations brought nothing better."""
     if patience is None or not history:
         return False
@@ -136,7 +137,7 @@ def _stopped(history: list[dict[str, float]], patience: int | None) -> bool:
     return sum(record["step"] > best["step"] for record in history) >= patience
 
 
-def _resume(directory: Path, state: TrainState, metadata: Any) -> tuple[TrainState, list[dict[str, float]], PyTree]:
+def _resume(directory: Path, state: TrainState, metadata: Any) -> tuple[TrainState, list[Record], PyTree]:
     """State, history and best parameters from the checkpoints of an earlier call."""
     stored = checkpoint.load_metadata(directory / "latest") or {}
     if stored.get("settings") != metadata:
@@ -196,7 +197,7 @@ def fit(
         raise ValueError(f"expected num_steps and evaluate_every of at least 1, got {num_steps} and {evaluate_every}")
     state, data = init_state(params, optimizer), jax.device_put(data)
     metadata = json.loads(json.dumps(metadata))
-    history: list[dict[str, float]] = []
+    history: list[Record] = []
     best_params = None
     root = None if directory is None else Path(directory)
     if root is not None and checkpoint.exists(root / "latest"):
@@ -220,7 +221,8 @@ def fit(
         history = [*history, record]
         # The state comes last: what a kill leaves half done before it is done again, equally, after the resume.
         if log is not None:
-            log.write(done, {**record, "seconds": time.monotonic() - started})
+            figures = {name: value for name, value in record.items() if name != "step"}
+            log.write(done, {**figures, "seconds": time.monotonic() - started})
         if _best(history) is record:
             best_params = jax.tree.map(jnp.copy, state.params)
             if root is not None:
@@ -236,9 +238,9 @@ def _evaluate(
     totals: Totals,
     evaluate_fn: Callable[[PyTree], dict[str, Any]],
     params: PyTree,
-    history: list[dict[str, float]],
+    history: list[Record],
     root: Path | None,
-) -> dict[str, float]:
+) -> Record:
     """Record of one evaluation; refuses figures that are not finite."""
     sums = jax.device_get(totals)
     good = f"step {history[-1]['step']}" + (f" in {root / 'latest'}" if root else "") if history else "none"

@@ -4,13 +4,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Writer(Protocol):
     """A destination of figures."""
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, int | float]) -> None:
         """Record the figures of a step."""
 
     def rewind(self, step: int) -> None:
@@ -25,7 +26,7 @@ class JsonlWriter:
         self._stage = stage
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, int | float]) -> None:
         """Append a line in one write."""
         with self._path.open("a") as file:
             file.write(json.dumps({"stage": self._stage, "step": step, **values}) + "\n")
@@ -60,7 +61,7 @@ class TensorBoardWriter:
         self._open = SummaryWriter
         self._writer = None
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, int | float]) -> None:
         """Add the figures and flush."""
         writer = self._writer = self._writer or self._open(self._directory)
         for name, value in values.items():
@@ -90,7 +91,7 @@ class MlflowWriter:
         run = runs[0] if runs else self._client.create_run(experiment_id, run_name=run_name)
         self._run_id = run.info.run_id
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, int | float]) -> None:
         """Log the figures."""
         for name, value in values.items():
             self._client.log_metric(self._run_id, f"{self._stage}/{name}", value, step=step)
@@ -105,7 +106,7 @@ class Writers:
     def __init__(self, *writers: Writer):
         self._writers = writers
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, int | float]) -> None:
         """Write to each."""
         for writer in self._writers:
             writer.write(step, values)

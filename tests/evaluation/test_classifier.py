@@ -12,7 +12,6 @@ from geovq_jax.evaluation.classifier import Architecture
 DIGITS = Architecture((8, 8, 1), 10, channels=(8, 16), num_features=32)
 
 
-init = jax.jit(classifier.init, static_argnums=1)
 loss = jax.jit(classifier.loss, static_argnums=2)
 
 
@@ -26,6 +25,14 @@ def digits():
     images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     order = np.random.default_rng(0).permutation(len(images))
     return images[order], labels[order].astype(np.int32)
+
+
+augmented = []
+
+
+def augment(key, images):
+    augmented.append(images)
+    return images + 0.1 * jax.random.normal(key, images.shape)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +50,7 @@ def trained(digits, tmp_path_factory):
         indices_fn=partial(indices, 0),
         num_steps=250,
         evaluate_every=125,
+        augment_fn=augment,
         directory=folder,
     )
     return train(), train
@@ -57,6 +65,11 @@ def test_learns_digits(digits, trained):
     best = min(trained[0].history, key=lambda record: record["valid/objective"])
     assert best["valid/accuracy"] > 0.9
     assert best["step"] == trained[0].best_step
+
+
+def test_augmentation_sees_the_batch(trained):
+    # Once a trace, with the abstract batch.
+    assert {(images.shape, images.dtype.name) for images in augmented} == {((64, 8, 8, 1), "float32")}
 
 
 def test_a_finished_training_is_read_back(trained):
@@ -80,16 +93,17 @@ def test_predictions_do_not_depend_on_batches_or_storage(digits, trained):
 
 
 def test_loss_of_an_undecided_classifier_is_log_c():
-    params = jax.tree.map(jnp.zeros_like, init(jax.random.key(0), DIGITS))
+    shapes = jax.eval_shape(partial(classifier.init, arch=DIGITS), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     value, metrics = loss(jax.random.key(1), params, DIGITS, jnp.zeros((6, 8, 8, 1)), jnp.arange(6, dtype=jnp.int32))
     assert value == pytest.approx(np.log(10.0), rel=1e-6)
     assert metrics["accuracy"] == pytest.approx(1 / 6)
 
 
-def test_loss_is_smoothed_cross_entropy(monkeypatch):
+def test_loss_is_smoothed_cross_entropy(monkeypatch, trained):
     monkeypatch.setattr(classifier, "DROPOUT", 0.0)
     # A batch size of its own: `loss` is traced again, without dropout.
-    params = init(jax.random.key(0), DIGITS)
+    params = trained[0].params
     images, labels = jax.random.uniform(jax.random.key(2), (5, 8, 8, 1)), np.array([3, 1, 4, 1, 5], np.int32)
     value, _ = loss(jax.random.key(1), params, DIGITS, images, jnp.asarray(labels))
     table, _ = classifier.log_probabilities(params, DIGITS, np.asarray(images))
@@ -99,34 +113,10 @@ def test_loss_is_smoothed_cross_entropy(monkeypatch):
 
 def test_any_image_size_and_refusal_of_another():
     arch = Architecture((10, 15, 3), 4, channels=(4, 4, 4), num_features=8)
-    params = init(jax.random.key(0), arch)
-    shape = jax.eval_shape(partial(classifier.features, params, arch), jnp.zeros((10, 15, 3))).shape
+    params = jax.eval_shape(partial(classifier.init, arch=arch), jax.random.key(0))
+    image = jax.ShapeDtypeStruct(arch.image_shape, jnp.float32)
+    shape = jax.eval_shape(lambda params, image: classifier.features(params, arch, image), params, image).shape
     assert shape == (8,)
     assert params["features"]["kernel"].shape == (2 * 2 * 4, 8)
     with pytest.raises(ValueError, match=r"expected images of shape \(10, 15, 3\), got \(8, 8, 1\)"):
         classifier.predict(params, arch, np.zeros((2, 8, 8, 1), np.uint8))
-
-
-def test_augmentation_reaches_the_batch(digits):
-    seen = []
-
-    def augment(key, images):
-        seen.append(images.shape)
-        return jnp.zeros_like(images)
-
-    images, labels = digits
-    fit = classifier.train(
-        DIGITS,
-        images[:100],
-        labels[:100],
-        images[100:150],
-        labels[100:150],
-        key=jax.random.key(0),
-        indices_fn=partial(indices, 0, num_examples=100, batch_size=8),
-        num_steps=2,
-        evaluate_every=2,
-        augment_fn=augment,
-    )
-    assert set(seen) == {(8, 8, 8, 1)}
-    # Of black images nothing can be learnt: the kernels of the first layer see a constant input.
-    assert fit.history[-1]["valid/accuracy"] < 0.5

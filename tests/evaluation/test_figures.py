@@ -108,7 +108,7 @@ def test_edge_agreement_equals_scipy():
     assert summary.ratio_median == pytest.approx(np.median(pullback[:-1] / euclidean[:-1]))
     title = figures_geometry.edge_scatter(euclidean, pullback).axes[0].get_title(loc="left")
     assert title.startswith("301 edges")
-    assert f"r = {summary.correlation:.2f}" in title
+    assert f"r {summary.correlation:.2f}" in title
     assert np.isnan(figures_geometry.edge_agreement(np.ones(3), np.arange(3.0)).correlation)
 
 

@@ -119,19 +119,24 @@ def test_torus_agrees_with_its_boundary_value_problem():
         np.testing.assert_allclose(found.curve, y[:2].T, atol=3e-3)
 
 
+def turned_torus(scale, turn, z):
+    return scale * torus(turn @ z)
+
+
 def test_lengths_scale_with_the_decoder_and_ignore_the_chart():
     with jax.enable_x64(True):
-        rng = np.random.default_rng(3)
-        a, b = rng.normal(size=(2, 6, 2))
+        a, b = np.random.default_rng(3).normal(size=(2, 6, 2))
         turn = np.array([[0.6, -0.8], [0.8, 0.6]])
-        run = partial(geodesics, num_points=64, tolerance=1e-9)
-        length = run(torus, a, b).length
-        np.testing.assert_allclose(run(lambda z: 2.0 * torus(z), a, b).length, 2.0 * length, rtol=1e-9)
-        np.testing.assert_allclose(
-            run(lambda z: torus(jnp.asarray(turn) @ z), a @ turn, b @ turn).length, length, rtol=1e-6
-        )
-        cubic = run(lambda w: torus(jnp.arcsinh(w)), np.sinh(a), np.sinh(b)).length
-        np.testing.assert_allclose(cubic, length, rtol=1e-3)
+
+        def lengths(scale, turn, a, b):
+            decode = jax.tree_util.Partial(turned_torus, scale, turn)
+            return geodesics(decode, a, b, num_points=64, tolerance=1e-9).length
+
+        expected = lengths(1.0, np.eye(2), a, b)
+        np.testing.assert_allclose(lengths(2.0, np.eye(2), a, b), 2.0 * expected, rtol=1e-9)
+        np.testing.assert_allclose(lengths(1.0, turn, a @ turn, b @ turn), expected, rtol=1e-6)
+        curved = geodesics(lambda w: torus(jnp.arcsinh(w)), np.sinh(a), np.sinh(b), num_points=64, tolerance=1e-9)
+        np.testing.assert_allclose(curved.length, expected, rtol=1e-3)
 
 
 def test_graph_paths_approach_great_circles():
@@ -188,14 +193,14 @@ def test_length_and_energy_of_a_circle_of_latitude(rule):
     with jax.enable_x64(True):
         curve = np.stack([np.linspace(0.0, np.pi, 200), np.full(200, 1.0)], axis=1)
         expected = np.pi * (2.0 + 0.5 * np.cos(1.0))
-        np.testing.assert_allclose(curve_length(torus, curve, rule=rule), expected, rtol=1e-4)
-        np.testing.assert_allclose(curve_energy(torus, curve), expected**2, rtol=1e-4)
+        measure = jax.jit(lambda curve: (curve_length(torus, curve, rule=rule), curve_energy(torus, curve)))
+        np.testing.assert_allclose(measure(curve), [expected, expected**2], rtol=1e-4)
 
 
 def test_constant_speed_keeps_the_way_and_evens_the_steps():
     with jax.enable_x64(True):
         curve = np.stack([np.pi * np.linspace(0.0, 1.0, 200) ** 2, np.full(200, 1.0)], axis=1)
-        moved = constant_speed(torus, curve, num_points=21)
+        moved = jax.jit(lambda curve: constant_speed(torus, curve, num_points=21))(curve)
         np.testing.assert_allclose(moved[:, 0], np.linspace(0.0, np.pi, 21), atol=1e-3)
         np.testing.assert_allclose(moved[:, 1], 1.0)
 
@@ -223,8 +228,8 @@ def test_logarithm_of_a_linear_decoder_is_the_difference():
     with jax.enable_x64(True):
         a, b = np.array([0.4, -0.2]), np.array([-0.5, 0.7])
         matrix = np.random.default_rng(6).normal(size=(4, 2))
-        np.testing.assert_allclose(log_map(lambda z: jnp.asarray(matrix) @ z, a, b, num_points=5), b - a, atol=1e-8)
-        np.testing.assert_allclose(initial_velocity(straight_line(a, b, 5)), b - a, atol=1e-12)
+        logarithm = jax.jit(partial(log_map, num_points=5), static_argnums=0)
+        np.testing.assert_allclose(logarithm(lambda z: jnp.asarray(matrix) @ z, a, b), b - a, atol=1e-8)
 
 
 def test_geodesics_are_differentiable_in_ends_and_parameters():
@@ -247,27 +252,21 @@ def test_geodesics_are_differentiable_in_ends_and_parameters():
 
 
 def test_derivatives_are_finite_at_coincident_ends():
-    a, target = jnp.array([0.3, -0.4]), jnp.array([0.3, -0.4])
+    a = jnp.array([0.3, -0.4])
 
     def everything(b):
-        found = geodesic(sphere, a, b, num_points=5)
-        parts = (
-            found.length,
-            found.energy,
-            exp_map(sphere, a, b - a, num_steps=2),
-            log_map(sphere, a, b, num_points=5),
-        )
+        found = geodesic(sphere, a, b, num_points=4)
         moved = constant_speed(sphere, jnp.stack([a, b, b]))
-        return jnp.concatenate([jnp.ravel(part) for part in (*parts, curve_length(sphere, moved), moved)])
+        vectors = (initial_velocity(found.curve), exp_map(sphere, a, b - a, num_steps=1), moved[1])
+        return jnp.stack([found.length, found.energy, curve_length(sphere, moved), *jnp.concatenate(vectors)])
 
     @jax.jit
     def derivatives(b):
         value, tangent = jax.jvp(everything, (b,), (jnp.ones(2),))
         return value, tangent, jax.vjp(everything, b)[1](jnp.ones_like(value))[0]
 
-    value, tangent, cotangent = derivatives(target)
-    np.testing.assert_array_equal(value[:2], 0.0)
-    assert np.isfinite(value).all()
+    value, tangent, cotangent = derivatives(a)
+    np.testing.assert_allclose(value[:3], 0.0, atol=1e-6)
     assert np.isfinite(tangent).all()
     assert np.isfinite(cotangent).all()
 
@@ -278,8 +277,6 @@ def test_single_precision_suffices():
     np.testing.assert_allclose(found.length, great_circle(x, y), rtol=2e-3)
 
 
-def test_refusals():
+def test_two_points_are_no_curve():
     with pytest.raises(ValueError, match="num_points >= 3"):
         geodesic(torus, np.zeros(2, np.float32), np.ones(2, np.float32), num_points=2)
-    with pytest.raises(ValueError, match="one dimension"):
-        geodesic(torus, np.zeros(2, np.float32), np.ones(2, np.float32), initial=np.zeros((4, 3), np.float32))

@@ -56,14 +56,15 @@ def test_no_set_of_medoids_beats_the_best_of_restarts(seed, n, data):
     weights = rng.random(n) + 0.1
     table = dijkstra(graph)
     best = min(table[list(m)].min(axis=0) ** 2 @ weights for m in combinations(range(n), num_clusters)) / weights.sum()
-    found = kmedoids(graph, num_clusters, seed=0, init="random", tolerance=0.0, restarts=8, node_weights=weights)
+    found = kmedoids(graph, num_clusters, seed=0, init="random", tolerance=0.0, restarts=6, node_weights=weights)
     assert found.cost == pytest.approx(best, rel=1e-9, abs=1e-12)
 
 
 def test_cost_is_within_one_percent_of_fasterpam_on_the_dense_matrix(sheet):
     table = dijkstra(sheet) ** 2
-    theirs = min(dense_kmedoids.fasterpam(table, 25, random_state=s, init="random", n_cpu=1).loss for s in range(6))
-    assert kmedoids(sheet, 25, seed=0, restarts=6).cost <= 1.01 * theirs / table.shape[0]
+    losses = [dense_kmedoids.fasterpam(table, 25, random_state=s, init="random", n_cpu=1).loss for s in range(6)]
+    ours = [kmedoids(sheet, 25, seed=s).cost for s in range(6)]
+    assert np.mean(ours) <= 1.01 * np.mean(losses) / table.shape[0]
 
 
 @pytest.mark.parametrize("method", ["swap", "alternate"])

@@ -66,7 +66,7 @@ def test_cached_logits_equal_uncached(arch):
         return jax.lax.scan(step, start, jnp.arange(arch.length))[1].swapaxes(0, 1)
 
     expected = uncached(params, arch, codes, labels)
-    assert jnp.std(expected) > 0.3
+    assert jnp.std(expected) > 0.2
     np.testing.assert_allclose(cached(params), expected, atol=1e-5)
 
 

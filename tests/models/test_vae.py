@@ -10,11 +10,23 @@ from geovq_jax.models import vae
 from geovq_jax.models.objective import Objective
 from geovq_jax.models.vae import Architecture
 
-init = jax.jit(vae.init, static_argnums=1)
 encode = jax.jit(vae.encode, static_argnums=1)
 decode = jax.jit(vae.decode, static_argnums=1)
 decode_logits = jax.jit(vae.decode_logits, static_argnums=1)
 loss_of = jax.jit(vae.loss, static_argnums=(2, 3))
+
+
+def params_of(arch, seed=0):
+    """Random parameters of the right shapes, drawn by numpy: quicker than compiling the initialisers."""
+    generator = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda key: vae.init(key, arch), jax.random.key(0))
+
+    def draw(leaf):
+        fan_in = max(np.prod(leaf.shape[:-1]), 1)
+        return jnp.asarray(generator.normal(size=leaf.shape) * np.sqrt(2 / fan_in), leaf.dtype)
+
+    return jax.tree.map(draw, shapes)
+
 
 TINY = Architecture(image_shape=(8, 8, 1), latent_dim=3, channels=(4, 6))
 
@@ -46,10 +58,20 @@ def test_default_sizes():
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == kernels + biases
 
 
+def test_initial_logits_are_of_order_one():
+    arch = Architecture(image_shape=(16, 16, 1), latent_dim=8, channels=(16, 32))
+    params = jax.jit(vae.init, static_argnums=1)(jax.random.key(0), arch)
+    z = jax.random.normal(jax.random.key(1), vae.latent_shape(arch))
+    logits = np.asarray(decode_logits(params, arch, z))[4:-4, 4:-4]
+    assert 0.2 < logits.std() < 2.0
+    biases = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if "bias" in str(path[-1])]
+    assert all(not leaf.any() for leaf in biases)
+
+
 @pytest.mark.parametrize("output", ["sigmoid", "identity"])
 def test_the_output_map_is_applied_once(output):
     arch = TINY._replace(output=output)
-    params = init(jax.random.key(0), arch)
+    params = params_of(arch)
     z = jax.random.normal(jax.random.key(1), vae.latent_shape(arch))
     logits = np.asarray(decode_logits(params, arch, z))
     expected = 1.0 / (1.0 + np.exp(-logits)) if output == "sigmoid" else logits
@@ -60,7 +82,7 @@ def test_the_output_map_is_applied_once(output):
 def test_a_shift_by_one_cell_is_a_shift_by_one_stride(norm):
     """Where the borders are far, decoding a shifted grid shifts the image by 2^layers pixels, and likewise encoding."""
     arch = Architecture(image_shape=(28, 28, 1), latent_dim=2, channels=(3, 4), norm=norm)
-    params = init(jax.random.key(0), arch)
+    params = params_of(arch)
     z = jnp.zeros((7, 7, 2)).at[2, 2].set(jnp.array([1.0, -2.0]))
     rest = decode_logits(params, arch, jnp.zeros((7, 7, 2)))
     one = decode_logits(params, arch, z) - rest
@@ -73,7 +95,7 @@ def test_a_shift_by_one_cell_is_a_shift_by_one_stride(norm):
 
 def test_the_crop_is_centred():
     arch = Architecture(image_shape=(6, 6, 1), latent_dim=2, channels=(3, 4))
-    params = init(jax.random.key(0), arch)
+    params = params_of(arch)
     larger = arch._replace(image_shape=(8, 8, 1))
     z = jax.random.normal(jax.random.key(1), (2, 2, 2))
     whole = decode(params, larger, z)
@@ -86,7 +108,7 @@ def test_the_crop_is_centred():
 @pytest.mark.parametrize("arch", [TINY, TINY._replace(kind="vanilla", norm="group")])
 def test_forward_and_reverse_derivatives_of_the_decoder_agree_with_differences(arch):
     with jax.enable_x64(True):
-        params = init(jax.random.key(0), arch)
+        params = params_of(arch)
         shape = vae.latent_shape(arch)
         z, v = jax.random.normal(jax.random.key(1), (2, *shape))
         decode = jax.jit(lambda z: vae.decode(params, arch, z))
@@ -99,7 +121,7 @@ def test_forward_and_reverse_derivatives_of_the_decoder_agree_with_differences(a
 
 
 def test_linearisations_of_many_latents():
-    params = init(jax.random.key(0), TINY)
+    params = params_of(TINY)
     zs, vs = jax.random.normal(jax.random.key(1), (2, 5, *vae.latent_shape(TINY)))
 
     def push(z, v):
@@ -120,7 +142,7 @@ def test_posterior_draws_have_its_moments():
 @pytest.mark.parametrize("loss", ["bernoulli", "mse"])
 def test_loss_is_its_parts(loss):
     """With a posterior of no variance to speak of, the loss is that of the mean's reconstruction plus the KL by hand."""
-    params = init(jax.random.key(0), TINY)
+    params = params_of(TINY)
     head = params["encoder"]["head"]
     head["bias"] = head["bias"].at[3:].set(-40.0)
     images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1))
@@ -140,7 +162,7 @@ def test_loss_is_its_parts(loss):
 
 
 def test_annealing_reads_the_step():
-    params, images = init(jax.random.key(0), TINY), jnp.full((2, 8, 8, 1), 0.3)
+    params, images = params_of(TINY), jnp.full((2, 8, 8, 1), 0.3)
     objective = Objective(beta=2.0, anneal_steps=10)
     losses = [loss_of(jax.random.key(1), params, TINY, objective, images, step) for step in (0, 5)]
     kl = losses[0][1]["kl"]
