@@ -1,6 +1,6 @@
 """One training step of the VAE against a twin in PyTorch: CPU milliseconds on one core, alternating, medians and ratio.
 
-    taskset -c 0 python benchmarks/vae_step.py --batch 128 --channels 32,64,128
+taskset -c 0 python benchmarks/vae_step.py --batch 128 --channels 32,64,128
 """
 
 import argparse
@@ -72,7 +72,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--channels", type=lambda text: tuple(int(part) for part in text.split(",")), default=(32, 64, 128))
+    parser.add_argument(
+        "--channels", type=lambda text: tuple(int(part) for part in text.split(",")), default=(32, 64, 128)
+    )
     parser.add_argument("--latent-dim", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
@@ -87,10 +89,13 @@ def main() -> None:
             step()
             if repeat >= 2:
                 times[name].append(1e3 * (time.process_time() - started))
+    fastest = {name: min(values) for name, values in times.items()}
     medians = {name: statistics.median(values) for name, values in times.items()}
-    for name, values in times.items():
-        print(f"{name:5s} median {medians[name]:7.1f} ms  fastest {min(values):7.1f} ms")
-    print(f"jax / torch: medians {medians['jax'] / medians['torch']:.2f}  fastest {min(times['jax']) / min(times['torch']):.2f}")
+    for name in times:
+        print(f"{name:5s} median {medians[name]:7.1f} ms  fastest {fastest[name]:7.1f} ms")
+    print(
+        f"jax / torch: medians {medians['jax'] / medians['torch']:.2f}  fastest {fastest['jax'] / fastest['torch']:.2f}"
+    )
 
 
 if __name__ == "__main__":

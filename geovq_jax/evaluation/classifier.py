@@ -79,7 +79,7 @@ def init(key: Key[Array, ""], arch: Architecture) -> PyTree:
     normal = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal")
     keys = jax.random.split(key, len(shapes))
     return {
-        name: {"kernel": normal(k, shape, jnp.float32), "bias": jnp.zeros(shape[-1])}
+        name: {"kernel": normal(k, shape, jnp.float32), "bias": jnp.zeros(shape[-1], jnp.float32)}
         for k, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
 

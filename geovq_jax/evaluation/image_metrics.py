@@ -28,6 +28,8 @@ class ImageScores(NamedTuple):
 def _check_pair(first: ImageBatch, second: ImageBatch) -> None:
     if first.shape != second.shape:
         raise ValueError(f"expected two image batches of one shape, got {first.shape} and {second.shape}; align them")
+    if not (jnp.issubdtype(first.dtype, jnp.floating) and jnp.issubdtype(second.dtype, jnp.floating)):
+        raise ValueError(f"expected float images in [0, 1], got {first.dtype} and {second.dtype}; divide uint8 by 255")
 
 
 def psnr(first: ImageBatch, second: ImageBatch) -> Float[Array, " b"]:
@@ -43,7 +45,7 @@ def psnr(first: ImageBatch, second: ImageBatch) -> Float[Array, " b"]:
         Decibels [b], one value an image; average them rather than the squared errors.
 
     Raises:
-        ValueError: the two batches differ in shape.
+        ValueError: the two batches differ in shape or are not floats.
     """
     _check_pair(first, second)
     error = jnp.mean(jnp.square(jnp.asarray(first) - jnp.asarray(second)), axis=(1, 2, 3))
@@ -65,7 +67,7 @@ def ssim(first: ImageBatch, second: ImageBatch) -> Float[Array, " b"]:
         Similarity [b], 1 for equal images.
 
     Raises:
-        ValueError: the two batches differ in shape.
+        ValueError: the two batches differ in shape or are not floats.
 
     Reference:
         Wang, Bovik, Sheikh and Simoncelli, Image quality assessment: from error visibility to structural similarity,

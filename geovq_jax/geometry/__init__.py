@@ -5,6 +5,7 @@ from geovq_jax.geometry.components import Connectivity, bridges, connectivity
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
 from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics
 from geovq_jax.geometry.exponential import exp_map, log_map
+from geovq_jax.geometry.frechet import Refined, refine_cell_centres, refine_centres
 from geovq_jax.geometry.geodesic import Geodesic, geodesic, geodesics, length_ratios
 from geovq_jax.geometry.graph import add_edges, edges_of, graph_from_edges, knn_graph, unique_edges
 from geovq_jax.geometry.kmedoids import KMedoids, kmedoids
@@ -32,6 +33,7 @@ __all__ = [
     "Geodesic",
     "KMedoids",
     "Neighbours",
+    "Refined",
     "add_edges",
     "bridges",
     "cell_edge_lengths",
@@ -62,6 +64,8 @@ __all__ = [
     "node_metrics",
     "pad_graph",
     "pullback_metric",
+    "refine_cell_centres",
+    "refine_centres",
     "relax",
     "relax_nearest",
     "shortest_path",

@@ -1,8 +1,8 @@
 """4x4 convolutions of stride 2, down and up, in the forms that train fast on a CPU as well.
 
-Down is XLA's strided convolution. Its adjoint as XLA's transposed convolution has a slow backward pass on CPUs, so up
-is written as one matrix product whose overlapping pieces are added. Both are plain operations that admit forward and reverse
-differentiation, which the pull-back metric needs.
+Down is XLA's strided convolution. Its adjoint as XLA's transposed convolution has a slow backward pass on CPUs, so up is
+written as one matrix product whose overlapping pieces are added. Both are plain operations that admit forward and
+reverse differentiation, which the pull-back metric needs.
 """
 
 import jax.numpy as jnp
@@ -36,9 +36,9 @@ def upsample(x: Float[Array, "h w c"], kernel: Float[Array, "4 4 c o"]) -> Float
 
     y[2 p + i - 1, 2 q + j - 1] += x[p, q] kernel[i, j]
 
-    With i = 2 a + r and j = 2 b + s, (a, b) shifts the 2x2 blocks of output pixels and (r, s) is the pixel within a block.
-    The two column shifts are gathered from neighbours before one product with [2 c, 8 o] weights; the two row shifts are
-    added after it.
+    With i = 2 a + r and j = 2 b + s, (a, b) shifts the 2x2 blocks of output pixels and (r, s) is the pixel within its
+    block. The two column shifts are gathered from neighbours before one product with [2 c, 8 o] weights; the two row
+    shifts are added after it.
 
     Args:
         x: image.
@@ -53,6 +53,6 @@ def upsample(x: Float[Array, "h w c"], kernel: Float[Array, "4 4 c o"]) -> Float
     pairs = jnp.concatenate([jnp.pad(x, ((0, 0), (b, 1 - b), (0, 0))) for b in range(2)], axis=-1)
     # A split, since its transpose is one concatenation; slices would each come back as a padded array.
     pieces = jnp.split(pairs @ weights, 2, axis=-1)
-    blocks = sum(jnp.pad(piece, ((a, 1 - a), (0, 0), (0, 0))) for a, piece in enumerate(pieces))
-    pixels = blocks.reshape(h + 1, w + 1, 2, 2, o).transpose(0, 2, 1, 3, 4).reshape(2 * h + 2, 2 * w + 2, o)
+    upper, lower = (jnp.pad(piece, ((a, 1 - a), (0, 0), (0, 0))) for a, piece in enumerate(pieces))
+    pixels = (upper + lower).reshape(h + 1, w + 1, 2, 2, o).transpose(0, 2, 1, 3, 4).reshape(2 * h + 2, 2 * w + 2, o)
     return pixels[1:-1, 1:-1]

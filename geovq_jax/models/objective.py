@@ -56,25 +56,26 @@ def without_annealing(objective: Objective) -> Objective:
     return objective._replace(anneal_steps=0, capacity_steps=0)
 
 
-def bernoulli_loss(logits: Float[Array, "b *shape"], images: Float[Array, "b *shape"]) -> Float[Array, ""]:
+def bernoulli_loss(logits: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
     """Cross-entropy with logits, -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l."""
     return jnp.sum(jax.nn.softplus(logits) - images * logits) / images.shape[0]
 
 
-def squared_loss(pixels: Float[Array, "b *shape"], images: Float[Array, "b *shape"]) -> Float[Array, ""]:
+def squared_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
     """Sum of squared differences an image."""
     return jnp.sum(jnp.square(pixels - images)) / images.shape[0]
 
 
-def absolute_loss(pixels: Float[Array, "b *shape"], images: Float[Array, "b *shape"]) -> Float[Array, ""]:
+def absolute_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
     """Sum of absolute differences an image."""
     return jnp.sum(jnp.abs(pixels - images)) / images.shape[0]
 
 
-def calibrated_loss(pixels: Float[Array, "b *shape"], images: Float[Array, "b *shape"]) -> Float[Array, ""]:
+def calibrated_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
     """Gaussian negative log likelihood at the variance that minimises it: D/2 (log(2 pi mse) + 1) for D pixels.
 
-    Reference: Rybkin, Daniilidis & Levine 2021, "Simple and effective VAE training with calibrated decoders", section 4.2.
+    Reference: Rybkin, Daniilidis & Levine 2021, "Simple and effective VAE training with calibrated decoders",
+    section 4.2.
     """
     size = images[0].size
     variance = jnp.maximum(jnp.mean(jnp.square(pixels - images)), 1e-8)
@@ -83,9 +84,9 @@ def calibrated_loss(pixels: Float[Array, "b *shape"], images: Float[Array, "b *s
 
 def reconstruction(
     objective: Objective,
-    logits: Float[Array, "b *shape"],
-    pixels: Float[Array, "b *shape"],
-    images: Float[Array, "b *shape"],
+    logits: Float[Array, "b h w c"],
+    pixels: Float[Array, "b h w c"],
+    images: Float[Array, "b h w c"],
 ) -> Float[Array, ""]:
     """The reconstruction term named by the objective.
 
@@ -114,7 +115,9 @@ def linear_ramp(step: Int[Array, ""] | int, steps: int) -> Float[Array, ""]:
     return jnp.minimum(jnp.asarray(step, float) / steps, 1.0) if steps else jnp.asarray(1.0)
 
 
-def capacity_gap(rates: Float[Array, "*shape"], capacity: Float[Array, ""] | float, mode: str) -> Float[Array, "*shape"]:
+def capacity_gap(
+    rates: Float[Array, "*shape"], capacity: Float[Array, ""] | float, mode: str
+) -> Float[Array, "*shape"]:
     """Distance of rates from a capacity: |rate - capacity| ("abs") or max(rate - capacity, 0) ("clipped").
 
     Reference: Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8, for "abs".
@@ -122,7 +125,7 @@ def capacity_gap(rates: Float[Array, "*shape"], capacity: Float[Array, ""] | flo
     return jnp.abs(rates - capacity) if mode == "abs" else jnp.maximum(rates - capacity, 0.0)
 
 
-def rate(objective: Objective, kl: Float[Array, "b *latent"], step: Int[Array, ""] | int) -> Float[Array, ""]:
+def rate(objective: Objective, kl: Float[Array, "b *latent d"], step: Int[Array, ""] | int) -> Float[Array, ""]:
     """The weighted rate term of the objective.
 
     Batch means of the KL come first; then free bits act on each dimension (Kingma et al. 2016, equation 15), the

@@ -1,4 +1,4 @@
-"""Variational autoencoder, vanilla (one vector an image) or spatial (a grid of vectors): pure functions on one example."""
+"""Variational autoencoder, vanilla (one vector an image) or spatial (a grid of vectors), as functions of one example."""
 
 from typing import NamedTuple
 
@@ -178,14 +178,14 @@ def encode(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> 
     Returns:
         Mean and log variance, each [d] or [h, w, d].
     """
-    head = Encoder(arch, 2 * arch.latent_dim).apply({"params": params["encoder"]}, image)
+    head = jnp.asarray(Encoder(arch, 2 * arch.latent_dim).apply({"params": params["encoder"]}, image))
     mean, log_variance = jnp.split(head, 2, axis=-1)
     return Posterior(mean, log_variance)
 
 
 def decode_logits(params: PyTree, arch: Architecture, z: Float[Array, "*latent"]) -> Float[Array, "H W C"]:
     """Decoder before its output map: logits for "sigmoid", pixels for "identity"."""
-    return Decoder(arch).apply({"params": params["decoder"]}, z)
+    return jnp.asarray(Decoder(arch).apply({"params": params["decoder"]}, z))
 
 
 def output_map(arch: Architecture, logits: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -1,7 +1,7 @@
 """Checkpoints of one pytree with JSON metadata; the only module that imports orbax.
 
-A checkpoint directory holds numbered saves. A save is written under a temporary name, renamed, and only then are the older
-ones removed, so a process killed at any moment leaves the newest complete save readable.
+A checkpoint directory holds numbered saves. A save is written under a temporary name, renamed, and only then are the
+older ones removed, so a process killed at any moment leaves the newest complete save readable.
 """
 
 import shutil
@@ -30,7 +30,8 @@ def _describe(tree: PyTree) -> dict[str, str]:
     """Path of each leaf -> its dtype and shape, as "float32[3,4]"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        jax.tree_util.keystr(path): f"{leaf.dtype}[{','.join(str(size) for size in leaf.shape)}]" for path, leaf in leaves
+        jax.tree_util.keystr(path): f"{leaf.dtype}[{','.join(str(size) for size in leaf.shape)}]"
+        for path, leaf in leaves
     }
 
 
@@ -87,8 +88,8 @@ def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
     for name in sorted(stored.keys() | expected.keys()):
         if stored.get(name) != expected.get(name):
             raise ValueError(
-                f"expected {name} {expected.get(name, 'absent')}, got {stored.get(name, 'absent')} in checkpoint {path}; "
-                "load it with the settings that wrote it, or remove it"
+                f"expected {name} {expected.get(name, 'absent')}, got {stored.get(name, 'absent')} "
+                f"in checkpoint {path}; load it with the settings that wrote it, or remove it"
             )
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 

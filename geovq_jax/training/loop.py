@@ -39,12 +39,12 @@ class Totals(NamedTuple):
 
     Attributes:
         metrics: name -> [] sum.
-        count: [] int32, number of steps.
+        steps: [] int32, number of steps.
         failed_step: [] int32, the first step whose loss or gradient was not finite; -1 for none.
     """
 
     metrics: dict[str, Float[Array, ""]]
-    count: Int[Array, ""]
+    steps: Int[Array, ""]
     failed_step: Int[Array, ""]
 
 
@@ -80,8 +80,8 @@ def gather(data: PyTree, indices: Int[Array, " b"]) -> PyTree:
 def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Callable[..., tuple[TrainState, Totals]]:
     """The training step, compiled once: (state, totals, key, indices[b], data) -> (state, totals).
 
-    The batch is gathered from `data` inside, the step's key is fold_in(key, step), and the buffers of state and totals are
-    reused.
+    The batch is gathered from `data` inside, the step's key is fold_in(key, step), and the buffers of state and totals
+    are reused.
 
     Args:
         loss_fn: (params, key, step, batch) -> (loss, metrics).
@@ -103,7 +103,7 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Calla
         failed = (totals.failed_step < 0) & ~(jnp.isfinite(loss) & jnp.isfinite(norm))
         totals = Totals(
             {name: totals.metrics[name] + value for name, value in {**metrics, "gradient_norm": norm}.items()},
-            totals.count + 1,
+            totals.steps + 1,
             jnp.where(failed, state.step + 1, totals.failed_step),
         )
         return TrainState(params, opt_state, state.step + 1), totals
@@ -142,7 +142,7 @@ def _resume(directory: Path, state: TrainState, metadata: Any) -> tuple[TrainSta
     stored = checkpoint.load_metadata(directory / "latest") or {}
     if stored.get("settings") != metadata:
         raise ValueError(
-            f"expected the settings of the run in {directory}, got others; remove the directory or give the same settings"
+            f"expected the settings of the run in {directory}, got others; give the same settings or remove it"
         )
     state = checkpoint.load(directory / "latest", state)
     return state, stored["history"], checkpoint.load(directory / "best", state.params)
@@ -246,7 +246,9 @@ def _evaluate(
     good = f"step {history[-1]['step']}" + (f" in {root / 'latest'}" if root else "") if history else "none"
     mend = f"last good checkpoint: {good}; lower the learning rate"
     if sums.failed_step >= 0:
-        raise FloatingPointError(f"expected a finite loss and gradient, got otherwise at step {sums.failed_step}; {mend}")
+        raise FloatingPointError(
+            f"expected a finite loss and gradient, got otherwise at step {sums.failed_step}; {mend}"
+        )
     values = {name: float(value) for name, value in jax.device_get(evaluate_fn(params)).items()}
     if "objective" not in values:
         raise ValueError(f'expected evaluate_fn to return "objective", got {sorted(values)}')
@@ -254,6 +256,6 @@ def _evaluate(
         raise FloatingPointError(f"expected a finite objective, got {values['objective']} at step {step}; {mend}")
     return {
         "step": step,
-        **{f"train/{name}": float(value / sums.count) for name, value in sums.metrics.items()},
+        **{f"train/{name}": float(value / sums.steps) for name, value in sums.metrics.items()},
         **{f"valid/{name}": value for name, value in values.items()},
     }

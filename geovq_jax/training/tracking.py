@@ -62,11 +62,15 @@ class TensorBoardWriter:
         self._writer = None
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Add the figures and flush."""
+        """Add the figures; they reach the disk in the background."""
         writer = self._writer = self._writer or self._open(self._directory)
         for name, value in values.items():
             writer.add_scalar(f"{self._stage}/{name}", value, step)
-        writer.flush()
+
+    def close(self) -> None:
+        """Wait until all is on disk."""
+        if self._writer is not None:
+            self._writer.close()
 
     def rewind(self, step: int) -> None:
         """Start an event file that hides what earlier ones hold after `step`."""

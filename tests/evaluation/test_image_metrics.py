@@ -99,5 +99,7 @@ def test_three_pairings_and_their_summary():
 def test_refusals():
     with pytest.raises(ValueError, match="one shape, got"):
         image_metrics.psnr(np.zeros((2, 12, 12, 1)), np.zeros((3, 12, 12, 1)))
+    with pytest.raises(ValueError, match="divide uint8 by 255"):
+        image_metrics.ssim(np.zeros((2, 12, 12, 1), np.uint8), np.zeros((2, 12, 12, 1), np.uint8))
     with pytest.raises(ValueError, match="at least one image pair"):
         image_metrics.image_scores(np.zeros((0, 12, 12, 1)), np.zeros((0, 12, 12, 1)))

@@ -3,6 +3,7 @@ import pytest
 from scipy.linalg import sqrtm
 from sklearn.neighbors import NearestNeighbors
 
+from geovq_jax.evaluation import memorisation
 from geovq_jax.evaluation import sample_scores as module
 
 RNG = np.random.default_rng(0)
@@ -131,7 +132,7 @@ def test_nearest_training_image_equals_scikit_learn_and_sees_copies():
     images[5] = train[17]
     images[6] = train[31] + 1e-4
     expected = NearestNeighbors(n_neighbors=1).fit(train.reshape(50, -1)).kneighbors(images.reshape(23, -1))
-    nearest = module.nearest_training_images(images, train, block=7)
+    nearest = memorisation.nearest_training_images(images, train, block=7)
     np.testing.assert_array_equal(nearest.indices, expected[1][:, 0])
     np.testing.assert_allclose(nearest.distances, expected[0][:, 0] / 4.0, atol=1e-6)
     assert nearest.distances[5] == 0.0
@@ -140,10 +141,10 @@ def test_nearest_training_image_equals_scikit_learn_and_sees_copies():
 
 def test_memorisation_tells_copies_from_new_images():
     test = RNG.gamma(9.0, 0.01, 400)
-    fresh = module.memorisation(RNG.gamma(9.0, 0.01, 400), test, seed=0)
+    fresh = memorisation.memorisation(RNG.gamma(9.0, 0.01, 400), test, seed=0)
     assert fresh.share_close.low < 0.07
     assert fresh.share_close.value < 0.12
-    copies = module.memorisation(RNG.gamma(9.0, 0.0005, 400), test, seed=0)
+    copies = memorisation.memorisation(RNG.gamma(9.0, 0.0005, 400), test, seed=0)
     assert copies.share_close.value > 0.95
     assert copies.sample_median < copies.test_median == pytest.approx(np.median(test))
 
@@ -164,6 +165,6 @@ def test_refusals():
     with pytest.raises(ValueError, match="1 <= k < 45"):
         module.precision_recall(REAL, FAKE, k=45)
     with pytest.raises(ValueError, match="same data set"):
-        module.nearest_training_images(np.zeros((2, 3, 3, 1)), np.zeros((2, 4, 4, 1)))
+        memorisation.nearest_training_images(np.zeros((2, 3, 3, 1)), np.zeros((2, 4, 4, 1)))
     with pytest.raises(ValueError, match="class with at least two"):
         module.diversity(REAL[:3], np.arange(3))

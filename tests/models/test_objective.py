@@ -24,7 +24,7 @@ def test_bernoulli_is_the_cross_entropy_of_a_coin():
 
 
 def test_bernoulli_stays_finite_at_large_logits():
-    np.testing.assert_allclose(objectives.bernoulli_loss(jnp.full((1, 1), -200.0), jnp.ones((1, 1))), 200.0)
+    np.testing.assert_allclose(objectives.bernoulli_loss(jnp.full((1, 1, 1, 1), -200.0), jnp.ones((1, 1, 1, 1))), 200.0)
 
 
 @pytest.mark.parametrize(("loss", "by_hand"), [("mse", (0.25 + 0.25 + 0.0 + 0.25) / 2), ("l1", (0.5 + 0.5 + 0.5) / 2)])

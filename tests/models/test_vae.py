@@ -141,7 +141,7 @@ def test_posterior_draws_have_its_moments():
 
 @pytest.mark.parametrize("loss", ["bernoulli", "mse"])
 def test_loss_is_its_parts(loss):
-    """With a posterior of no variance to speak of, the loss is that of the mean's reconstruction plus the KL by hand."""
+    """With almost no posterior variance, the loss is that of the mean's reconstruction plus the KL by hand."""
     params = params_of(TINY)
     head = params["encoder"]["head"]
     head["bias"] = head["bias"].at[3:].set(-40.0)
@@ -158,7 +158,9 @@ def test_loss_is_its_parts(loss):
         kl += 0.5 * (mean**2 + np.exp(log_variance) - log_variance - 1).sum() / 4
         psnr += -10 * np.log10(((pixels - target) ** 2).mean()) / 4
     np.testing.assert_allclose(value, reconstruction + 0.5 * kl, rtol=1e-5)
-    np.testing.assert_allclose([metrics[n] for n in ("reconstruction", "kl", "psnr")], [reconstruction, kl, psnr], rtol=1e-4)
+    np.testing.assert_allclose(
+        [metrics[n] for n in ("reconstruction", "kl", "psnr")], [reconstruction, kl, psnr], rtol=1e-4
+    )
 
 
 def test_annealing_reads_the_step():

@@ -220,7 +220,9 @@ def test_training_that_is_not_finite_stops(tmp_path, where):
         bad = jnp.sqrt(0.0 * params["bias"][0]) if where == "gradient" else jnp.float32(jnp.nan)
         return loss + jnp.where(step == 12, bad, 0.0), metrics
 
-    message = r"expected a finite loss and gradient, got otherwise at step 13; last good checkpoint: step 10 in .*latest"
+    message = (
+        r"expected a finite loss and gradient, got otherwise at step 13; last good checkpoint: step 10 in .*latest"
+    )
     with pytest.raises(FloatingPointError, match=message):
         run(tmp_path, loss_fn=failing if where == "loss" else _gradient_failing)
     assert figures(tmp_path)[-1]["step"] == 10

@@ -37,7 +37,10 @@ def test_first_update_is_adamw_by_hand():
 
 
 def test_decay_mask_chooses_what_decays():
-    params, zero = {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(1)}, {"kernel": jnp.zeros((1, 2)), "bias": jnp.zeros(1)}
+    params, zero = (
+        {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(1)},
+        {"kernel": jnp.zeros((1, 2)), "bias": jnp.zeros(1)},
+    )
     mask = {"kernel": False, "bias": True}
     optimizer = make_optimizer(learning_rate=0.1, num_steps=10, schedule="constant", weight_decay=0.5, decay_mask=mask)
     updates, _ = optimizer.update(zero, optimizer.init(params), params)
@@ -49,7 +52,9 @@ def test_gradients_are_clipped_by_their_global_norm():
     """Two gradients in one direction, both beyond the norm, leave Adam in the same state."""
     params = jnp.zeros((1, 2))
     optimizer = make_optimizer(learning_rate=0.1, num_steps=10, clip_norm=1.0)
-    states = [optimizer.update(jnp.array([[3.0, 4.0]]) * scale, optimizer.init(params), params)[1] for scale in (1.0, 50.0)]
+    states = [
+        optimizer.update(jnp.array([[3.0, 4.0]]) * scale, optimizer.init(params), params)[1] for scale in (1.0, 50.0)
+    ]
     moments = [optax.tree.get(state, "mu") for state in states]
     np.testing.assert_allclose(moments[0], [[0.06, 0.08]], rtol=1e-5)
     np.testing.assert_allclose(moments[1], moments[0], rtol=1e-5)

@@ -75,6 +75,7 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     writer = TensorBoardWriter(tmp_path / "events", "vae")
     writer.write(5, {"train/loss": 0.5})
     writer.write(6, {"train/loss": 0.25})
+    writer.close()
     assert _tensorboard_values(tmp_path / "events", Event) == {("vae/train/loss", 5): 0.5, ("vae/train/loss", 6): 0.25}
 
 
