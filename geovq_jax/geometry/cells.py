@@ -139,7 +139,7 @@ def cell_edge_lengths(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Float[Array, " e"]:
-    """Pull-back lengths of edges between cells of spatial latents, equation (16).
+    """Pull-back lengths of edges between cells of spatial latents, equations (16) and (17).
 
     endpoints: 1/2 (|J_{i,p} D| + |J_{j,q} D|), D = z_{j,q} - z_{i,p}, each end within its own image.
 

@@ -1,4 +1,4 @@
-"""The geometry part of a run's report: how the metric of the decoder differs from a flat one, in figures and pictures."""
+"""The geometry part of a run's report: how the metric of the decoder differs from a flat one."""
 
 from functools import partial
 from pathlib import Path
@@ -94,8 +94,8 @@ def _quadrature(workdir: Path, config: ConfigDict, edges: np.ndarray, lengths: n
         fine = geometry.cell_edge_lengths(
             decode_fn, latents, edges[chosen], rule="gauss", context=config.graph.context, batch_size=50
         )
-    fine = np.asarray(fine, np.float64)
-    relative = np.abs(lengths[chosen] - fine)[fine > 0] / fine[fine > 0]
+    exact = np.asarray(fine, np.float64)
+    relative = np.abs(lengths[chosen] - exact)[exact > 0] / exact[exact > 0]
     return {
         "relative_error_median": float(np.median(relative)),
         "relative_error_high": float(np.quantile(relative, 0.95)),
@@ -159,7 +159,13 @@ def section(workdir: Path, config: ConfigDict, metrics: dict[str, Any]) -> Secti
     edges, lengths = geometry.edges_of(graph)
     chosen = np.linspace(0, len(edges) - 1, min(20_000, len(edges))).astype(np.int64)
     scatter = figures_geometry.edge_scatter(edge_euclidean(arrays["points"], edges[chosen]), lengths[chosen])
-    pictures = [ReportFigure("Edge lengths", scatter, "edge_lengths", metrics), _interpolation(workdir, config, graph)]
+    sizes = np.bincount(geometry.components(graph))
+    degrees = figures_geometry.degree_bars(np.diff(graph.indptr), sizes)
+    pictures = [
+        ReportFigure("Edge lengths", scatter, "edge_lengths", metrics),
+        ReportFigure("Degrees and components", degrees, "connectivity", metrics["connectivity"]),
+        _interpolation(workdir, config, graph),
+    ]
     if arrays["points"].shape[1] == 2 and load_latents(workdir, "train")["mean"].ndim == 2:
         pictures += _plane(workdir, config, graph)
     return Section(

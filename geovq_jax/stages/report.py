@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import data
-from geovq_jax.evaluation import figures, figures_geometry, image_metrics, likelihood
+from geovq_jax.evaluation import figures, figures_comparison, figures_geometry, image_metrics, likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores
 from geovq_jax.evaluation.report import ReportFigure, Section, Table, to_json, write_report
 from geovq_jax.geometry.batching import map_chunks
@@ -50,7 +50,7 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
         _overview(config, dataset, metrics),
         _reconstructions(truth, continuous, quantized, metrics),
         _samples(workdir),
-        _latent_space(latents, codes, usage),
+        _latent_space(workdir, config, latents, codes, usage),
         geometry_report.section(workdir, config, metrics["geometry"]),
         _training(workdir),
     ]
@@ -136,7 +136,13 @@ def _samples(workdir: Path) -> Section:
     )
 
 
-def _latent_space(latents: dict[str, np.ndarray], codes: dict[str, np.ndarray], usage: dict[str, Any]) -> Section:
+def _latent_space(
+    workdir: Path,
+    config: ConfigDict,
+    latents: dict[str, np.ndarray],
+    codes: dict[str, np.ndarray],
+    usage: dict[str, Any],
+) -> Section:
     points = nodes_of(latents["mean"])
     cells = len(points) // len(latents["label"])
     chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
@@ -145,6 +151,13 @@ def _latent_space(latents: dict[str, np.ndarray], codes: dict[str, np.ndarray], 
     by_class = figures_geometry.latent_map(points[chosen], classes=labels, plane=plane)
     by_code = figures_geometry.latent_map(points[chosen], codes=codes["codes"].ravel()[chosen], plane=plane)
     used = figures.code_usage(np.asarray(usage["cell_sizes"]))
+    reach = figures_comparison.distance_histogram({"test latents": codes["distance"].ravel()})
+    atlas = []
+    if latents["mean"].ndim == 2:  # a cell of a grid is no image by itself
+        size = len(usage["cell_sizes"])
+        pictures = decode_codes(workdir, config, np.arange(size, dtype=np.int32))
+        figure = figures.code_atlas(pictures, np.asarray(usage["cell_sizes"]))
+        atlas = [ReportFigure("Decoded codes and their use on the test split", figure, "code_atlas")]
     return Section(
         "Latents and codes",
         "Test latents (one point a grid cell) in the plane of their two largest variances.",
@@ -152,6 +165,8 @@ def _latent_space(latents: dict[str, np.ndarray], codes: dict[str, np.ndarray], 
             ReportFigure("Coloured by class", by_class, "latents_by_class", {"explained": to_json(plane.explained)}),
             ReportFigure("Coloured by code", by_code, "latents_by_code"),
             ReportFigure("Use of the codes on the test split", used, "code_usage", {"counts": usage["cell_sizes"]}),
+            ReportFigure("Geodesic distance to the code", reach, "code_distances"),
+            *atlas,
         ],
     )
 

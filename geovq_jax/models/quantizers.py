@@ -1,0 +1,202 @@
+"""Vector and finite scalar quantizers of the joint VQ-VAE: nearest codes, gradients through them, moving codebooks."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+GRADIENTS = ("straight_through", "rotation")
+
+
+class Codebook(NamedTuple):
+    """Code vectors as ratios of moving averages.
+
+    Attributes:
+        vectors: [K, d], sums / counts.
+        counts: [K] moving average of the latents a batch gives to each code.
+        sums: [K, d] moving average of their sum.
+    """
+
+    vectors: Float[Array, "K d"]
+    counts: Float[Array, " K"]
+    sums: Float[Array, "K d"]
+
+
+def squared_distances(points: Float[Array, "n d"], vectors: Float[Array, "K d"]) -> Float[Array, "n K"]:
+    """|p|^2 - 2 p.v + |v|^2 for all pairs."""
+    norms = jnp.sum(jnp.square(points), axis=1)[:, None] + jnp.sum(jnp.square(vectors), axis=1)[None]
+    return norms - 2.0 * points @ vectors.T
+
+
+def nearest(points: Float[Array, "n d"], vectors: Float[Array, "K d"]) -> Int[Array, " n"]:
+    """Index of the vector nearest to each point."""
+    return jnp.argmin(squared_distances(points, vectors), axis=1).astype(jnp.int32)
+
+
+def kmeans_codebook(
+    key: Key[Array, ""], latents: Float[Array, "n d"], num_codes: int, *, iterations: int = 10
+) -> Codebook:
+    """Codebook of k-means clusters: k-means++ seeds, then Lloyd's iterations; empty clusters keep their vector.
+
+    Args:
+        key: for the seeds.
+        latents: points to cluster.
+        num_codes: K, at most n.
+        iterations: of Lloyd's algorithm.
+
+    Returns:
+        Codebook whose counts are those of the clusters.
+
+    Raises:
+        ValueError: if there are fewer latents than codes.
+
+    Reference: Arthur & Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
+    """
+    if latents.shape[0] < num_codes:
+        raise ValueError(f"expected at least {num_codes} latents to seed as many codes, got {latents.shape[0]}")
+
+    def draw(state: tuple[Array, Array], key: Key[Array, ""]) -> tuple[tuple[Array, Array], Array]:
+        newest, distances = state
+        distances = jnp.minimum(distances, squared_distances(latents, newest[None])[:, 0])
+        chosen = latents[jax.random.categorical(key, jnp.log(jnp.maximum(distances, 1e-30)))]
+        return (chosen, distances), chosen
+
+    first_key, *keys = jax.random.split(key, num_codes)
+    first = latents[jax.random.randint(first_key, (), 0, latents.shape[0])]
+    start = (first, jnp.full(latents.shape[0], jnp.inf, latents.dtype))
+    _, others = jax.lax.scan(draw, start, jnp.stack(keys)) if keys else (start, latents[:0])
+
+    def improve(_: Int[Array, ""], codebook: Codebook) -> Codebook:
+        counts, sums = _totals(latents, nearest(latents, codebook.vectors), num_codes)
+        means = sums / jnp.maximum(counts, 1.0)[:, None]
+        vectors = jnp.where(counts[:, None] > 0, means, codebook.vectors)
+        # A count of one keeps the ratio sums / counts defined where the cluster is empty.
+        counts = jnp.maximum(counts, 1.0)
+        return Codebook(vectors, counts, vectors * counts[:, None])
+
+    vectors = jnp.concatenate([first[None], others])
+    seeds = Codebook(vectors, jnp.ones(num_codes, latents.dtype), vectors)
+    return jax.lax.fori_loop(0, iterations, improve, seeds)
+
+
+def _totals(
+    latents: Float[Array, "n d"], codes: Int[Array, " n"], num_codes: int
+) -> tuple[Float[Array, " K"], Float[Array, "K d"]]:
+    """Number and sum of the latents of each code."""
+    counts = jnp.zeros(num_codes, latents.dtype).at[codes].add(1.0)
+    return counts, jnp.zeros((num_codes, latents.shape[1]), latents.dtype).at[codes].add(latents)
+
+
+def moved_codebook(
+    key: Key[Array, ""],
+    codebook: Codebook,
+    latents: Float[Array, "n d"],
+    codes: Int[Array, " n"],
+    *,
+    decay: float,
+    reseed: float,
+) -> Codebook:
+    """The codebook after one batch: averages move, codes that fell out of use start again at latents of the batch.
+
+    counts <- decay counts + (1 - decay) n_k,  sums <- decay sums + (1 - decay) sum of z given to k,
+    vectors = sums / counts. A code with counts < reseed n / K takes a random latent and an even share n / K.
+
+    Args:
+        key: for the re-seeding.
+        codebook: before the batch.
+        latents: of the batch.
+        codes: code of each latent.
+        decay: of the moving averages, in [0, 1).
+        reseed: part of an even share below which a code is dead; 0 for none.
+
+    Returns:
+        Codebook after the batch.
+
+    Reference: van den Oord et al. 2017, "Neural discrete representation learning", appendix A.1.
+    """
+    num_latents, num_codes = latents.shape[0], codebook.counts.shape[0]
+    batch_counts, batch_sums = _totals(latents, codes, num_codes)
+    counts = decay * codebook.counts + (1.0 - decay) * batch_counts
+    sums = decay * codebook.sums + (1.0 - decay) * batch_sums
+    share = num_latents / num_codes
+    fresh = latents[jax.random.choice(key, num_latents, (num_codes,), replace=num_latents < num_codes)]
+    dead = counts < reseed * share
+    counts = jnp.where(dead, share, counts)
+    sums = jnp.where(dead[:, None], share * fresh, sums)
+    # A count that decays towards zero is floored before it is divided by; its sum decays with it.
+    return Codebook(sums / jnp.maximum(counts, 1e-6)[:, None], counts, sums)
+
+
+def pass_gradient(z: Float[Array, "*grid d"], quantized: Float[Array, "*grid d"], gradient: str) -> Float[Array, "*grid d"]:
+    """The quantized value with a gradient for z.
+
+    "straight_through": z + sg(q - z), identity gradient. "rotation": sg(|q| / |z| R) z with R the rotation that takes
+    the direction of z to that of q in their plane, R = I - 2 r r' + 2 q^ z^', r the unit vector along z^ + q^.
+
+    Args:
+        z: latents before quantization.
+        quantized: their code vectors.
+        gradient: one of GRADIENTS.
+
+    Returns:
+        The value of `quantized`.
+
+    Reference: Bengio et al. 2013, arXiv:1308.3432; Fifty et al. 2024, "Restructuring vector quantization with the
+    rotation trick", section 4.2.
+    """
+    if gradient == "straight_through":
+        return z + jax.lax.stop_gradient(quantized - z)
+    length, target = (jnp.linalg.norm(jax.lax.stop_gradient(v), axis=-1, keepdims=True) for v in (z, quantized))
+    tiny = jnp.finfo(z.dtype).tiny ** 0.5
+    unit = jax.lax.stop_gradient(z) / jnp.maximum(length, tiny)
+    target_unit = jax.lax.stop_gradient(quantized) / jnp.maximum(target, tiny)
+    middle = unit + target_unit
+    middle = middle / jnp.maximum(jnp.linalg.norm(middle, axis=-1, keepdims=True), tiny)
+    along_middle, along_unit = (jnp.sum(v * z, axis=-1, keepdims=True) for v in (middle, unit))
+    rotated = z - 2.0 * middle * along_middle + 2.0 * target_unit * along_unit
+    return target / jnp.maximum(length, tiny) * rotated
+
+
+def fsq_size(levels: tuple[int, ...]) -> int:
+    """Number of codes, the product of the levels."""
+    return math.prod(levels)
+
+
+def fsq(z: Float[Array, "*grid d"], levels: tuple[int, ...]) -> tuple[Float[Array, "*grid d"], Int[Array, "*grid"]]:
+    """Finite scalar quantization: each dimension bounded, rounded to its levels, scaled to [-1, 1].
+
+    Args:
+        z: latents; d is the number of levels.
+        levels: number of values of each dimension, at least 2.
+
+    Returns:
+        Quantized latents, with a straight-through gradient past the rounding, and codes: digits of mixed radix, the
+        first dimension least significant.
+
+    Reference: Mentzer et al. 2023, "Finite scalar quantization: VQ-VAE made simple", section 3.1.
+    """
+    sizes = jnp.asarray(levels, z.dtype).reshape((1,) * (z.ndim - 1) + (-1,))
+    # Half-integer centres for even sizes, so that tanh covers exactly `size` integers.
+    half, offset = 0.5 * (sizes - 1.0) * (1.0 - 1e-3), jnp.where(sizes % 2 == 0, 0.5, 0.0)
+    bounded = jnp.tanh(z + jnp.arctanh(offset / jnp.maximum(half, offset + 1e-3))) * half - offset
+    rounded = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
+    width = jnp.floor(0.5 * sizes)
+    digits = (jax.lax.stop_gradient(rounded) + width).astype(jnp.int32)
+    bases = jnp.asarray(np.cumprod((1, *levels[:-1])), jnp.int32).reshape(sizes.shape)
+    return rounded / width, jnp.sum(digits * bases, axis=-1)
+
+
+def fsq_vectors(levels: tuple[int, ...]) -> Float[Array, "K d"]:
+    """All vectors of `fsq`, in the order of their codes."""
+    digits = np.stack(np.unravel_index(np.arange(fsq_size(levels)), levels, order="F"), axis=1)
+    width = np.asarray(levels) // 2
+    return jnp.asarray((digits - width) / width, float)
+
+
+def perplexity(counts: Float[Array, " K"]) -> Float[Array, ""]:
+    """exp of the entropy of the codes' frequencies: the number of evenly used codes that would be as diverse."""
+    frequencies = counts / jnp.maximum(jnp.sum(counts), 1.0)
+    return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(frequencies, frequencies)))

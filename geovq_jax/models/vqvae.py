@@ -1,0 +1,168 @@
+"""Joint VQ-VAE with the encoder and decoder of the VAE: a codebook learnt by moving averages, or finite scalars."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from geovq_jax.models import objective as objectives
+from geovq_jax.models import quantizers, vae
+from geovq_jax.models.objective import Objective
+from geovq_jax.models.quantizers import Codebook
+from geovq_jax.models.vae import Architecture, Encoder
+
+
+class Quantizer(NamedTuple):
+    """How latents become codes; hashable.
+
+    Attributes:
+        method: "ema" (codebook of moving averages) or "fsq" (finite scalar quantization).
+        num_codes: K; for "fsq" the product of the levels.
+        decay: of the moving averages.
+        commitment: weight of |z - sg(q)|^2.
+        gradient: how gradients pass the quantizer, "straight_through" or "rotation".
+        reseed: a code whose average count falls below this part of an even share moves to a latent of the batch.
+        levels: for "fsq", the number of values of each latent dimension.
+    """
+
+    method: str = "ema"
+    num_codes: int = 512
+    decay: float = 0.99
+    commitment: float = 0.25
+    gradient: str = "straight_through"
+    reseed: float = 0.1
+    levels: tuple[int, ...] = ()
+
+
+def check(arch: Architecture, quantizer: Quantizer) -> None:
+    """Refuse settings that mean nothing.
+
+    Raises:
+        ValueError: naming the field and what it may be.
+    """
+    choices = {"method": ("ema", "fsq"), "gradient": quantizers.GRADIENTS}
+    for field, known in choices.items():
+        if getattr(quantizer, field) not in known:
+            raise ValueError(f"expected {field} to be one of {', '.join(known)}, got {getattr(quantizer, field)!r}")
+    if quantizer.method == "fsq":
+        size = quantizers.fsq_size(quantizer.levels)
+        if len(quantizer.levels) != arch.latent_dim or size != quantizer.num_codes:
+            raise ValueError(
+                f"expected latent_dim {len(quantizer.levels)} and num_codes {size} for levels {quantizer.levels}, "
+                f"got {arch.latent_dim} and {quantizer.num_codes}"
+            )
+
+
+def init(
+    key: Key[Array, ""], arch: Architecture, quantizer: Quantizer, images: Float[Array, "b H W C"]
+) -> PyTree[Float[Array, "..."]]:
+    """Parameters of a fresh model: the VAE's, without the log variances, and for "ema" a codebook fitted by k-means.
+
+    Args:
+        key: typed PRNG key.
+        arch: sizes, as for the VAE.
+        quantizer: settings.
+        images: pixels in [0, 1] whose latents seed the codebook; at least num_codes latent vectors.
+
+    Returns:
+        {"encoder", "decoder"} and for "ema" "codebook", a Codebook.
+
+    Raises:
+        ValueError: for settings that mean nothing or too few images.
+    """
+    check(arch, quantizer)
+    model_key, codebook_key = jax.random.split(key)
+    params = vae.init(model_key, arch)
+    head = params["encoder"]["head"]
+    params["encoder"]["head"] = {name: leaf[..., : arch.latent_dim] for name, leaf in head.items()}
+    if quantizer.method == "fsq":
+        return params
+    latents = jax.vmap(lambda image: encode(params, arch, image))(images).reshape(-1, arch.latent_dim)
+    return {**params, "codebook": quantizers.kmeans_codebook(codebook_key, latents, quantizer.num_codes)}
+
+
+def encode(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> Float[Array, "*latent"]:
+    """Latent of one image before quantization, [d] or [h, w, d]."""
+    return jnp.asarray(Encoder(arch, arch.latent_dim).apply({"params": params["encoder"]}, image))
+
+
+def codebook_vectors(params: PyTree, quantizer: Quantizer) -> Float[Array, "K d"]:
+    """The vectors that codes stand for, in the space the decoder reads."""
+    return quantizers.fsq_vectors(quantizer.levels) if quantizer.method == "fsq" else params["codebook"].vectors
+
+
+def quantize(
+    params: PyTree, quantizer: Quantizer, z: Float[Array, "*grid d"]
+) -> tuple[Float[Array, "*grid d"], Int[Array, "*grid"]]:
+    """Quantized latents, with the gradient of the quantizer's settings, and their codes.
+
+    Args:
+        params: from `init`.
+        quantizer: settings.
+        z: latents before quantization.
+
+    Returns:
+        Vectors as `codebook_vectors` holds them, and codes in [0, K).
+    """
+    if quantizer.method == "fsq":
+        return quantizers.fsq(z, quantizer.levels)
+    vectors = params["codebook"].vectors
+    codes = quantizers.nearest(z.reshape(-1, z.shape[-1]), vectors).reshape(z.shape[:-1])
+    return quantizers.pass_gradient(z, vectors[codes], quantizer.gradient), codes
+
+
+def loss(
+    key: Key[Array, ""],
+    params: PyTree,
+    arch: Architecture,
+    quantizer: Quantizer,
+    objective: Objective,
+    images: Float[Array, "b H W C"],
+) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], Codebook | None]]:
+    """Training loss of a batch and the codebook that follows it.
+
+    reconstruction + commitment sum |z - sg(q)|^2, means over the batch (van den Oord et al. 2017, equation 3); the
+    codebook receives no gradient.
+
+    Args:
+        key: for the re-seeding of codes.
+        params: from `init`.
+        arch: sizes.
+        quantizer: settings.
+        objective: its `loss` names the reconstruction term.
+        images: pixels in [0, 1].
+
+    Returns:
+        Loss, and (metrics, codebook): loss, reconstruction, commitment, psnr (dB), used (part of the codes met in the
+        batch), perplexity (of the batch); the codebook for `replace_codebook`, None for "fsq".
+    """
+    params = {**params, "codebook": jax.lax.stop_gradient(params.get("codebook"))}
+    z = jax.vmap(lambda image: encode(params, arch, image))(images)
+    quantized, codes = quantize(params, quantizer, z)
+    logits = jax.vmap(lambda one: vae.decode_logits(params, arch, one))(quantized)
+    pixels = vae.output_map(arch, logits)
+    reconstruction = objectives.reconstruction(objective, logits, pixels, images)
+    commitment, codebook = jnp.zeros_like(reconstruction), None
+    if quantizer.method == "ema":
+        gap = jnp.sum(jnp.square(z - params["codebook"].vectors[codes])) / images.shape[0]
+        commitment = quantizer.commitment * gap
+        flat = jax.lax.stop_gradient(z).reshape(-1, z.shape[-1])
+        codebook = quantizers.moved_codebook(
+            key, params["codebook"], flat, codes.reshape(-1), decay=quantizer.decay, reseed=quantizer.reseed
+        )
+    counts = jnp.bincount(codes.reshape(-1), length=quantizer.num_codes).astype(z.dtype)
+    metrics = {
+        "loss": reconstruction + commitment,
+        "reconstruction": reconstruction,
+        "commitment": commitment,
+        "psnr": objectives.mean_psnr(pixels, images),
+        "used": jnp.mean(counts > 0),
+        "perplexity": quantizers.perplexity(counts),
+    }
+    return reconstruction + commitment, (metrics, codebook)
+
+
+def replace_codebook(params: PyTree, codebook: Codebook | None) -> PyTree:
+    """Parameters with the codebook that followed a batch: the `update_fn` of training."""
+    return params if codebook is None else {**params, "codebook": codebook}
