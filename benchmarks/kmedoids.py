@@ -75,12 +75,15 @@ def dense(data: str) -> None:
             middle = time.process_time()
             theirs = peer.fasterpam(table, num_clusters, random_state=seed, init="random", n_cpu=1).loss / len(table)
             end = time.process_time()
+            twice = kmedoids(graph, num_clusters, seed=seed, restarts=2)
+            double = time.process_time() - end
             alternate = kmedoids(graph, num_clusters, seed=seed, method="alternate")
             print(
                 f"K={num_clusters} seed={seed}: cost {ours.cost:.5f} of seeding {ours.history[0]:.5f}, alternating "
                 f"{alternate.cost / ours.history[0]:.3f}, swaps {ours.cost / ours.history[0]:.3f}, FasterPAM "
-                f"{theirs / ours.history[0]:.3f}; swaps / FasterPAM {ours.cost / theirs:.4f}; {middle - start:.2f} s "
-                f"against {end - middle:.2f} s after the matrix",
+                f"{theirs / ours.history[0]:.3f}; swaps / FasterPAM {ours.cost / theirs:.4f}, best of 2 runs "
+                f"{twice.cost / theirs:.4f}; {middle - start:.2f} s and {double:.2f} s against {end - middle:.2f} s "
+                "after the matrix",
                 flush=True,
             )
 

@@ -24,7 +24,7 @@ def get_config(variants: str = "") -> ConfigDict:
         "data.augment": "crop_flip",
         "data.batch_size": 128,
         "graph.num_images": 6_000,
-        "evaluate.geodesic_pairs": 4,
+        "evaluate.geodesic_pairs": 0,
         "codebook.num_clusters": 512,
     }
     return experiment(

@@ -50,7 +50,6 @@ _POSITIVE = [
     "prior.patience",
     "sample.num_samples",
     "evaluate.geometry_pairs",
-    "evaluate.geodesic_pairs",
 ]
 _FRACTIONS = ["prior.dropout", "prior.label_smoothing", "prior.label_dropout", "sample.top_p"]
 _NOT_NEGATIVE = [
@@ -62,6 +61,7 @@ _NOT_NEGATIVE = [
     "prior.weight_decay",
     "prior.warmup_steps",
     "graph.num_images",
+    "evaluate.geodesic_pairs",
     "sample.temperature",
     "sample.top_k",
     "sample.guidance",

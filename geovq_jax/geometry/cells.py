@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from geovq_jax.geometry.batching import Progress, map_chunks
 from geovq_jax.geometry.edges import Edges, check_edges, default_batch_size, lengths_from_metrics, quadrature
 from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, speed
+from geovq_jax.geometry.windows import Window, product_flops, push_window
 
 Grids = Float[Array | np.ndarray, "n h w d"]
 
@@ -40,9 +41,55 @@ def grid_metrics(decode_fn: DecodeFn, grid: Float[Array | np.ndarray, "h w d"]) 
     return jax.lax.map(lambda directions: gram(jax.vmap(push_forward)(directions)), basis)
 
 
+def windowed_grid_metrics(decode_fn: DecodeFn, grid: Float[Array | np.ndarray, "h w d"]) -> Float[Array, "c d d"]:
+    """The same as `grid_metrics`, with each cell's tangents pushed only where they are not zero.
+
+    A program for every cell: less work where the decoder is local, as convolutions are, but longer to compile.
+
+    Args:
+        decode_fn: map of one grid [h, w, d] to x.
+        grid: the grid of latents.
+
+    Returns:
+        Metric tensors [h * w, d, d].
+    """
+    grid = jnp.asarray(grid)
+    height, width, d = grid.shape
+    _, push_forward = jax.linearize(decode_fn, grid)
+
+    def cell_metric(row: int, column: int) -> Array:
+        def push(vector: Array) -> list[Array]:
+            start = Window(vector[None, None, :], (row, column, 0), (height, width, d))
+            return [leaf.value for leaf in push_window(push_forward, start)]
+
+        return gram(jax.vmap(push)(jnp.eye(d, dtype=grid.dtype)))
+
+    return jnp.stack([cell_metric(row, column) for row in range(height) for column in range(width)])
+
+
 @jax.jit
-def _own_chunk(decode_fn: Any, grids: Array) -> Array:
+def _whole_chunk(decode_fn: Any, grids: Array) -> Array:
     return jax.vmap(partial(grid_metrics, decode_fn))(grids)
+
+
+@jax.jit
+def _windowed_chunk(decode_fn: Any, grids: Array) -> Array:
+    return jax.vmap(partial(windowed_grid_metrics, decode_fn))(grids)
+
+
+# Compiling a program for every cell takes about as long as this many operations of one core.
+WINDOWS_COST = 1e12
+
+
+def _windows_pay(decode_fn: Any, grids: Array) -> bool:
+    """Whether pushing windows saves more operations than its compilation costs; accelerators would not notice."""
+    if jax.default_backend() != "cpu" or grids.shape[1] * grids.shape[2] == 1:
+        return False
+    whole = product_flops(jax.make_jaxpr(partial(grid_metrics, decode_fn))(grids[0]))
+    if grids.shape[0] * whole <= WINDOWS_COST:
+        return False
+    windowed = product_flops(jax.make_jaxpr(partial(windowed_grid_metrics, decode_fn))(grids[0]))
+    return grids.shape[0] * (whole - windowed) > WINDOWS_COST
 
 
 @jax.jit
@@ -108,6 +155,8 @@ def cell_metrics(
 ) -> Float[Array, "cells d d"]:
     """Metric tensors of all cells of many grids, equation (15).
 
+    On CPU, where a decoder is local and there are many grids, tangents are pushed as windows; the result is the same.
+
     Args:
         decode_fn: map of one grid [h, w, d] to x.
         grids: spatial latents, [n, h, w, d].
@@ -123,8 +172,11 @@ def cell_metrics(
         ValueError: for an unknown context or no grids.
     """
     grids = _in_context(grids, context)
-    size = batch_size or default_batch_size(grids.shape[3])
-    metrics = map_chunks(partial(_own_chunk, as_pytree(decode_fn)), (grids,), batch_size=size, progress=progress)
+    decode = as_pytree(decode_fn)
+    windows = _windows_pay(decode, grids)
+    chunk, size = (_windowed_chunk, grids.shape[3] * 4) if windows else (_whole_chunk, grids.shape[3])
+    size = batch_size or default_batch_size(size)
+    metrics = map_chunks(partial(chunk, decode), (grids,), batch_size=size, progress=progress)
     return metrics.reshape(-1, *metrics.shape[2:])
 
 

@@ -163,12 +163,14 @@ def _gauss_newton(
         candidate = state.interior + direction
         energy = curve_energy(decode_fn, curve_of(candidate))
         better = energy < state.energy
-        # A heavily damped step predicts little wherever it is taken.
-        converged = (decrease <= tolerance * state.energy) & (state.damping <= 1.0)
+        # Nielsen's rule: the closer the model's promise was kept, the less damping for the next step.
+        factor = jnp.maximum(0.1, 1.0 - (2.0 * (state.energy - energy) / decrease - 1.0) ** 3)
+        # A damped step promises less by about 1 + damping than the minimum holds.
+        converged = (1.0 + state.damping) * decrease <= tolerance * state.energy
         return _State(
             jnp.where(better, candidate, state.interior),
             jnp.where(better, energy, state.energy),
-            jnp.where(better, jnp.maximum(0.1 * state.damping, least_damping), 10.0 * state.damping),
+            jnp.where(better, jnp.maximum(factor * state.damping, least_damping), 10.0 * state.damping),
             state.iterations + 1,
             converged,
             state.damping > 1e8,

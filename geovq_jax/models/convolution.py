@@ -1,7 +1,7 @@
 """4x4 convolutions of stride 2, down and up, in the forms that train fast on a CPU as well.
 
-Down is XLA's strided convolution. Its adjoint as XLA's transposed convolution has a slow backward pass on CPUs, so up is
-written as one matrix product whose overlapping pieces are added. Both are plain operations that admit forward and
+Down is XLA's strided convolution. Its adjoint as XLA's transposed convolution has a slow backward pass on CPUs, so up
+is written as one matrix product whose overlapping pieces are added. Both are plain operations that admit forward and
 reverse differentiation, which the pull-back metric needs.
 """
 

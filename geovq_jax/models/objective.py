@@ -105,6 +105,12 @@ def reconstruction(
     return term(pixels, images)
 
 
+def mean_psnr(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
+    """Mean over images of -10 log10 of the mean squared error, in dB; 100 at most."""
+    squared = jnp.mean(jnp.square(pixels - images), axis=(1, 2, 3))
+    return jnp.mean(-10.0 * jnp.log10(jnp.maximum(squared, 1e-10)))
+
+
 def gaussian_kl(mean: Float[Array, "*shape"], log_variance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """KL(N(mean, variance) || N(0, 1)) a dimension, 1/2 (mean^2 + variance - log variance - 1), in nats."""
     return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)

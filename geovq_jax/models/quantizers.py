@@ -16,8 +16,8 @@ class Codebook(NamedTuple):
 
     Attributes:
         vectors: [K, d], sums / counts.
-        counts: [K] moving average of the latents a batch gives to each code.
-        sums: [K, d] moving average of their sum.
+        counts: [K] moving average of the latents given to each code, in units of an even share n / K.
+        sums: [K, d] moving average of their sum, in the same units.
     """
 
     vectors: Float[Array, "K d"]
@@ -48,7 +48,7 @@ def kmeans_codebook(
         iterations: of Lloyd's algorithm.
 
     Returns:
-        Codebook whose counts are those of the clusters.
+        Codebook whose counts are an even share each.
 
     Raises:
         ValueError: if there are fewer latents than codes.
@@ -69,17 +69,12 @@ def kmeans_codebook(
     start = (first, jnp.full(latents.shape[0], jnp.inf, latents.dtype))
     _, others = jax.lax.scan(draw, start, jnp.stack(keys)) if keys else (start, latents[:0])
 
-    def improve(_: Int[Array, ""], codebook: Codebook) -> Codebook:
-        counts, sums = _totals(latents, nearest(latents, codebook.vectors), num_codes)
-        means = sums / jnp.maximum(counts, 1.0)[:, None]
-        vectors = jnp.where(counts[:, None] > 0, means, codebook.vectors)
-        # A count of one keeps the ratio sums / counts defined where the cluster is empty.
-        counts = jnp.maximum(counts, 1.0)
-        return Codebook(vectors, counts, vectors * counts[:, None])
+    def improve(_: Int[Array, ""] | int, vectors: Float[Array, "K d"]) -> Float[Array, "K d"]:
+        counts, sums = _totals(latents, nearest(latents, vectors), num_codes)
+        return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1.0)[:, None], vectors)
 
-    vectors = jnp.concatenate([first[None], others])
-    seeds = Codebook(vectors, jnp.ones(num_codes, latents.dtype), vectors)
-    return jax.lax.fori_loop(0, iterations, improve, seeds)
+    vectors = jax.lax.fori_loop(0, iterations, improve, jnp.concatenate([first[None], others]))
+    return Codebook(vectors, jnp.ones(num_codes, latents.dtype), vectors)
 
 
 def _totals(
@@ -101,8 +96,8 @@ def moved_codebook(
 ) -> Codebook:
     """The codebook after one batch: averages move, codes that fell out of use start again at latents of the batch.
 
-    counts <- decay counts + (1 - decay) n_k,  sums <- decay sums + (1 - decay) sum of z given to k,
-    vectors = sums / counts. A code with counts < reseed n / K takes a random latent and an even share n / K.
+    With s = n / K, counts <- decay counts + (1 - decay) n_k / s, sums <- decay sums + (1 - decay) (sum of z of k) / s,
+    vectors = sums / counts. A code with counts < reseed takes a random latent and the count 1.
 
     Args:
         key: for the re-seeding.
@@ -119,18 +114,20 @@ def moved_codebook(
     """
     num_latents, num_codes = latents.shape[0], codebook.counts.shape[0]
     batch_counts, batch_sums = _totals(latents, codes, num_codes)
-    counts = decay * codebook.counts + (1.0 - decay) * batch_counts
-    sums = decay * codebook.sums + (1.0 - decay) * batch_sums
-    share = num_latents / num_codes
+    weight = (1.0 - decay) * num_codes / num_latents
+    counts = decay * codebook.counts + weight * batch_counts
+    sums = decay * codebook.sums + weight * batch_sums
     fresh = latents[jax.random.choice(key, num_latents, (num_codes,), replace=num_latents < num_codes)]
-    dead = counts < reseed * share
-    counts = jnp.where(dead, share, counts)
-    sums = jnp.where(dead[:, None], share * fresh, sums)
+    dead = counts < reseed
+    counts = jnp.where(dead, 1.0, counts)
+    sums = jnp.where(dead[:, None], fresh, sums)
     # A count that decays towards zero is floored before it is divided by; its sum decays with it.
     return Codebook(sums / jnp.maximum(counts, 1e-6)[:, None], counts, sums)
 
 
-def pass_gradient(z: Float[Array, "*grid d"], quantized: Float[Array, "*grid d"], gradient: str) -> Float[Array, "*grid d"]:
+def pass_gradient(
+    z: Float[Array, "*grid d"], quantized: Float[Array, "*grid d"], gradient: str
+) -> Float[Array, "*grid d"]:
     """The quantized value with a gradient for z.
 
     "straight_through": z + sg(q - z), identity gradient. "rotation": sg(|q| / |z| R) z with R the rotation that takes
@@ -166,7 +163,9 @@ def fsq_size(levels: tuple[int, ...]) -> int:
 
 
 def fsq(z: Float[Array, "*grid d"], levels: tuple[int, ...]) -> tuple[Float[Array, "*grid d"], Int[Array, "*grid"]]:
-    """Finite scalar quantization: each dimension bounded, rounded to its levels, scaled to [-1, 1].
+    """Finite scalar quantization: each dimension bounded by tanh, rounded to its levels, evenly spaced in [-1, 1].
+
+    An even number of levels rounds to half-integers, which keeps the levels symmetric about 0.
 
     Args:
         z: latents; d is the number of levels.
@@ -178,22 +177,18 @@ def fsq(z: Float[Array, "*grid d"], levels: tuple[int, ...]) -> tuple[Float[Arra
 
     Reference: Mentzer et al. 2023, "Finite scalar quantization: VQ-VAE made simple", section 3.1.
     """
-    sizes = jnp.asarray(levels, z.dtype).reshape((1,) * (z.ndim - 1) + (-1,))
-    # Half-integer centres for even sizes, so that tanh covers exactly `size` integers.
-    half, offset = 0.5 * (sizes - 1.0) * (1.0 - 1e-3), jnp.where(sizes % 2 == 0, 0.5, 0.0)
-    bounded = jnp.tanh(z + jnp.arctanh(offset / jnp.maximum(half, offset + 1e-3))) * half - offset
-    rounded = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
-    width = jnp.floor(0.5 * sizes)
-    digits = (jax.lax.stop_gradient(rounded) + width).astype(jnp.int32)
-    bases = jnp.asarray(np.cumprod((1, *levels[:-1])), jnp.int32).reshape(sizes.shape)
-    return rounded / width, jnp.sum(digits * bases, axis=-1)
+    half = jnp.asarray(0.5 * (np.asarray(levels) - 1.0), z.dtype).reshape((1,) * (z.ndim - 1) + (-1,))
+    bases = jnp.asarray(np.cumprod((1, *levels[:-1])), jnp.int32).reshape(half.shape)
+    position = jnp.tanh(z) * half + half
+    digits = jax.lax.stop_gradient(jnp.round(position))
+    rounded = position + jax.lax.stop_gradient(digits - position)
+    return rounded / half - 1.0, jnp.sum(digits.astype(jnp.int32) * bases, axis=-1)
 
 
 def fsq_vectors(levels: tuple[int, ...]) -> Float[Array, "K d"]:
     """All vectors of `fsq`, in the order of their codes."""
     digits = np.stack(np.unravel_index(np.arange(fsq_size(levels)), levels, order="F"), axis=1)
-    width = np.asarray(levels) // 2
-    return jnp.asarray((digits - width) / width, float)
+    return jnp.asarray(digits / (0.5 * (np.asarray(levels) - 1.0)) - 1.0, float)
 
 
 def perplexity(counts: Float[Array, " K"]) -> Float[Array, ""]:

@@ -245,11 +245,10 @@ def loss(
     pixels = output_map(arch, logits)
     reconstruction = objectives.reconstruction(objective, logits, pixels, images)
     total = reconstruction + objectives.rate(objective, kl, step)
-    squared = jnp.mean(jnp.square(pixels - images), axis=(1, 2, 3))
     metrics = {
         "loss": total,
         "reconstruction": reconstruction,
         "kl": jnp.sum(kl) / images.shape[0],
-        "psnr": jnp.mean(-10.0 * jnp.log10(jnp.maximum(squared, 1e-10))),
+        "psnr": objectives.mean_psnr(pixels, images),
     }
     return total, metrics

@@ -17,7 +17,9 @@ from geovq_jax.quantization.codebook import load_codebook
 from geovq_jax.stages.codes import decoder_of, load_codes, load_graph, load_latents
 from geovq_jax.terminal import progress_bar
 
-_POINTS = 16
+_POINTS = 16  # of a curve between vanilla latents
+_GRID_POINTS = 8  # of one between grids: every step costs h w d tangents a point
+_GRID_ITERATIONS = 10
 _STRIP = 10
 _ERROR_EDGES = 500
 
@@ -128,6 +130,8 @@ def _geodesics(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> di
     """Continuous geodesics between the latents of random pairs of images, against straight lines and graph paths."""
     latents = _graph_latents(workdir)
     vanilla = latents.ndim == 2
+    if config.evaluate.geodesic_pairs == 0:
+        return {"pairs": 0}
     a, b = _pairs(len(latents), config.evaluate.geodesic_pairs, config.seed)
     flat = latents.reshape(len(latents), -1)
     along_graph = None
@@ -139,7 +143,7 @@ def _geodesics(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> di
             flat[a],
             flat[b],
             graph_lengths=along_graph,
-            num_points=_POINTS,
+            num_points=_POINTS if vanilla else _GRID_POINTS,
             batch_size=min(len(a), 25) if vanilla else 1,
             progress=progress,
         )
@@ -184,7 +188,10 @@ def _curves(workdir: Path, config: ConfigDict, graph: sparse.csr_array, a: int, 
     if latents.ndim == 2:
         curves["graph"] = flat[geometry.shortest_path(graph, a, b)]
     decode_fn = _flat_decoder(workdir, config, latents.shape[1:])
-    found = jax.jit(partial(geometry.geodesic, num_points=_POINTS))(decode_fn, flat[a], flat[b])
+    effort = partial(geometry.geodesic, num_points=_POINTS)
+    if latents.ndim > 2:
+        effort = partial(geometry.geodesic, num_points=_GRID_POINTS, max_iterations=_GRID_ITERATIONS)
+    found = jax.jit(effort)(decode_fn, flat[a], flat[b])
     return curves | {"continuous": np.asarray(found.curve)}
 
 

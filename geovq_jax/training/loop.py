@@ -17,7 +17,7 @@ from geovq_jax.training import checkpoint
 from geovq_jax.training.tracking import Writer
 
 Record = dict[str, int | float]
-LossFn = Callable[..., tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
+LossFn = Callable[..., tuple[Float[Array, ""], Any]]
 
 
 class TrainState(NamedTuple):
@@ -77,7 +77,11 @@ def gather(data: PyTree, indices: Int[Array, " b"]) -> PyTree:
     return jax.tree.map(lambda array: jnp.take(array, indices, axis=0), data)
 
 
-def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Callable[..., tuple[TrainState, Totals]]:
+def make_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    update_fn: Callable[[PyTree, PyTree], PyTree] | None = None,
+) -> Callable[..., tuple[TrainState, Totals]]:
     """The training step, compiled once: (state, totals, key, indices[b], data) -> (state, totals).
 
     The batch is gathered from `data` inside, the step's key is fold_in(key, step), and the buffers of state and totals
@@ -86,6 +90,7 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Calla
     Args:
         loss_fn: (params, key, step, batch) -> (loss, metrics).
         optimizer: optax transformation.
+        update_fn: see `fit`.
 
     Returns:
         Jitted function.
@@ -96,9 +101,13 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Calla
     ) -> tuple[TrainState, Totals]:
         batch = gather(data, indices)
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, metrics), gradient = gradient_fn(state.params, jax.random.fold_in(key, state.step), state.step, batch)
+        (loss, aux), gradient = gradient_fn(state.params, jax.random.fold_in(key, state.step), state.step, batch)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        metrics = aux
+        if update_fn is not None:
+            metrics, carried = aux
+            params = update_fn(params, carried)
         norm = optax.tree.norm(gradient)
         failed = (totals.failed_step < 0) & ~(jnp.isfinite(loss) & jnp.isfinite(norm))
         totals = Totals(
@@ -112,12 +121,18 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Calla
 
 
 def zero_totals(
-    loss_fn: LossFn, params: PyTree, key: Key[Array, ""], indices: Int[np.ndarray, " b"], data: PyTree
+    loss_fn: LossFn,
+    params: PyTree,
+    key: Key[Array, ""],
+    indices: Int[np.ndarray, " b"],
+    data: PyTree,
+    update_fn: Callable[[PyTree, PyTree], PyTree] | None = None,
 ) -> Totals:
     """Totals of no step; the names and shapes of the metrics come from tracing the loss, which is not run."""
 
     def summed(params: PyTree, indices: Int[Array, " b"], data: PyTree) -> dict[str, Float[Array, ""]]:
-        metrics = loss_fn(params, key, jnp.zeros((), jnp.int32), gather(data, indices))[1]
+        aux = loss_fn(params, key, jnp.zeros((), jnp.int32), gather(data, indices))[1]
+        metrics = aux if update_fn is None else aux[0]
         return {**metrics, "gradient_norm": optax.tree.norm(params)}
 
     shapes = jax.eval_shape(summed, params, indices, data)
@@ -164,6 +179,7 @@ def fit(
     metadata: dict[str, Any] | None = None,
     log: Writer | None = None,
     progress: Callable[[int, int], None] | None = None,
+    update_fn: Callable[[PyTree, PyTree], PyTree] | None = None,
 ) -> Fit:
     """Minimise a loss, keep the parameters that evaluate best, and continue where an interrupted call stopped.
 
@@ -185,6 +201,8 @@ def fit(
         metadata: JSON settings kept with the checkpoints; a run resumes only under equal ones.
         log: receives each evaluation's record.
         progress: called with (steps done, num_steps).
+        update_fn: for parameters that learn otherwise than by gradients, such as moving averages: the loss then returns
+            (loss, (metrics, carried)), and the parameters after the optimiser's update are update_fn(params, carried).
 
     Returns:
         Best parameters and the history.
@@ -205,8 +223,8 @@ def fit(
     first = int(state.step)
     if log is not None:
         log.rewind(first)
-    train_step = make_step(loss_fn, optimizer)
-    totals = zero_totals(loss_fn, state.params, key, indices_fn(0), data)
+    train_step = make_step(loss_fn, optimizer, update_fn)
+    totals = zero_totals(loss_fn, state.params, key, indices_fn(0), data, update_fn)
     started = time.monotonic()
     for done in range(first + 1, num_steps + 1):
         if _stopped(history, patience):

@@ -121,6 +121,35 @@ def test_finds_the_least_squares_solution():
     np.testing.assert_allclose([*fit.params["kernel"][:, 0], *fit.params["bias"]], solution, atol=1e-3)
 
 
+def test_parameters_may_follow_by_averages():
+    """A running mean of the batches, carried beside a weight that learns by gradients."""
+
+    def averaging(params, key, step, batch):
+        mean = 0.75 * params["mean"] + 0.25 * jnp.mean(batch["y"])
+        loss = jnp.mean((batch["y"] - params["bias"]) ** 2)
+        return loss + 0.0 * params["mean"], ({"loss": loss}, jax.lax.stop_gradient(mean))
+
+    fit = loop.fit(
+        averaging,
+        {"bias": jnp.zeros(()), "mean": jnp.zeros(())},
+        DATA,
+        key=jax.random.key(0),
+        optimizer=make_optimizer(
+            learning_rate=0.1, num_steps=6, weight_decay=0.5, decay_mask={"bias": True, "mean": True}
+        ),
+        num_steps=6,
+        indices_fn=indices_fn,
+        evaluate_fn=lambda params: {"objective": 0.0},
+        evaluate_every=6,
+        update_fn=lambda params, mean: {**params, "mean": mean},
+    )
+    by_hand = 0.0
+    for step in range(6):
+        by_hand = 0.75 * by_hand + 0.25 * TARGETS[indices_fn(step)].mean()
+    np.testing.assert_allclose(fit.params["mean"], by_hand, rtol=1e-5)
+    assert float(fit.params["bias"]) != 0.0
+
+
 @pytest.mark.parametrize("step", [1, 5, 6, 17, 24])
 def test_interrupted_in_a_step(tmp_path, unbroken, step):
     def progress(done, total):
