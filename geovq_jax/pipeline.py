@@ -9,6 +9,8 @@ hashes of what it read and wrote and the settings it ran under. From that:
   names the entry point to rerun; `run_all` reruns it instead.
 """
 
+import importlib
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +20,7 @@ from ml_collections import ConfigDict
 
 from geovq_jax import config as configuration
 from geovq_jax import workdir as files
-from geovq_jax.stages import codes, prior, report, vae
-from geovq_jax.terminal import say
+from geovq_jax.terminal import console, say, show_figures
 
 _LATENTS = ("latents/train.npz", "latents/valid.npz", "latents/test.npz")
 
@@ -28,14 +29,15 @@ class Stage(NamedTuple):
     """One stage.
 
     Attributes:
-        run: does the work and returns one line on its outcome.
+        function: "module.function" of `geovq_jax.stages` that does the work and returns one line on its outcome;
+            imported only when it runs, so that a finished run is recognised in a second.
         entry: entry point that runs it alone.
         inputs: paths below the work directory that it reads.
         outputs: paths that it writes.
         sections: parts of the configuration that it depends on.
     """
 
-    run: Callable[[Path, ConfigDict], str]
+    function: str
     entry: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -43,36 +45,38 @@ class Stage(NamedTuple):
 
 
 STAGES: dict[str, Stage] = {
-    "vae": Stage(vae.train, "train_vae", (), ("vae",), ("seed", "data", "vae")),
-    "latents": Stage(vae.extract_latents, "train_vae", ("vae",), _LATENTS, ("seed", "data", "vae")),
-    "graph": Stage(codes.build_graph, "build_codebook", ("vae", _LATENTS[0]), ("graph.npz",), ("seed", "vae", "graph")),
+    "vae": Stage("vae.train", "train_vae", (), ("vae",), ("seed", "data", "vae")),
+    "latents": Stage("vae.extract_latents", "train_vae", ("vae",), _LATENTS, ("seed", "data", "vae")),
+    "graph": Stage(
+        "codes.build_graph", "build_codebook", ("vae", _LATENTS[0]), ("graph.npz",), ("seed", "vae", "graph")
+    ),
     "codebook": Stage(
-        codes.build_codebook, "build_codebook", ("vae", "graph.npz"), ("codebook.npz",), ("seed", "codebook")
+        "codes.build_codebook", "build_codebook", ("vae", "graph.npz"), ("codebook.npz",), ("seed", "codebook")
     ),
     "codes": Stage(
-        codes.encode_splits,
+        "codes.encode_splits",
         "build_codebook",
         ("vae", *_LATENTS, "graph.npz", "codebook.npz"),
         ("codes",),
         ("vae", "graph", "codebook"),
     ),
     "decoder": Stage(
-        codes.finetune_decoder,
+        "codes.finetune_decoder",
         "build_codebook",
         ("vae", "codebook.npz", "codes"),
         ("decoder",),
         ("seed", "data", "vae", "codebook"),
     ),
-    "prior": Stage(prior.train, "train_prior", ("codes",), ("prior",), ("seed", "codebook", "prior")),
+    "prior": Stage("prior.train", "train_prior", ("codes",), ("prior",), ("seed", "codebook", "prior")),
     "samples": Stage(
-        prior.generate,
+        "prior.generate",
         "generate",
         ("decoder", "codebook.npz", "prior"),
         ("samples.npz", "samples.png"),
         ("seed", "prior", "sample"),
     ),
     "report": Stage(
-        report.evaluate,
+        "report.evaluate",
         "evaluate",
         ("vae", *_LATENTS, "graph.npz", "codebook.npz", "codes", "decoder", "prior", "samples.npz"),
         ("report",),
@@ -98,7 +102,9 @@ def run_all(workdir: Path, config: ConfigDict) -> None:
     _store_config(workdir, config)
     for name in STAGES:
         run_stage(name, workdir, config)
-    report.show(workdir)
+    figures = json.loads((workdir / "report" / "metrics.json").read_text())["headline"]
+    show_figures("test split", figures)
+    console.print(f"report: {workdir / 'report' / 'index.html'}")
 
 
 def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
@@ -116,7 +122,8 @@ def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
             files.remove(workdir / output)
     files.write_manifest(workdir, manifest | {name: record})
     start = time.monotonic()
-    outcome = stage.run(workdir, config)
+    module, function = stage.function.split(".")
+    outcome = getattr(importlib.import_module(f"geovq_jax.stages.{module}"), function)(workdir, config)
     files.write_manifest(workdir, manifest | {name: record | {"outputs": _hashes(stage.outputs, workdir)}})
     say(name, f"{outcome} ({time.monotonic() - start:.0f} s)")
 

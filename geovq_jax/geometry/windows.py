@@ -148,7 +148,9 @@ def _scale(parameters: dict, a: Any, b: Any, operation: Callable = jnp.multiply)
         return None
     window, other = (a, b) if isinstance(a, Window) else (b, a)
     other = jnp.asarray(other)
-    part = other if other.ndim == 0 else _cut(other, window, {i: i for i in range(other.ndim)})
+    if any(n == 1 < m for n, m in zip(window.shape, other.shape, strict=False)):
+        return None
+    part = _cut(other, window, {i: i for i, n in enumerate(other.shape) if n == window.shape[i]})
     return window._replace(value=operation(window.value, part))
 
 
@@ -157,7 +159,7 @@ def _divide(parameters: dict, a: Any, b: Any) -> Window | None:
 
 
 def _add(parameters: dict, a: Any, b: Any, sign: float = 1.0) -> Window | None:
-    if not (isinstance(a, Window) and isinstance(b, Window)):
+    if not (isinstance(a, Window) and isinstance(b, Window)) or a.shape != b.shape:
         return None
     start, stop = _union([a, b])
     first, second = (_grown(w, start, stop).value for w in (a, b))

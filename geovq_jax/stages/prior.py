@@ -113,9 +113,13 @@ def load_prior(workdir: Path, config: ConfigDict) -> tuple[Any, gpt.Architecture
     return checkpoint.load(workdir / "prior" / "best", abstract), arch
 
 
-def code_log_probabilities(workdir: Path, config: ConfigDict, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """log p(code | codes before it, label) in nats, [n, t]."""
+def code_log_probabilities(
+    workdir: Path, config: ConfigDict, codes: np.ndarray, labels: np.ndarray | None
+) -> np.ndarray:
+    """log p(code | codes before it, label) in nats, [n, t]; without labels, of a prior that does not know the class."""
     params, arch = load_prior(workdir, config)
+    if labels is None:
+        labels = np.full(len(codes), arch.no_class, np.int32)
     score = jax.jit(partial(gpt.log_probabilities, params, arch))
     return np.asarray(map_chunks(score, (raster(codes), labels), batch_size=BATCH))
 

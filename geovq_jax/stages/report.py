@@ -20,7 +20,6 @@ from geovq_jax.stages import geometry_report
 from geovq_jax.stages.codes import load_codes, load_latents, nodes_of
 from geovq_jax.stages.prior import code_log_probabilities, decode_codes, sample_rows
 from geovq_jax.stages.vae import BATCH, load_data, load_vae
-from geovq_jax.terminal import console, show_figures
 from geovq_jax.workdir import load_npz, write_json
 
 
@@ -44,7 +43,7 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
         "prior": prior_figures(workdir, config, codes, truth[0].size),
         "geometry": geometry_report.measure(workdir, config),
     }
-    metrics = to_json(metrics)
+    metrics = to_json(metrics | {"headline": headline(metrics)})
     write_json(workdir / "report" / "metrics.json", metrics)
     sections = [
         _overview(config, dataset, metrics),
@@ -71,6 +70,7 @@ def prior_figures(
     train = load_codes(workdir, "train")["codes"]
     table = {
         "gpt": code_log_probabilities(workdir, config, codes["codes"], codes["label"]),
+        "gpt_without_class": code_log_probabilities(workdir, config, codes["codes"], None),
         "uniform": likelihood.uniform_log_probabilities(codes["codes"], num_codes),
         "unigram": likelihood.unigram_log_probabilities(train, codes["codes"], num_codes),
         "bigram": likelihood.bigram_log_probabilities(train, codes["codes"], num_codes),
@@ -79,7 +79,7 @@ def prior_figures(
 
 
 def _overview(config: ConfigDict, dataset: data.Dataset, metrics: dict[str, Any]) -> Section:
-    rows = [[name, value] for name, value in headline(metrics).items()]
+    rows = [[name, value] for name, value in metrics["headline"].items()]
     counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
     text = f"Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen."
     return Section("Figures", text, tables=[Table("", ["figure", "value"], rows)])
@@ -98,7 +98,8 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
         "perplexity": codes["perplexity"],
         "NMI with the class": metrics["classes"]["nmi"],
         "purity": metrics["classes"]["purity"],
-        "prior [bits a code]": prior["gpt"]["bits_per_code"],
+        "prior given the class [bits a code]": prior["gpt"]["bits_per_code"],
+        "prior without the class [bits a code]": prior["gpt_without_class"]["bits_per_code"],
         "bigram [bits a code]": prior["bigram"]["bits_per_code"],
         "unigram [bits a code]": prior["unigram"]["bits_per_code"],
         "edge lengths, pull-back vs Euclidean: correlation": edges["correlation"],
@@ -189,10 +190,3 @@ def _training(workdir: Path) -> Section:
     }
     figure = figures.training_curves(panels)
     return Section("Training", figures=[ReportFigure("Training and validation", figure, "training_curves")])
-
-
-def show(workdir: Path) -> None:
-    """Print a finished run's figures and where its report is."""
-    metrics = json.loads((workdir / "report" / "metrics.json").read_text())
-    show_figures("test split", headline(metrics))
-    console.print(f"report: {workdir / 'report' / 'index.html'}")

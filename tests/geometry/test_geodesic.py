@@ -91,7 +91,7 @@ def test_swiss_roll_is_a_plane():
     with jax.enable_x64(True):
         rng = np.random.default_rng(2)
         a, b = rng.uniform([4.0, 0.0], [12.0, 8.0], size=(2, 10, 2))
-        found = geodesics(swiss_roll, a, b, num_points=96, tolerance=1e-9)
+        found = geodesics(swiss_roll, a, b, num_points=96)
         assert found.converged.all()
         np.testing.assert_allclose(found.length, np.linalg.norm(unrolled(a) - unrolled(b), axis=1), rtol=1e-3)
 
@@ -108,19 +108,19 @@ def test_torus_agrees_with_its_boundary_value_problem():
         def ends(start, stop):
             return np.concatenate([start[:2] - a, stop[:2] - b])
 
-        t = np.linspace(0, 1, 50)
-        guess = np.concatenate([a[:, None] + t * (b - a)[:, None], np.repeat((b - a)[:, None], 50, axis=1)])
+        t = np.linspace(0, 1, 40)
+        guess = np.concatenate([a[:, None] + t * (b - a)[:, None], np.repeat((b - a)[:, None], 40, axis=1)])
         solution = solve_bvp(equation, ends, t, guess, tol=1e-10, max_nodes=20000)
         assert solution.success
         y = solution.sol(t)
         expected = np.sqrt((2.0 + 0.5 * np.cos(y[1])) ** 2 * y[2] ** 2 + 0.25 * y[3] ** 2)
-        found = find(torus, a, b, num_points=50, tolerance=1e-12)
+        found = find(torus, a, b, num_points=40, initial=straight_line(a, b, 3))
         np.testing.assert_allclose(found.length, expected.mean(), rtol=1e-3)
-        np.testing.assert_allclose(found.curve, y[:2].T, atol=3e-3)
+        np.testing.assert_allclose(found.curve, y[:2].T, atol=2e-2)
 
 
-def turned_torus(scale, turn, z):
-    return scale * torus(turn @ z)
+def charted_torus(scale, turn, warp, z):
+    return scale * torus(turn @ ((1.0 - warp) * z + warp * jnp.arcsinh(z)))
 
 
 def test_lengths_scale_with_the_decoder_and_ignore_the_chart():
@@ -128,15 +128,14 @@ def test_lengths_scale_with_the_decoder_and_ignore_the_chart():
         a, b = np.random.default_rng(3).normal(size=(2, 6, 2))
         turn = np.array([[0.6, -0.8], [0.8, 0.6]])
 
-        def lengths(scale, turn, a, b):
-            decode = jax.tree_util.Partial(turned_torus, scale, turn)
+        def lengths(a, b, scale=1.0, turn=np.eye(2), warp=0.0):
+            decode = jax.tree_util.Partial(charted_torus, scale, turn, warp)
             return geodesics(decode, a, b, num_points=64, tolerance=1e-9).length
 
-        expected = lengths(1.0, np.eye(2), a, b)
-        np.testing.assert_allclose(lengths(2.0, np.eye(2), a, b), 2.0 * expected, rtol=1e-9)
-        np.testing.assert_allclose(lengths(1.0, turn, a @ turn, b @ turn), expected, rtol=1e-6)
-        curved = geodesics(lambda w: torus(jnp.arcsinh(w)), np.sinh(a), np.sinh(b), num_points=64, tolerance=1e-9)
-        np.testing.assert_allclose(curved.length, expected, rtol=1e-3)
+        expected = lengths(a, b)
+        np.testing.assert_allclose(lengths(a, b, scale=2.0), 2.0 * expected, rtol=1e-9)
+        np.testing.assert_allclose(lengths(a @ turn, b @ turn, turn=turn), expected, rtol=1e-6)
+        np.testing.assert_allclose(lengths(np.sinh(a), np.sinh(b), warp=1.0), expected, rtol=1e-3)
 
 
 def test_graph_paths_approach_great_circles():
@@ -154,7 +153,7 @@ def test_a_better_start_finds_the_shorter_way():
     with jax.enable_x64(True):
         a, b = np.array([0.0, 0.0]), np.array([0.0, 4.0])
         around = np.array([[0.0, 0.0], [0.0, -1.0], [0.0, 4.0 - 2.0 * np.pi]])
-        long = find(torus, a, b, num_points=40)
+        long = find(torus, a, b, initial=straight_line(a, b, 3), num_points=40)
         short = find(torus, a, around[-1], initial=around, num_points=40)
         np.testing.assert_allclose([long.length, short.length], [2.0, np.pi - 2.0], rtol=1e-3)
 
@@ -162,17 +161,18 @@ def test_a_better_start_finds_the_shorter_way():
 def test_batched_curves_equal_single_ones():
     with jax.enable_x64(True):
         a, b = np.random.default_rng(5).normal(size=(2, 5, 2))
-        initial = np.asarray(jax.vmap(lambda a, b: straight_line(a, b, 7))(a, b))
-        many = geodesics(torus, a, b, num_points=10, batch_size=2, initial=initial)
-        for i in range(2):
-            one = find(torus, a[i], b[i], num_points=10, initial=initial[i])
-            np.testing.assert_allclose(many.curve[i], one.curve, rtol=1e-8)
+        initial = np.stack([a, 0.4 * a + 0.5 * b, b], axis=1)
+        many = geodesics(torus, a, b, num_points=40, batch_size=2, initial=initial)
+        assert many.curve.shape == (5, 40, 2)
+        for i in range(5):
+            one = find(torus, a[i], b[i], num_points=40, initial=initial[i])
+            np.testing.assert_allclose(many.curve[i], one.curve, atol=1e-8)
             np.testing.assert_allclose(many.length[i], one.length, rtol=1e-10)
-        assert many.curve.shape == (5, 10, 2)
 
 
 def test_unfinished_curves_say_so():
-    found = find(sphere, np.array([2.0, 0.1], np.float32), np.array([-1.0, 1.0], np.float32), max_iterations=1)
+    a, b = np.array([2.0, 0.1], np.float32), np.array([-1.0, 1.0], np.float32)
+    found = find(sphere, a, b, num_points=6, max_iterations=1)
     assert not found.converged
     assert found.iterations == 1
 
@@ -232,43 +232,41 @@ def test_logarithm_of_a_linear_decoder_is_the_difference():
         np.testing.assert_allclose(logarithm(lambda z: jnp.asarray(matrix) @ z, a, b), b - a, atol=1e-8)
 
 
-def test_geodesics_are_differentiable_in_ends_and_parameters():
-    """Against central differences, through the implicit function theorem."""
+def outputs(parameters):
+    """Everything that depends on the ends and on a parameter of the decoder, as one vector; the length first."""
+    a, b, scale = parameters
+
+    def decode(z):
+        return scale * torus(z)
+
+    found = geodesic(decode, a, b, num_points=6, tolerance=1e-14)
+    moved = constant_speed(decode, jnp.stack([a, b, b]))
+    vectors = (found.curve[2], initial_velocity(found.curve), exp_map(decode, a, b - a, num_steps=1), moved[1])
+    return jnp.concatenate([jnp.stack([found.length, found.energy, curve_length(decode, moved)]), *vectors])
+
+
+@jax.jit
+def outputs_and_derivatives(parameters, tangents):
+    value, tangent = jax.jvp(outputs, (parameters,), (tangents,))
+    return value, tangent, jax.vjp(outputs, parameters)[1](jnp.ones_like(value))[0]
+
+
+def test_derivatives_of_geodesics():
+    """By the implicit function theorem against central differences, and finite where the ends coincide."""
     with jax.enable_x64(True):
+        a, b, scale = jnp.array([0.1, -0.6]), jnp.array([1.2, 0.9]), jnp.array(1.4)
+        direction = (jnp.array([0.5, -0.3]), jnp.array([0.2, 0.7]), jnp.array(0.9))
+        _, tangent, cotangent = outputs_and_derivatives((a, b, scale), direction)
+        nearby = [jax.tree.map(lambda x, dx: x + h * dx, (a, b, scale), direction) for h in (1e-4, -1e-4)]
+        plus, minus = (outputs_and_derivatives(point, direction)[0] for point in nearby)
+        np.testing.assert_allclose(tangent, (plus - minus) / 2e-4, rtol=1e-5, atol=1e-6)
+        inner = sum(jnp.vdot(x, y) for x, y in zip(cotangent, direction, strict=True))
+        np.testing.assert_allclose(inner, tangent.sum(), rtol=1e-8)
 
-        @jax.jit
-        def outputs(parameters):
-            a, scale = parameters
-            found = geodesic(lambda z: scale * torus(z), a, jnp.array([1.2, 0.9]), num_points=8, tolerance=1e-16)
-            return jnp.append(found.curve[3], found.length)
-
-        point, h = (jnp.array([0.1, -0.6]), jnp.array(1.4)), 1e-4
-        forward, backward = jax.jacfwd(outputs)(point), jax.jacrev(outputs)(point)
-        bump = jnp.array([h, 0.0])
-        expected = (outputs((point[0] + bump, point[1])) - outputs((point[0] - bump, point[1]))) / (2 * h)
-        for jacobian in (forward, backward):
-            np.testing.assert_allclose(jacobian[0][:, 0], expected, rtol=1e-4, atol=1e-6)
-            np.testing.assert_allclose(jacobian[1][2], outputs(point)[2] / 1.4, rtol=1e-8)
-
-
-def test_derivatives_are_finite_at_coincident_ends():
-    a = jnp.array([0.3, -0.4])
-
-    def everything(b):
-        found = geodesic(sphere, a, b, num_points=4)
-        moved = constant_speed(sphere, jnp.stack([a, b, b]))
-        vectors = (initial_velocity(found.curve), exp_map(sphere, a, b - a, num_steps=1), moved[1])
-        return jnp.stack([found.length, found.energy, curve_length(sphere, moved), *jnp.concatenate(vectors)])
-
-    @jax.jit
-    def derivatives(b):
-        value, tangent = jax.jvp(everything, (b,), (jnp.ones(2),))
-        return value, tangent, jax.vjp(everything, b)[1](jnp.ones_like(value))[0]
-
-    value, tangent, cotangent = derivatives(a)
-    np.testing.assert_allclose(value[:3], 0.0, atol=1e-6)
-    assert np.isfinite(tangent).all()
-    assert np.isfinite(cotangent).all()
+        value, tangent, cotangent = outputs_and_derivatives((a, a, scale), direction)
+        np.testing.assert_allclose(value[:3], 0.0, atol=1e-12)
+        assert np.isfinite(tangent).all()
+        assert all(np.isfinite(part).all() for part in cotangent)
 
 
 def test_single_precision_suffices():

@@ -22,7 +22,7 @@ LINEAR_MAPS = {
     "subtract": lambda x: x - x[::-1],
     "product": lambda x: x @ WEIGHTS,
     "product from the left": lambda x: jnp.einsum("hk,hwc->kwc", FIELD[:, 0], x),
-    "batched product": lambda x: jnp.einsum("hwc,hcd->hwd", x, FIELD),
+    "batched product": lambda x: jnp.einsum("hwc,hwd->hcd", x, FIELD),
     "transpose": lambda x: jnp.transpose(x, (2, 0, 1)),
     "slice": lambda x: x[1:, :-1],
     "strided slice": lambda x: x[::2, 1::2],
@@ -30,7 +30,7 @@ LINEAR_MAPS = {
     "concatenate": lambda x: jnp.concatenate([x, 2.0 * x], axis=1),
     "sums": lambda x: (x.sum(axis=1), x - x.mean(axis=(0, 1), keepdims=True)),
     "interleave": lambda x: jnp.repeat(x, 2, axis=0).reshape(3, 2, 4, 2).transpose(0, 2, 1, 3).reshape(12, 4),
-    "merge": lambda x: x.reshape(3, 8) @ RNG.standard_normal((8, 3)).astype(np.float32),
+    "merge": lambda x: x.reshape(3, 8) @ FIELD.reshape(8, 3),
     "dilate": lambda x: jax.lax.pad(x, 0.0, ((1, 1, 1), (-1, 0, 0), (0, 0, 0))),
     "cumulate": lambda x: jnp.cumsum(x, axis=1),
     "inner function": lambda x: jax.jit(lambda y: y[:, None] * 2.0)(x),
@@ -39,14 +39,12 @@ LINEAR_MAPS = {
 
 
 @pytest.mark.parametrize("name", LINEAR_MAPS)
-@pytest.mark.parametrize("start", [(0, 0, 0), (2, 3, 0), (1, 1, 1)])
+@pytest.mark.parametrize("start", [(2, 3, 0), (1, 1, 1)])
 def test_windows_hold_what_the_whole_map_gives(name, start):
     linear, block = LINEAR_MAPS[name], np.ones((1, 1, 1), np.float32)
     whole = np.zeros(SHAPE, np.float32)
     whole[start] = 1.0
-    state = RNG.bit_generator.state
     windows = push_window(linear, Window(jnp.asarray(block), start, SHAPE))
-    RNG.bit_generator.state = state
     leaves = jax.tree.leaves(linear(jnp.asarray(whole)))
     assert [window.shape for window in windows] == [leaf.shape for leaf in leaves]
     for window, leaf in zip(windows, leaves, strict=True):
@@ -77,7 +75,7 @@ RESHAPES = [
     ),
     corners=st.lists(st.tuples(st.integers(0, 23), st.integers(0, 23)), min_size=3, max_size=3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_reshaped_windows_hold_the_reshaped_array(shapes, corners):
     old, new = shapes
     ends = [sorted((a % n, b % n)) for (a, b), n in zip(corners, old, strict=False)]
@@ -93,9 +91,7 @@ def test_a_convolutional_decoder_is_pushed_with_a_fraction_of_the_products():
     arch = vae.Architecture(kind="spatial", image_shape=(16, 16, 1), latent_dim=2, channels=(3, 4))
     params = vae.init(jax.random.key(0), arch)
     grid = jax.random.normal(jax.random.key(1), (4, 4, 2))
-
-    def push(x):
-        return jax.jvp(lambda z: vae.decode(params, arch, z), (grid,), (x,))[1]
+    _, push = jax.linearize(lambda z: vae.decode(params, arch, z), grid)
 
     def windowed(x):
         return [w.value for w in push_window(push, Window(x[None, None], (1, 2, 0), grid.shape))]
