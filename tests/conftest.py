@@ -1,4 +1,9 @@
-"""Strict settings for every test: no silent rank promotion."""
+"""Strict settings for every test: no silent rank promotion. Programs compile without costly optimisations."""
+
+import os
+
+# Nearly all of the suite's time is compilation; child processes inherit the setting.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest

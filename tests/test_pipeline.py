@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.sparse import csgraph
@@ -90,7 +91,7 @@ def test_latents_come_from_the_stored_weights_in_order(finished):
     params, arch = load_vae(finished, config, (8, 8, 1))
     latents = np.load(finished / "latents" / "test.npz")
     for row in (0, 57, 99):
-        image = dataset.test.images[row].astype(np.float32) / 255.0
+        image = jnp.asarray(dataset.test.images[row], jnp.float32) / 255.0
         np.testing.assert_allclose(latents["mean"][row], vae.encode(params, arch, image).mean, atol=1e-5)
     np.testing.assert_array_equal(latents["index"], dataset.test.index)
 
@@ -103,17 +104,31 @@ def test_a_second_run_skips_every_stage(finished):
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*.npz")}
 
 
-def test_a_changed_codebook_makes_the_prior_stale_and_run_mends_it(copy):
+def test_a_changed_codebook_makes_the_prior_stale(copy):
     rebuilt = call("build_codebook", f"--workdir={copy}", "--config.codebook.num_clusters=24")
     assert rebuilt.returncode == 0, rebuilt.stderr
     stale = call("generate", f"--workdir={copy}")
     assert stale.returncode == 2
     assert "rerun python -m geovq_jax.train_prior" in stale.stderr
     assert len(stale.stderr.splitlines()) == 1
-    mended = call("run", f"--workdir={copy}")
+
+
+@pytest.mark.slow
+def test_run_mends_what_is_stale(copy):
+    mended = call("run", f"--workdir={copy}", "--config.codebook.num_clusters=24")
     assert mended.returncode == 0, mended.stderr
-    assert mended.stdout.count("finished before") == 6
+    assert mended.stdout.count("finished before") == 3
     assert json.loads((copy / "report" / "metrics.json").read_text())["codes"]["num_codes"] == 24
+
+
+@pytest.mark.slow
+def test_the_plane_of_two_dimensional_latents(tmp_path):
+    done = call("run", "--config=configs/toy_2d.py:smoke", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    for name in ("metric-ellipses", "volume-map", "voronoi-map", "code-atlas", "interpolation"):
+        assert (tmp_path / "report" / "figures" / f"{name}.png").stat().st_size > 1000
+    geodesics = json.loads((tmp_path / "report" / "metrics.json").read_text())["geometry"]["geodesics"]
+    assert geodesics["straight_over_geodesic"] > 0.99
 
 
 def test_a_flipped_byte_is_noticed(copy):
@@ -161,19 +176,36 @@ def test_help_explains_the_flags(entry):
     assert ("--temperature" in done.stdout) == (entry == "generate")
 
 
-def test_training_killed_in_the_middle_ends_in_the_same_bits(finished, tmp_path):
-    command = [sys.executable, "-m", "geovq_jax.run", CONFIG, f"--workdir={tmp_path}"]
+def kill_during_training(entry: str, workdir: Path) -> None:
+    command = [sys.executable, "-m", f"geovq_jax.{entry}", CONFIG, f"--workdir={workdir}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        log, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 300
+        log, deadline = workdir / "metrics.jsonl", time.monotonic() + 300
         while not (log.exists() and log.read_text().count("\n") >= 1) and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "latents").exists()
+    assert not (workdir / "latents").exists()
+
+
+def assert_same_arrays(first: Path, second: Path) -> None:
+    a, b = np.load(first), np.load(second)
+    for key in a.files:
+        np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_vae_training_killed_in_the_middle_ends_in_the_same_bits(finished, tmp_path):
+    kill_during_training("train_vae", tmp_path)
+    done = call("train_vae", CONFIG, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "valid", "test"):
+        assert_same_arrays(tmp_path / "latents" / f"{split}.npz", finished / "latents" / f"{split}.npz")
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_the_middle_ends_in_the_same_metrics(finished, tmp_path):
+    kill_during_training("run", tmp_path)
     done = call("run", CONFIG, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report" / "metrics.json").read_bytes() == (finished / "report" / "metrics.json").read_bytes()
     for name in ("codebook.npz", "codes/test.npz", "samples.npz", "latents/train.npz"):
-        a, b = np.load(tmp_path / name), np.load(finished / name)
-        for key in a.files:
-            np.testing.assert_array_equal(a[key], b[key])
+        assert_same_arrays(tmp_path / name, finished / name)

@@ -1,7 +1,7 @@
 """Pull-back geometry of a decoder: metric, geodesics, graphs, shortest paths, clustering."""
 
 from geovq_jax.geometry.cells import cell_edge_lengths, cell_metrics
-from geovq_jax.geometry.components import Connectivity, bridges, components, connectivity
+from geovq_jax.geometry.components import Connectivity, bridges, connectivity
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
 from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics
 from geovq_jax.geometry.exponential import exp_map, log_map
@@ -38,7 +38,6 @@ __all__ = [
     "bridges",
     "cell_edge_lengths",
     "cell_metrics",
-    "components",
     "condition_number",
     "connectivity",
     "constant_speed",

@@ -13,6 +13,7 @@ from scipy import sparse
 from geovq_jax import geometry
 from geovq_jax.evaluation import figures, figures_geometry, figures_plane
 from geovq_jax.evaluation.report import ReportFigure, Section, to_json
+from geovq_jax.geometry.components import components
 from geovq_jax.quantization.codebook import load_codebook
 from geovq_jax.stages.codes import decoder_of, load_codes, load_graph, load_latents
 from geovq_jax.terminal import progress_bar
@@ -163,7 +164,7 @@ def section(workdir: Path, config: ConfigDict, metrics: dict[str, Any]) -> Secti
     edges, lengths = geometry.edges_of(graph)
     chosen = np.linspace(0, len(edges) - 1, min(20_000, len(edges))).astype(np.int64)
     scatter = figures_geometry.edge_scatter(edge_euclidean(arrays["points"], edges[chosen]), lengths[chosen])
-    sizes = np.bincount(geometry.components(graph))
+    sizes = np.bincount(components(graph))
     degrees = figures_geometry.degree_bars(np.diff(graph.indptr), sizes)
     pictures = [
         ReportFigure("Edge lengths", scatter, "edge_lengths", metrics),

@@ -126,10 +126,10 @@ def charted_torus(scale, turn, warp, z):
 def test_lengths_scale_with_the_decoder_and_ignore_the_chart():
     with jax.enable_x64(True):
         a, b = np.random.default_rng(3).normal(size=(2, 6, 2))
-        turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+        straight, turn = np.eye(2), np.array([[0.6, -0.8], [0.8, 0.6]])
 
-        def lengths(a, b, scale=1.0, turn=np.eye(2), warp=0.0):
-            decode = jax.tree_util.Partial(charted_torus, scale, turn, warp)
+        def lengths(a, b, scale=1.0, turn=straight, warp=0.0):
+            decode = jax.tree_util.Partial(charted_torus, scale, jnp.array(turn), warp)
             return geodesics(decode, a, b, num_points=64, tolerance=1e-9).length
 
         expected = lengths(a, b)
@@ -257,9 +257,10 @@ def test_derivatives_of_geodesics():
         a, b, scale = jnp.array([0.1, -0.6]), jnp.array([1.2, 0.9]), jnp.array(1.4)
         direction = (jnp.array([0.5, -0.3]), jnp.array([0.2, 0.7]), jnp.array(0.9))
         _, tangent, cotangent = outputs_and_derivatives((a, b, scale), direction)
-        nearby = [jax.tree.map(lambda x, dx: x + h * dx, (a, b, scale), direction) for h in (1e-4, -1e-4)]
-        plus, minus = (outputs_and_derivatives(point, direction)[0] for point in nearby)
-        np.testing.assert_allclose(tangent, (plus - minus) / 2e-4, rtol=1e-5, atol=1e-6)
+        after = jax.tree.map(lambda x, dx: x + 1e-4 * dx, (a, b, scale), direction)
+        before = jax.tree.map(lambda x, dx: x - 1e-4 * dx, (a, b, scale), direction)
+        values = [outputs_and_derivatives(point, direction)[0] for point in (after, before)]
+        np.testing.assert_allclose(tangent, (values[0] - values[1]) / 2e-4, rtol=1e-5, atol=1e-6)
         inner = sum(jnp.vdot(x, y) for x, y in zip(cotangent, direction, strict=True))
         np.testing.assert_allclose(inner, tangent.sum(), rtol=1e-8)
 
