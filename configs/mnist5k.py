@@ -29,7 +29,7 @@ def get_config(variants: str = "") -> ConfigDict:
         "prior.num_heads": 4,
         "prior.dropout": 0.2,
         "prior.learning_rate": 2e-3,
-        "prior.batch_size": 128,
+        "prior.batch_size": 64,
         "prior.num_steps": 700,
         "prior.evaluate_every": 100,
         "sample.temperature": 0.8,

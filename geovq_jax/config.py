@@ -242,6 +242,13 @@ def plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
+def settings(config: ConfigDict, *sections: str) -> dict[str, Any]:
+    """Some sections as plain JSON values: what a result depends on. Where the data lie on disk is no part of it."""
+    resolved = plain(config)
+    resolved["data"].pop("dir")
+    return {section: resolved[section] for section in sections}
+
+
 def describe(config: ConfigDict) -> dict[str, Any]:
     """The content of config.json: resolved configuration, versions of the numerical packages, platform."""
     packages = ("geovq-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")

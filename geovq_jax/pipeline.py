@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -103,14 +103,14 @@ def run_all(workdir: Path, config: ConfigDict) -> None:
     for name in STAGES:
         run_stage(name, workdir, config)
     figures = json.loads((workdir / "report" / "metrics.json").read_text())["headline"]
-    show_figures("test split", figures)
+    show_figures("test split", dict(figures))
     console.print(f"report: {workdir / 'report' / 'index.html'}")
 
 
 def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
     """Run one stage, continue it, or skip it, as the manifest says."""
     stage = STAGES[name]
-    record = {"settings": _settings(stage, config), "inputs": _hashes(stage.inputs, workdir)}
+    record = {"settings": configuration.settings(config, *stage.sections), "inputs": _hashes(stage.inputs, workdir)}
     manifest = files.read_manifest(workdir)
     earlier = manifest.get(name, {})
     same = all(earlier.get(part) == record[part] for part in record)
@@ -154,16 +154,9 @@ def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -
             raise ValueError(
                 f"expected stage {name} to have read the present {', '.join(stage.inputs)}, but they changed; {mend}"
             )
-        if record["settings"] != _settings(stage, config):
+        if record["settings"] != configuration.settings(config, *stage.sections):
             raise ValueError(f"expected stage {name} to have run under this configuration, but it changed; {mend}")
         needed += [producers[path] for path in stage.inputs]
-
-
-def _settings(stage: Stage, config: ConfigDict) -> dict[str, Any]:
-    """The configuration that a stage depends on, as plain JSON values; where the data lie on disk is no part of it."""
-    resolved = configuration.plain(config)
-    resolved["data"].pop("dir")
-    return {section: resolved[section] for section in stage.sections}
 
 
 def _hashes(paths: tuple[str, ...], workdir: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from scipy import sparse
 
 from geovq_jax import data, geometry
-from geovq_jax.config import plain
+from geovq_jax.config import settings
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
 from geovq_jax.quantization import tokenizer as tokenizing
@@ -258,7 +258,9 @@ def finetune_decoder(workdir: Path, config: ConfigDict) -> str:
 
     frozen = evaluate_fn(params)["objective"]
     if not section.finetune_decoder:
-        checkpoint.save(workdir / "decoder" / "best", params, {"settings": plain(config)})
+        checkpoint.save(
+            workdir / "decoder" / "best", params, {"settings": settings(config, "seed", "data", "vae", "codebook")}
+        )
         return f"validation error {-10 * np.log10(frozen):.2f} dB, not fine-tuned"
     with progress_bar("fine-tuning the decoder") as progress:
         fit = loop.fit(
@@ -279,7 +281,7 @@ def finetune_decoder(workdir: Path, config: ConfigDict) -> str:
             evaluate_fn=evaluate_fn,
             evaluate_every=max(1, section.finetune_steps // 4),
             directory=workdir / "decoder",
-            metadata=plain(config),
+            metadata=settings(config, "seed", "data", "vae", "codebook"),
             log=tracking.JsonlWriter(workdir / "metrics.jsonl", "decoder"),
             progress=progress,
         )

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import data
-from geovq_jax.config import plain
+from geovq_jax.config import settings
 from geovq_jax.evaluation import figures
 from geovq_jax.evaluation.report import figure_png
 from geovq_jax.geometry.batching import map_chunks
@@ -94,7 +94,7 @@ def train(workdir: Path, config: ConfigDict) -> str:
             evaluate_every=section.evaluate_every,
             patience=section.patience,
             directory=workdir / "prior",
-            metadata=plain(config),
+            metadata=settings(config, "seed", "codebook", "prior"),
             log=tracking.JsonlWriter(workdir / "metrics.jsonl", "prior"),
             progress=progress,
         )

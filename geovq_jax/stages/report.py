@@ -43,7 +43,7 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
         "prior": prior_figures(workdir, config, codes, truth[0].size),
         "geometry": geometry_report.measure(workdir, config),
     }
-    metrics = to_json(metrics | {"headline": headline(metrics)})
+    metrics = to_json(metrics | {"headline": list(headline(metrics).items())})
     write_json(workdir / "report" / "metrics.json", metrics)
     sections = [
         _overview(config, dataset, metrics),
@@ -79,7 +79,7 @@ def prior_figures(
 
 
 def _overview(config: ConfigDict, dataset: data.Dataset, metrics: dict[str, Any]) -> Section:
-    rows = [[name, value] for name, value in metrics["headline"].items()]
+    rows = metrics["headline"]
     counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
     text = f"Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen."
     return Section("Figures", text, tables=[Table("", ["figure", "value"], rows)])

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import data
-from geovq_jax.config import plain
+from geovq_jax.config import settings
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import objective as objectives
 from geovq_jax.models import vae
@@ -93,7 +93,7 @@ def train(workdir: Path, config: ConfigDict) -> str:
             evaluate_every=section.evaluate_every,
             patience=section.patience,
             directory=workdir / "vae",
-            metadata=plain(config),
+            metadata=settings(config, "seed", "data", "vae"),
             log=tracking.JsonlWriter(workdir / "metrics.jsonl", "vae"),
             progress=progress,
         )
