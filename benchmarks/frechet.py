@@ -93,8 +93,9 @@ def main() -> None:
     def report(name, seconds, codes, labels, held_labels, note=""):
         seen, held = errors(pixels, codes, labels), errors(held_pixels, codes, held_labels)
         exact = seen < 1e-9  # an image that is its own code has no decibels
+        inexact = np.mean(-10 * np.log10(seen[~exact]))
         print(
-            f"{name:<38}{-10 * np.log10(seen.mean()):>18.3f}{np.mean(-10 * np.log10(seen[~exact])):>10.3f}{exact.sum():>7}"
+            f"{name:<38}{-10 * np.log10(seen.mean()):>18.3f}{inexact:>10.3f}{exact.sum():>7}"
             f"{-10 * np.log10(held.mean()):>18.3f}{np.mean(-10 * np.log10(held)):>10.3f}{seconds:>8.1f}  {note}",
             flush=True,
         )

@@ -110,7 +110,8 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
 def _reconstructions(
     truth: np.ndarray, continuous: np.ndarray, quantized: np.ndarray, metrics: dict[str, Any]
 ) -> Section:
-    rows = np.stack([images[:12] for images in (truth, continuous, quantized)])
+    shown = np.linspace(0, len(truth) - 1, 12).astype(np.int64)  # some sources are sorted by class
+    rows = np.stack([images[shown] for images in (truth, continuous, quantized)])
     table = [
         [pairing, *(row[name] for name in ("psnr", "psnr_low", "psnr_high", "ssim", "ssim_low", "ssim_high"))]
         for pairing, row in metrics["images"].items()
@@ -119,7 +120,7 @@ def _reconstructions(
     figure = figures.image_grid(rows, ["truth", "continuous", "quantized"])
     return Section(
         "Reconstructions",
-        "The first images of the test split; intervals are 95 % bootstrap intervals over images.",
+        "Images spread over the test split; intervals are 95 % bootstrap intervals over images.",
         tables=[Table("Mean over the test split", columns, table)],
         figures=[ReportFigure("Truth, decoded latent, decoded code", figure, "reconstructions", metrics["images"])],
     )
