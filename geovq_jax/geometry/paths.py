@@ -281,7 +281,8 @@ def _relax_labels(
         adjacent = neighbours[rows]
         candidates = distance[adjacent] + lengths[rows]
         best = candidates.min(axis=1)
-        return best, jnp.where(candidates == best[:, None], label[adjacent], nobody).min(axis=1)
+        nearest = (candidates == best[:, None]) & jnp.isfinite(candidates)  # no label across a free slot
+        return best, jnp.where(nearest, label[adjacent], nobody).min(axis=1)
 
     def sweep(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         distance, label, _ = state
