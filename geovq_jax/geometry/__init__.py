@@ -11,12 +11,15 @@ from geovq_jax.geometry.graph import add_edges, edges_of, graph_from_edges, knn_
 from geovq_jax.geometry.kmedoids import KMedoids, kmedoids
 from geovq_jax.geometry.knn import Neighbours, knn
 from geovq_jax.geometry.metric import (
+    bernoulli_map,
     condition_number,
     effective_rank,
+    ensemble,
     log_volume,
     pullback_metric,
     speed,
     volume,
+    with_output_metric,
 )
 from geovq_jax.geometry.padded import pad_graph
 from geovq_jax.geometry.paths import (
@@ -35,6 +38,7 @@ __all__ = [
     "Neighbours",
     "Refined",
     "add_edges",
+    "bernoulli_map",
     "bridges",
     "cell_edge_lengths",
     "cell_metrics",
@@ -49,6 +53,7 @@ __all__ = [
     "edge_lengths",
     "edges_of",
     "effective_rank",
+    "ensemble",
     "exp_map",
     "geodesic",
     "geodesics",
@@ -72,4 +77,5 @@ __all__ = [
     "speed",
     "unique_edges",
     "volume",
+    "with_output_metric",
 ]
