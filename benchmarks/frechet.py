@@ -17,7 +17,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, help="where the VAE's checkpoints go")
     parser.add_argument("--core", type=int, default=0, help="core to run on")
-    parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=1_500)
     parser.add_argument("--beta", type=float, default=1.0)
     parser.add_argument("--codes", type=int, default=256)
@@ -25,54 +24,17 @@ def main() -> None:
     # Before the imports: XLA sizes its thread pool by the cores it may use.
     os.sched_setaffinity(0, {arguments.core})
 
-    from functools import partial
-
+    import fashion_vae
     import jax
-    import jax.numpy as jnp
     import numpy as np
     from sklearn.cluster import KMeans
 
-    from geovq_jax.data import load
-    from geovq_jax.data.batches import batch_indices, to_float
     from geovq_jax.geometry import kmedoids, knn_graph
     from geovq_jax.geometry.frechet import refine_centres
-    from geovq_jax.models import objective, vae
-    from geovq_jax.training.loop import fit
-    from geovq_jax.training.optimizer import make_optimizer
 
-    dataset = load("fashion_mnist", max_train=arguments.images)
-    images, valid = dataset.train.images, to_float(jnp.asarray(dataset.valid.images[:2000]))
-    arch = vae.Architecture("vanilla", (28, 28, 1), 16, (32, 64, 128))
-    terms, key = objective.Objective(beta=arguments.beta), jax.random.key(0)
-
-    @jax.jit
-    def evaluate(params):
-        _, metrics = vae.loss(jax.random.key(1), params, arch, terms, valid, 0)
-        return {"objective": metrics["loss"], **metrics}
-
-    start = time.process_time()
-    fitted = fit(
-        lambda params, key, step, batch: vae.loss(key, params, arch, terms, to_float(batch), step),
-        vae.init(key, arch),
-        images,
-        key=key,
-        optimizer=make_optimizer(learning_rate=1e-3, num_steps=arguments.steps, warmup_steps=50),
-        num_steps=arguments.steps,
-        indices_fn=lambda step: batch_indices(0, step, len(images), 128),
-        evaluate_fn=evaluate,
-        evaluate_every=250,
-        directory=arguments.workdir,
-    )
-    figures = ", ".join(f"{name.split('/')[-1]} {fitted.history[-1][name]:.2f}" for name in ("valid/kl", "valid/psnr"))
-    print(f"VAE after {fitted.last_step} steps, {time.process_time() - start:.0f} CPU-s: {figures}", flush=True)
-
-    decode = partial(vae.decode, fitted.params, arch)
-    encode = jax.jit(jax.vmap(lambda image: vae.encode(fitted.params, arch, to_float(image)).mean))
-    render = jax.jit(jax.vmap(lambda z: decode(z).reshape(-1)))
-
-    def by_parts(function, rows):
-        return np.concatenate([np.asarray(function(rows[i : i + 500])) for i in range(0, len(rows), 500)])
-
+    dataset, decode, encode = fashion_vae.train(arguments.workdir, steps=arguments.steps, beta=arguments.beta)
+    images = dataset.train.images[: fashion_vae.TRAIN_IMAGES]
+    by_parts, render = fashion_vae.by_parts, jax.jit(jax.vmap(lambda z: decode(z).reshape(-1)))
     latents, held_latents = by_parts(encode, images), by_parts(encode, dataset.valid.images)
     pixels, held_pixels = by_parts(render, latents), by_parts(render, held_latents)
 

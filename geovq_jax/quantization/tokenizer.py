@@ -1,4 +1,4 @@
-"""Held-out latents to codes: the geodesic distance to a medoid through the nearest nodes of the training graph.
+"""Held-out latents to codes and back: the geodesic distance to a medoid through the nearest nodes of the graph.
 
 For a new latent q with neighbours p among the nodes, the distance to the medoid of node p is taken along the path that
 enters the graph at p:
@@ -6,12 +6,21 @@ enters the graph at p:
     d(q) = min_p L(q, p) + d(p, medoid(p)),   L the edge length of the graph (endpoint rule); O(k) a latent.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
+from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.cells import cell_metrics
+from geovq_jax.geometry.edges import node_metrics
 from geovq_jax.geometry.knn import knn
+from geovq_jax.geometry.metric import DecodeFn, as_pytree
+from geovq_jax.quantization.codebook import Codebook, lookup
+
+Latents = Float[np.ndarray, "n d"] | Float[np.ndarray, "n h w d"]
 
 _CHUNK = 4096
 
@@ -32,43 +41,169 @@ class Tokenizer(NamedTuple):
     distances: Float[np.ndarray, " n"]
 
 
+class Encoded(NamedTuple):
+    """Codes of latents.
+
+    Attributes:
+        codes: int32 [n], or [n, h, w] of spatial latents; every entry in [0, K).
+        distances: float64, of the same shape: geodesic distance of each latent to its medoid.
+    """
+
+    codes: Int[np.ndarray, "n ..."]
+    distances: Float[np.ndarray, "n ..."]
+
+
+class RoundTrip(NamedTuple):
+    """Latents through their codes and back.
+
+    Attributes:
+        codes: int32 [n] or [n, h, w].
+        distances: float64 [n] or [n, h, w], geodesic distance of each latent to its medoid.
+        latents: [n, d] or [n, h, w, d], the code vectors that stand for the latents.
+        images: [n, ...], these decoded.
+    """
+
+    codes: Int[np.ndarray, "n ..."]
+    distances: Float[np.ndarray, "n ..."]
+    latents: Float[np.ndarray, "n ..."]
+    images: Float[np.ndarray, "n ..."]
+
+
 def encode(
+    tokenizer: Tokenizer,
+    latents: Latents,
+    decode_fn: DecodeFn | None = None,
+    *,
+    k: int,
+    context: str = "own",
+    batch_size: int = 4096,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Codes of latents that are not nodes of the graph, in memory that does not grow with their number.
+
+    Args:
+        tokenizer: nodes with their codes and distances.
+        latents: held-out latents, [n, d] or grids [n, h, w, d].
+        decode_fn: decoder of one latent, whose metric the graph's edges have; None exactly where they are Euclidean.
+        k: neighbours through which a latent may enter the graph.
+        context: of the cells of grids, as the graph was built: own or isolated.
+        batch_size: images whose metrics are held at a time.
+        progress: called with (images done, n).
+
+    Returns:
+        Encoded; a function of the arguments, the same bits on every run.
+
+    Raises:
+        ValueError: a decoder given to a Euclidean tokenizer or missing for a pull-back one, non-finite latents, latents
+            that are neither vectors nor grids.
+    """
+    if latents.ndim not in (2, 4):
+        raise ValueError(f"expected latents [n, d] or [n, h, w, d], got shape {latents.shape}; batch a lone latent")
+    _check(tokenizer, latents, decode_fn, "a decoder")
+    codes, distances = np.empty(latents.shape[:-1], np.int32), np.empty(latents.shape[:-1], np.float64)
+    for start in range(0, len(latents), batch_size):
+        rows = slice(start, min(start + batch_size, len(latents)))
+        part, metrics = latents[rows], None
+        if decode_fn is not None:
+            spatial = latents.ndim == 4
+            found = cell_metrics(decode_fn, part, context=context) if spatial else node_metrics(decode_fn, part)
+            metrics = np.asarray(found, np.float32)
+        result = encode_measured(tokenizer, part.reshape(-1, part.shape[-1]), metrics, k=k)
+        codes[rows], distances[rows] = (values.reshape(part.shape[:-1]) for values in result)
+        if progress is not None:
+            progress(rows.stop, len(latents))
+    return Encoded(codes, distances)
+
+
+def decode(
+    codebook: Codebook, codes: Int[np.ndarray, "n ..."], decode_fn: DecodeFn, *, batch_size: int = 256
+) -> Float[np.ndarray, "n ..."]:
+    """Images of codes: each code's vector, decoded.
+
+    Args:
+        codebook: the code vectors.
+        codes: [n], or [n, h, w] for a decoder of grids.
+        decode_fn: map of one latent [d] or grid [h, w, d] to an image.
+        batch_size: images decoded at a time.
+
+    Returns:
+        Images [n, ...].
+
+    Raises:
+        ValueError: a code outside [0, K), or no codes.
+    """
+    function = partial(_decode_chunk, as_pytree(decode_fn))
+    return np.asarray(map_chunks(function, (lookup(codebook, codes),), batch_size=batch_size))
+
+
+def roundtrip(
+    tokenizer: Tokenizer,
+    codebook: Codebook,
+    latents: Latents,
+    decode_fn: DecodeFn,
+    *,
+    k: int,
+    context: str = "own",
+    batch_size: int = 256,
+) -> RoundTrip:
+    """Encodes latents, puts the code vectors in their place and decodes these.
+
+    Args:
+        tokenizer: as for `encode`.
+        codebook: of the same clusters.
+        latents: [n, d] or [n, h, w, d].
+        decode_fn: decoder of one latent; its metric is used where the tokenizer has metrics.
+        k: as for `encode`.
+        context: as for `encode`.
+        batch_size: images decoded at a time.
+
+    Returns:
+        RoundTrip; `decode_fn` of the latents themselves is what to compare its images with.
+
+    Raises:
+        ValueError: as `encode`.
+    """
+    measure = None if tokenizer.metrics is None else decode_fn
+    codes, distances = encode(tokenizer, latents, measure, k=k, context=context)
+    return RoundTrip(
+        codes, distances, lookup(codebook, codes), decode(codebook, codes, decode_fn, batch_size=batch_size)
+    )
+
+
+@jax.jit
+def _decode_chunk(decode_fn: Any, latents: Array) -> Array:
+    return jax.vmap(decode_fn)(latents)
+
+
+def encode_measured(
     tokenizer: Tokenizer,
     latents: Float[np.ndarray, "m d"],
     metrics: Float[np.ndarray, "m d d"] | None,
     *,
     k: int,
-) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Codes of latents that are not nodes of the graph.
+) -> Encoded:
+    """Codes of single latents whose metrics are at hand.
 
     Args:
         tokenizer: nodes with their codes and distances.
-        latents: m latents.
+        latents: m latents, or cells of grids.
         metrics: pull-back metric at each latent; None exactly where the tokenizer has none.
         k: neighbours through which a latent may enter the graph.
 
     Returns:
-        codes [m] int32 in [0, K), and the geodesic distance [m] of each latent to its medoid.
+        Encoded, codes [m] and distances [m]. Among equal distances the nearest entry wins.
 
     Raises:
         ValueError: metrics given to a Euclidean tokenizer or missing for a pull-back one, non-finite latents.
     """
-    if (metrics is None) != (tokenizer.metrics is None):
-        raise ValueError(
-            f"expected {'no metrics' if tokenizer.metrics is None else 'a metric for each latent'} for this tokenizer, "
-            f"got {'none' if metrics is None else 'some'}; measure the latents' lengths as the graph's edges were"
-        )
-    if not np.isfinite(latents).all():
-        raise ValueError("expected finite latents, got NaN or infinity; check the encoder's output")
-    neighbours = knn(tokenizer.points, min(k, len(tokenizer.points)), queries=latents)
-    indices, distances = np.asarray(neighbours.indices), np.asarray(neighbours.distances)
-    codes = np.empty(len(latents), np.int32)
-    totals = np.empty(len(latents), np.float64)
+    _check(tokenizer, latents, metrics, "a metric for each latent")
+    indices, distances = knn(tokenizer.points, min(k, len(tokenizer.points)), queries=latents)
+    codes, totals = np.empty(len(latents), np.int32), np.empty(len(latents), np.float64)
     for start in range(0, len(latents), _CHUNK):
         chunk = slice(start, start + _CHUNK)
         entry = indices[chunk]
         if tokenizer.metrics is None or metrics is None:
-            lengths = distances[chunk].astype(np.float64)
+            lengths = distances[chunk]
         else:
             steps = tokenizer.points[entry] - latents[chunk][:, None, :]
             lengths = 0.5 * (_norms(metrics[chunk][:, None], steps) + _norms(tokenizer.metrics[entry], steps))
@@ -76,7 +211,17 @@ def encode(
         best = through.argmin(axis=1)[:, None]
         totals[chunk] = np.take_along_axis(through, best, axis=1)[:, 0]
         codes[chunk] = tokenizer.labels[np.take_along_axis(entry, best, axis=1)[:, 0]]
-    return codes, totals
+    return Encoded(codes, totals)
+
+
+def _check(tokenizer: Tokenizer, latents: np.ndarray, measure: object, wanted: str) -> None:
+    if (measure is None) != (tokenizer.metrics is None):
+        raise ValueError(
+            f"expected {'Euclidean edges' if tokenizer.metrics is None else wanted} for this tokenizer, got "
+            f"{'none' if measure is None else wanted}; measure the latents' lengths as the graph's edges were"
+        )
+    if not np.isfinite(latents).all():
+        raise ValueError("expected finite latents, got NaN or infinity; check the encoder's output")
 
 
 def _norms(metrics: np.ndarray, steps: np.ndarray) -> np.ndarray:

@@ -215,8 +215,14 @@ def encode_splits(workdir: Path, config: ConfigDict) -> str:
         rest = np.flatnonzero((codes < 0).any(axis=1))
         if rest.size:
             with progress_bar(f"encoding {split}") as progress:
-                metrics = latent_metrics(workdir, config, mean[rest], progress=progress)
-            found = tokenizing.encode(tokenizer, nodes_of(mean[rest]), metrics, k=config.codebook.neighbours)
+                found = tokenizing.encode(
+                    tokenizer,
+                    mean[rest],
+                    None if tokenizer.metrics is None else decoder_of(workdir, config),
+                    k=config.codebook.neighbours,
+                    context=config.graph.context,
+                    progress=progress,
+                )
             codes[rest], distance[rest] = (part.reshape(len(rest), cells) for part in found)
         save_npz(
             workdir / "codes" / f"{split}.npz",

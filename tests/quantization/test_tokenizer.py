@@ -31,7 +31,7 @@ def setting():
 def test_codes_equal_those_of_a_joint_graph_solved_by_dijkstra(setting):
     points, metrics, graph, clusters, nodes = setting
     k = 8
-    codes, distances = tokenizing.encode(nodes, points[300:], metrics[300:], k=k)
+    codes, distances = tokenizing.encode_measured(nodes, points[300:], metrics[300:], k=k)
     for row in range(60):
         query, metric = points[300 + row].astype(np.float64), metrics[300 + row].astype(np.float64)
         gaps = points[:300].astype(np.float64) - query
@@ -49,7 +49,7 @@ def test_codes_equal_those_of_a_joint_graph_solved_by_dijkstra(setting):
 
 def test_a_node_keeps_its_code_and_distance(setting):
     points, metrics, _, clusters, nodes = setting
-    codes, distances = tokenizing.encode(nodes, points[:300], metrics[:300], k=1)
+    codes, distances = tokenizing.encode_measured(nodes, points[:300], metrics[:300], k=1)
     np.testing.assert_array_equal(codes, clusters.labels)
     np.testing.assert_allclose(distances, nodes.distances, rtol=1e-12)
 
@@ -57,7 +57,7 @@ def test_a_node_keeps_its_code_and_distance(setting):
 def test_euclidean_tokenizer_uses_euclidean_lengths(setting):
     points, _, _, _, nodes = setting
     plain = nodes._replace(metrics=None)
-    codes, distances = tokenizing.encode(plain, points[300:], None, k=5)
+    codes, distances = tokenizing.encode_measured(plain, points[300:], None, k=5)
     for row in range(60):
         gaps = np.linalg.norm(points[:300].astype(np.float64) - points[300 + row], axis=1)
         nearest = np.argsort(gaps)[:5]
@@ -69,11 +69,65 @@ def test_euclidean_tokenizer_uses_euclidean_lengths(setting):
 def test_bad_latents_and_metrics_are_refused(setting):
     points, metrics, _, _, nodes = setting
     with pytest.raises(ValueError, match="expected a metric for each latent"):
-        tokenizing.encode(nodes, points[300:], None, k=3)
-    with pytest.raises(ValueError, match="expected no metrics"):
-        tokenizing.encode(nodes._replace(metrics=None), points[300:], metrics[300:], k=3)
+        tokenizing.encode_measured(nodes, points[300:], None, k=3)
+    with pytest.raises(ValueError, match="expected Euclidean edges"):
+        tokenizing.encode_measured(nodes._replace(metrics=None), points[300:], metrics[300:], k=3)
     with pytest.raises(ValueError, match="expected finite latents"):
-        tokenizing.encode(nodes, np.full((2, 3), np.nan, np.float32), metrics[:2], k=3)
+        tokenizing.encode_measured(nodes, np.full((2, 3), np.nan, np.float32), metrics[:2], k=3)
+
+
+MATRIX = np.random.default_rng(4).normal(size=(5, 3)).astype(np.float32)
+
+
+def linear_image(z):
+    return (MATRIX @ z.reshape(-1, 3).T).T.reshape(*z.shape[:-1], 5)
+
+
+def linear_setting(setting):
+    """The nodes of the setting under a linear decoder, whose metric is the same everywhere, and their codebook."""
+    points, _, _, clusters, nodes = setting
+    metric = MATRIX.T @ MATRIX
+    linear = nodes._replace(metrics=np.broadcast_to(metric, (300, 3, 3)).copy())
+    return linear, make_codebook()._replace(vectors=points[clusters.medoids]), metric
+
+
+@pytest.mark.parametrize("shape", [(60, 3), (15, 2, 2, 3)])
+def test_latents_and_grids_are_measured_by_the_decoder_and_chunks_do_not_matter(setting, shape):
+    nodes, book, metric = linear_setting(setting)
+    flat, seen = setting[0][300:], []
+    latents = flat.reshape(shape)
+    expected = tokenizing.encode_measured(nodes, flat, np.broadcast_to(metric, (60, 3, 3)), k=6)
+    for size in (7, 100):
+        found = tokenizing.encode(
+            nodes, latents, linear_image, k=6, batch_size=size, progress=lambda *done: seen.append(done)
+        )
+        np.testing.assert_array_equal(found.codes, expected.codes.reshape(shape[:-1]))
+        np.testing.assert_allclose(found.distances, expected.distances.reshape(shape[:-1]), rtol=1e-5)
+    assert seen[-1] == (shape[0], shape[0])
+    assert len(seen) == -(-shape[0] // 7) + 1
+    again = tokenizing.encode(nodes, latents, linear_image, k=6, batch_size=100)
+    np.testing.assert_array_equal(again.distances, found.distances)
+
+    trip = tokenizing.roundtrip(nodes, book, latents, linear_image, k=6)
+    np.testing.assert_array_equal(trip.codes, found.codes)
+    np.testing.assert_array_equal(trip.latents, book.vectors[found.codes])
+    np.testing.assert_allclose(trip.images, book.vectors[found.codes] @ MATRIX.T, rtol=1e-5, atol=1e-6)
+
+
+def test_euclidean_latents_need_no_decoder_to_encode(setting):
+    nodes, book, _ = linear_setting(setting)
+    plain = nodes._replace(metrics=None)
+    latents = setting[0][300:]
+    expected = tokenizing.encode_measured(plain, latents, None, k=4)
+    np.testing.assert_array_equal(tokenizing.encode(plain, latents, k=4).codes, expected.codes)
+    trip = tokenizing.roundtrip(plain, book, latents, linear_image, k=4)
+    np.testing.assert_array_equal(trip.distances, expected.distances)
+    with pytest.raises(ValueError, match="expected a decoder"):
+        tokenizing.encode(nodes, latents, k=4)
+    with pytest.raises(ValueError, match="expected Euclidean edges"):
+        tokenizing.encode(plain, latents, linear_image, k=4)
+    with pytest.raises((ValueError, TypeError), match="latents"):
+        tokenizing.encode(plain, latents.reshape(10, 6, 3), k=4)
 
 
 def make_codebook(**settings):
