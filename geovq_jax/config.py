@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 _CHOICES = {
     "data.augment": ("none", "rotate", "crop_flip"),
+    "classifier.augment": ("none", "rotate", "crop_flip"),
     "vae.kind": ("vanilla", "spatial"),
     "vae.norm": ("none", "group", "layer"),
     "vae.loss": ("bernoulli", "mse", "l1", "calibrated"),
@@ -25,6 +26,7 @@ _CHOICES = {
     "graph.weights": ("pullback", "euclidean"),
     "graph.context": ("own", "isolated"),
     "codebook.method": ("alternate", "swap"),
+    "prior.positions": ("1d", "2d"),
     "codebook.init": ("kmeans++", "greedy", "batched", "random", "farthest"),
 }
 _POSITIVE = [
@@ -49,9 +51,15 @@ _POSITIVE = [
     "prior.evaluate_every",
     "prior.patience",
     "sample.num_samples",
+    "classifier.num_features",
+    "classifier.batch_size",
+    "classifier.num_steps",
+    "classifier.learning_rate",
+    "scores.num_items",
+    "scores.resamples",
     "evaluate.geometry_pairs",
 ]
-_FRACTIONS = ["prior.dropout", "prior.label_smoothing", "prior.label_dropout", "sample.top_p"]
+_FRACTIONS = ["prior.dropout", "prior.label_smoothing", "prior.label_dropout", "sample.top_p", "sample.min_p"]
 _NOT_NEGATIVE = [
     "vae.beta",
     "vae.beta_anneal_steps",
@@ -65,6 +73,10 @@ _NOT_NEGATIVE = [
     "sample.temperature",
     "sample.top_k",
     "sample.guidance",
+    "sample.seed",
+    "sample.num_completions",
+    "classifier.weight_decay",
+    "scores.guidance",
     "data.max_train",
     "data.max_valid",
     "data.max_test",
@@ -94,6 +106,12 @@ SMOKE = {
     "prior.evaluate_every": 20,
     "prior.warmup_steps": 5,
     "sample.num_samples": 20,
+    "sample.num_completions": 2,
+    "classifier.channels": (8, 16),
+    "classifier.num_features": 16,
+    "classifier.num_steps": 40,
+    "scores.num_items": 60,
+    "scores.resamples": 5,
     "evaluate.geometry_pairs": 20,
     "evaluate.geodesic_pairs": 2,
 }
@@ -155,6 +173,9 @@ def default_config() -> ConfigDict:
             embed_dim=192,
             num_layers=6,
             num_heads=6,
+            positions="2d",
+            tied=True,
+            bfloat16=False,
             dropout=0.1,
             label_smoothing=0.0,
             label_dropout=0.1,
@@ -167,7 +188,31 @@ def default_config() -> ConfigDict:
             patience=6,
         )
     )
-    config.sample = ConfigDict(dict(num_samples=100, temperature=1.0, top_k=0, top_p=1.0, guidance=1.0, class_id=-1))
+    config.sample = ConfigDict(
+        dict(
+            num_samples=100,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            min_p=0.0,
+            guidance=1.0,
+            class_id=-1,
+            num_completions=6,
+            seed=0,
+        )
+    )
+    config.classifier = ConfigDict(
+        dict(
+            channels=(32, 64),
+            num_features=128,
+            augment="none",
+            batch_size=64,
+            learning_rate=2e-3,
+            weight_decay=1e-2,
+            num_steps=4_000,
+        )
+    )
+    config.scores = ConfigDict(dict(num_items=2_000, guidance=2.0, resamples=40))
     config.evaluate = ConfigDict(dict(geometry_pairs=200, geodesic_pairs=200))
     return config.lock()
 
@@ -229,7 +274,8 @@ def validate(config: ConfigDict) -> None:
         expect(value(key) >= 0, key, ">= 0")
     for key in _FRACTIONS:
         expect(0.0 <= value(key) <= 1.0, key, "between 0 and 1")
-    expect(len(config.vae.channels) > 0 and min(config.vae.channels) > 0, "vae.channels", "to be positive sizes")
+    for key in ("vae.channels", "classifier.channels"):
+        expect(len(value(key)) > 0 and min(value(key)) > 0, key, "to be positive sizes")
     if config.prior.embed_dim % config.prior.num_heads:
         raise ValueError(
             f"expected prior.embed_dim to be a multiple of prior.num_heads, got {config.prior.embed_dim} and "
@@ -270,7 +316,8 @@ def read_config(path: Path) -> ConfigDict:
         raise FileNotFoundError(f"expected {path} of an earlier stage, found none; pass --config=configs/X.py")
     try:
         stored = json.loads(path.read_text())["config"]
-        stored["vae"]["channels"] = tuple(stored["vae"]["channels"])
+        for section in ("vae", "classifier"):
+            stored[section]["channels"] = tuple(stored[section]["channels"])
         config = default_config()
         config.update(stored)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -69,11 +69,11 @@ STAGES: dict[str, Stage] = {
     ),
     "prior": Stage("prior.train", "train_prior", ("codes",), ("prior",), ("seed", "codebook", "prior")),
     "samples": Stage(
-        "prior.generate",
+        "samples.generate",
         "generate",
-        ("decoder", "codebook.npz", "prior"),
-        ("samples.npz", "samples.png"),
-        ("seed", "prior", "sample"),
+        ("decoder", "codebook.npz", "codes", "prior"),
+        ("samples.npz", "samples.png", "completions.png"),
+        ("vae", "codebook", "prior", "sample"),
     ),
     "report": Stage(
         "report.evaluate",

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import data
-from geovq_jax.evaluation import figures, figures_comparison, figures_geometry, image_metrics, likelihood
+from geovq_jax.evaluation import figures, figures_comparison, figures_geometry, image_metrics
 from geovq_jax.evaluation.clustering_scores import clustering_scores
 from geovq_jax.evaluation.report import ReportFigure, Section, Table, to_json, write_report
 from geovq_jax.geometry.batching import map_chunks
@@ -18,7 +18,8 @@ from geovq_jax.models import vae
 from geovq_jax.quantization.health import health
 from geovq_jax.stages import geometry_report
 from geovq_jax.stages.codes import load_codes, load_latents, nodes_of
-from geovq_jax.stages.prior import code_log_probabilities, decode_codes, sample_rows
+from geovq_jax.stages.prior import likelihoods, load_prior
+from geovq_jax.stages.samples import SETTINGS, decode_codes, sample_rows
 from geovq_jax.stages.vae import BATCH, load_data, load_vae
 from geovq_jax.workdir import load_npz, write_json
 
@@ -40,7 +41,16 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
         "images": image_metrics.summarise(scores, seed=config.seed),
         "codes": {k: v for k, v in usage.items() if k not in ("cell_sizes", "per_position")},
         "classes": clustering_scores(codes["codes"], codes["label"])._asdict(),
-        "prior": prior_figures(workdir, config, codes, truth[0].size),
+        "prior": {
+            name: bits._asdict()
+            for name, bits in likelihoods(
+                *load_prior(workdir, config),
+                load_codes(workdir, "train")["codes"],
+                codes["codes"],
+                codes["label"],
+                num_dimensions=truth[0].size,
+            ).items()
+        },
         "geometry": geometry_report.measure(workdir, config),
     }
     metrics = to_json(metrics | {"headline": list(headline(metrics).items())})
@@ -60,22 +70,6 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
         sections=sections,
     )
     return f"{workdir / 'report' / 'index.html'}"
-
-
-def prior_figures(
-    workdir: Path, config: ConfigDict, codes: dict[str, np.ndarray], num_dimensions: int
-) -> dict[str, Any]:
-    """Bits of the test codes under the prior, and under uniform, unigram and bigram baselines."""
-    num_codes = config.codebook.num_clusters
-    train = load_codes(workdir, "train")["codes"]
-    table = {
-        "gpt": code_log_probabilities(workdir, config, codes["codes"], codes["label"]),
-        "gpt_without_class": code_log_probabilities(workdir, config, codes["codes"], None),
-        "uniform": likelihood.uniform_log_probabilities(codes["codes"], num_codes),
-        "unigram": likelihood.unigram_log_probabilities(train, codes["codes"], num_codes),
-        "bigram": likelihood.bigram_log_probabilities(train, codes["codes"], num_codes),
-    }
-    return {name: likelihood.likelihood(values, num_dimensions)._asdict() for name, values in table.items()}
 
 
 def _overview(config: ConfigDict, dataset: data.Dataset, metrics: dict[str, Any]) -> Section:
@@ -129,7 +123,7 @@ def _reconstructions(
 def _samples(workdir: Path) -> Section:
     drawn = load_npz(workdir / "samples.npz", stage="generate")
     grid, captions = sample_rows(drawn["images"], drawn["labels"])
-    settings = {name: float(drawn[name]) for name in ("temperature", "top_k", "top_p", "guidance")}
+    settings = {name: float(drawn[name]) for name in SETTINGS}
     figure = figures.image_grid(grid, captions)
     return Section(
         "Samples",
