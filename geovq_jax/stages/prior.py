@@ -15,9 +15,10 @@ from geovq_jax.config import settings
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.likelihood import Likelihood
 from geovq_jax.geometry.batching import map_chunks
-from geovq_jax.models import gpt
-from geovq_jax.stages.codes import load_codes
-from geovq_jax.stages.vae import BATCH
+from geovq_jax.models import gpt, vae
+from geovq_jax.quantization.codebook import load_codebook, lookup
+from geovq_jax.stages.codes import image_shape, load_codes
+from geovq_jax.stages.vae import BATCH, load_params
 from geovq_jax.terminal import ProgressCallback, progress_bar
 from geovq_jax.training import checkpoint, loop, optimizer, tracking
 
@@ -191,3 +192,11 @@ def load_prior(workdir: Path, config: ConfigDict) -> tuple[Any, gpt.Architecture
     )
     abstract = jax.eval_shape(partial(gpt.init, arch=arch), jax.random.key(0))
     return checkpoint.load(workdir / "prior" / "best", abstract), arch
+
+
+def decode_codes(workdir: Path, config: ConfigDict, codes: Integer[np.ndarray, "n ..."]) -> np.ndarray:
+    """Images [n, H, W, C] in [0, 1] of codes [n] or [n, h, w], by the fine-tuned decoder."""
+    params, arch = load_params(workdir / "decoder", config, image_shape(workdir))
+    latents = lookup(load_codebook(workdir / "codebook.npz"), codes)
+    decode = jax.jit(jax.vmap(partial(vae.decode, params, arch)))
+    return np.clip(np.asarray(map_chunks(decode, (latents,), batch_size=BATCH)), 0.0, 1.0)

@@ -18,8 +18,8 @@ from geovq_jax.models import vae
 from geovq_jax.quantization.health import health
 from geovq_jax.stages import geometry_report
 from geovq_jax.stages.codes import load_codes, load_latents, nodes_of
-from geovq_jax.stages.prior import likelihoods, load_prior
-from geovq_jax.stages.samples import SETTINGS, decode_codes, sample_rows
+from geovq_jax.stages.prior import decode_codes, likelihoods, load_prior
+from geovq_jax.stages.samples import SETTINGS, sample_rows
 from geovq_jax.stages.vae import BATCH, load_data, load_vae
 from geovq_jax.workdir import load_npz, write_json
 

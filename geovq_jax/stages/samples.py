@@ -13,13 +13,11 @@ from ml_collections import ConfigDict
 
 from geovq_jax.evaluation import figures
 from geovq_jax.evaluation.report import figure_png
-from geovq_jax.geometry.batching import map_chunks
-from geovq_jax.models import gpt, vae
+from geovq_jax.models import gpt
 from geovq_jax.models.sampling import sample
-from geovq_jax.quantization.codebook import load_codebook, lookup
-from geovq_jax.stages.codes import image_shape, load_codes
-from geovq_jax.stages.prior import load_prior, raster
-from geovq_jax.stages.vae import BATCH, load_params
+from geovq_jax.stages.codes import load_codes
+from geovq_jax.stages.prior import decode_codes, load_prior, raster
+from geovq_jax.stages.vae import BATCH
 from geovq_jax.workdir import save_npz, write_atomically
 
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "guidance")
@@ -52,7 +50,7 @@ def draw(
         prompt_length: number of codes kept.
 
     Returns:
-        Codes [n, t], of which `reshape(n, *code_shape)` makes grids, and their log-probabilities [n, t] under the prior.
+        Codes [n, t] (`reshape(n, *code_shape)` makes grids) and their log-probabilities [n, t] under the prior.
     """
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(labels)))
     given = np.zeros((len(labels), arch.length), np.int32) if prompt is None else raster(prompt)
@@ -77,14 +75,6 @@ def draw(
         parts.append([np.asarray(array)[start - rows[0] :] for array in drawn])
     codes, log_p = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return codes, log_p
-
-
-def decode_codes(workdir: Path, config: ConfigDict, codes: Integer[np.ndarray, "n ..."]) -> np.ndarray:
-    """Images [n, H, W, C] in [0, 1] of codes [n] or [n, h, w], by the fine-tuned decoder."""
-    params, arch = load_params(workdir / "decoder", config, image_shape(workdir))
-    latents = lookup(load_codebook(workdir / "codebook.npz"), codes)
-    decode = jax.jit(jax.vmap(partial(vae.decode, params, arch)))
-    return np.clip(np.asarray(map_chunks(decode, (latents,), batch_size=BATCH)), 0.0, 1.0)
 
 
 def generate(workdir: Path, config: ConfigDict) -> str:
