@@ -30,14 +30,17 @@ from geovq_jax.geometry.paths import (
     relax_nearest,
     shortest_path,
 )
+from geovq_jax.geometry.pullback_kmeans import PullbackKMeans, assign_pullback, pullback_kmeans
 
 __all__ = [
     "Connectivity",
     "Geodesic",
     "KMedoids",
     "Neighbours",
+    "PullbackKMeans",
     "Refined",
     "add_edges",
+    "assign_pullback",
     "bernoulli_map",
     "bridges",
     "cell_edge_lengths",
@@ -68,6 +71,7 @@ __all__ = [
     "nearest_source",
     "node_metrics",
     "pad_graph",
+    "pullback_kmeans",
     "pullback_metric",
     "refine_cell_centres",
     "refine_centres",
