@@ -1,4 +1,5 @@
-"""Measure a finished run on the test split and write its report.
+"""Measure a finished run on the test split and write its report; trains the classifier in whose features samples are
+scored.
 
 python -m geovq_jax.evaluate --workdir=runs/mnist5k
 """
@@ -6,4 +7,4 @@ python -m geovq_jax.evaluate --workdir=runs/mnist5k
 from geovq_jax import cli, pipeline
 
 if __name__ == "__main__":
-    cli.main(pipeline.entry("report"), documentation=__doc__)
+    cli.main(pipeline.entry("classifier", "scores", "report"), documentation=__doc__)

@@ -38,9 +38,17 @@ def copy(finished, tmp_path) -> Path:
 
 
 def test_every_file_of_the_contract_is_there_and_plain(finished):
-    for name in ("config.json", "metrics.jsonl", "samples.png", "report/index.html", "report/metrics.json"):
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "samples.png",
+        "completions.png",
+        "scores.json",
+        "report/index.html",
+        "report/metrics.json",
+    ):
         assert (finished / name).stat().st_size > 0
-    for folder in ("vae", "decoder", "prior"):
+    for folder in ("vae", "decoder", "prior", "classifier"):
         assert any((finished / folder).iterdir())
     for name in (
         "graph",
@@ -100,7 +108,7 @@ def test_a_second_run_skips_every_stage(finished):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.npz")}
     again = call("run", CONFIG, f"--workdir={finished}")
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("finished before") == 9
+    assert again.stdout.count("finished before") == 11
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*.npz")}
 
 
@@ -117,7 +125,7 @@ def test_a_changed_codebook_makes_the_prior_stale(copy):
 def test_run_mends_what_is_stale(copy):
     mended = call("run", f"--workdir={copy}", "--config.codebook.num_clusters=24")
     assert mended.returncode == 0, mended.stderr
-    assert mended.stdout.count("finished before") == 3
+    assert mended.stdout.count("finished before") == 4
     assert json.loads((copy / "report" / "metrics.json").read_text())["codes"]["num_codes"] == 24
 
 

@@ -15,6 +15,7 @@ from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models.convolution import downsample
 from geovq_jax.training.loop import Fit, fit
 from geovq_jax.training.optimizer import make_optimizer
+from geovq_jax.training.tracking import Writer
 
 Images = UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
 
@@ -207,6 +208,7 @@ def train(
     evaluate_every: int = 250,
     directory: str | Path | None = None,
     metadata: dict[str, Any] | None = None,
+    log: Writer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fit:
     """Train the classifier and keep the parameters with the lowest validation cross-entropy.
@@ -226,6 +228,7 @@ def train(
         evaluate_every: steps between evaluations.
         directory: where checkpoints go, and where an interrupted training continues.
         metadata: JSON settings kept with the checkpoints; a training continues only under equal ones.
+        log: receives the figures of each evaluation.
         progress: called with (steps done, num_steps).
 
     Returns:
@@ -259,5 +262,6 @@ def train(
         evaluate_every=evaluate_every,
         directory=directory,
         metadata=metadata,
+        log=log,
         progress=progress,
     )

@@ -16,12 +16,11 @@ from geovq_jax.evaluation.report import ReportFigure, Section, Table, to_json, w
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
 from geovq_jax.quantization.health import health
-from geovq_jax.stages import geometry_report
+from geovq_jax.stages import generation_report, geometry_report
 from geovq_jax.stages.codes import load_codes, load_latents, nodes_of
-from geovq_jax.stages.prior import decode_codes, likelihoods, load_prior
-from geovq_jax.stages.samples import SETTINGS, sample_rows
+from geovq_jax.stages.prior import decode_codes
 from geovq_jax.stages.vae import BATCH, load_data, load_vae
-from geovq_jax.workdir import load_npz, write_json
+from geovq_jax.workdir import write_json
 
 
 def evaluate(workdir: Path, config: ConfigDict) -> str:
@@ -41,16 +40,8 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
         "images": image_metrics.summarise(scores, seed=config.seed),
         "codes": {k: v for k, v in usage.items() if k not in ("cell_sizes", "per_position")},
         "classes": clustering_scores(codes["codes"], codes["label"])._asdict(),
-        "prior": {
-            name: bits._asdict()
-            for name, bits in likelihoods(
-                *load_prior(workdir, config),
-                load_codes(workdir, "train")["codes"],
-                codes["codes"],
-                codes["label"],
-                num_dimensions=truth[0].size,
-            ).items()
-        },
+        "prior": generation_report.code_lengths(workdir, config, truth[0].size),
+        "scores": generation_report.load_scores(workdir),
         "geometry": geometry_report.measure(workdir, config),
     }
     metrics = to_json(metrics | {"headline": list(headline(metrics).items())})
@@ -58,7 +49,9 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
     sections = [
         _overview(config, dataset, metrics),
         _reconstructions(truth, continuous, quantized, metrics),
-        _samples(workdir),
+        generation_report.prior_section(metrics["prior"], metrics["images"]["truth-quantized"]["psnr"]),
+        generation_report.samples_section(workdir, dataset),
+        *generation_report.scores_section(metrics["scores"]),
         _latent_space(workdir, config, latents, codes, usage),
         geometry_report.section(workdir, config, metrics["geometry"]),
         _training(workdir),
@@ -96,6 +89,7 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
         "prior without the class [bits a code]": prior["gpt_without_class"]["bits_per_code"],
         "bigram [bits a code]": prior["bigram"]["bits_per_code"],
         "unigram [bits a code]": prior["unigram"]["bits_per_code"],
+        **generation_report.headline(metrics["scores"]),
         "edge lengths, pull-back vs Euclidean: correlation": edges["correlation"],
         "edge lengths, pull-back over Euclidean: median": edges["ratio_median"],
     }
@@ -117,18 +111,6 @@ def _reconstructions(
         "Images spread over the test split; intervals are 95 % bootstrap intervals over images.",
         tables=[Table("Mean over the test split", columns, table)],
         figures=[ReportFigure("Truth, decoded latent, decoded code", figure, "reconstructions", metrics["images"])],
-    )
-
-
-def _samples(workdir: Path) -> Section:
-    drawn = load_npz(workdir / "samples.npz", stage="generate")
-    grid, captions = sample_rows(drawn["images"], drawn["labels"])
-    settings = {name: float(drawn[name]) for name in SETTINGS}
-    figure = figures.image_grid(grid, captions)
-    return Section(
-        "Samples",
-        "Codes drawn from the prior given the class, then decoded.",
-        figures=[ReportFigure("One row a class", figure, "samples", settings)],
     )
 
 

@@ -1,0 +1,206 @@
+"""Stages `classifier` and `scores`: features of a classifier that the run trains, and scores of images in them."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, Integer, UInt8
+from ml_collections import ConfigDict
+
+from geovq_jax import data
+from geovq_jax.config import settings
+from geovq_jax.evaluation import classifier as classifiers
+from geovq_jax.evaluation.memorisation import memorisation, nearest_training_images
+from geovq_jax.evaluation.report import to_json
+from geovq_jax.evaluation.sample_scores import class_consistency, compare_samples, diversity
+from geovq_jax.evaluation.statistics import bootstrap_interval
+from geovq_jax.geometry.batching import map_chunks
+from geovq_jax.stages.codes import load_codes, load_latents
+from geovq_jax.stages.prior import decode_codes, load_prior
+from geovq_jax.stages.samples import draw
+from geovq_jax.stages.vae import BATCH, decoder, load_data, load_vae
+from geovq_jax.terminal import progress_bar
+from geovq_jax.training import checkpoint, tracking
+from geovq_jax.workdir import write_json
+
+MIN_ITEMS = 12
+"""Halves of fewer images have too few neighbours to be scored."""
+
+_decode = jax.jit(lambda decode_fn, latents: jax.vmap(decode_fn)(latents))
+
+
+class Classifier(NamedTuple):
+    """A trained classifier: `params` and sizes `arch`."""
+
+    params: Any
+    arch: classifiers.Architecture
+
+
+class Real(NamedTuple):
+    """Real images that samples are scored against, from the test split and the training split.
+
+    Attributes:
+        reference: one half of the test split (or as many images as wanted), [m, H, W, C] in [0, 1].
+        floor: as many other test images; their scores against the reference are what samples can reach.
+        labels: [m] classes of `floor`: samples drawn for them have its balance of classes.
+        rows: [m] places of `floor` in the test split.
+        train: training images [n, H, W, C], uint8.
+    """
+
+    reference: Float[np.ndarray, "m H W C"]
+    floor: Float[np.ndarray, "m H W C"]
+    labels: Int[np.ndarray, " m"]
+    rows: Int[np.ndarray, " m"]
+    train: UInt8[np.ndarray, "n H W C"]
+
+
+def _architecture(section: ConfigDict, dataset: data.Dataset) -> classifiers.Architecture:
+    height, width, channels = dataset.train.images.shape[1:]
+    return classifiers.Architecture(
+        (height, width, channels), dataset.num_classes, tuple(section.channels), section.num_features
+    )
+
+
+def train(workdir: Path, config: ConfigDict) -> str:
+    """Train the classifier on the training split, selected on the validation split, into `classifier/`."""
+    section, dataset = config.classifier, load_data(config)
+    with progress_bar("training the classifier") as progress:
+        fit = classifiers.train(
+            _architecture(section, dataset),
+            dataset.train.images,
+            dataset.train.labels,
+            dataset.valid.images,
+            dataset.valid.labels,
+            key=jax.random.key(config.seed),
+            indices_fn=partial(
+                data.batch_indices,
+                config.seed,
+                num_examples=len(dataset.train.images),
+                batch_size=section.batch_size,
+            ),
+            num_steps=section.num_steps,
+            learning_rate=section.learning_rate,
+            weight_decay=section.weight_decay,
+            augment_fn=None if section.augment == "none" else partial(data.augment, policy=section.augment),
+            evaluate_every=max(1, section.num_steps // 5),
+            directory=workdir / "classifier",
+            metadata=settings(config, "seed", "data", "classifier"),
+            log=tracking.JsonlWriter(workdir / "metrics.jsonl", "classifier"),
+            progress=progress,
+        )
+    best = next(record for record in fit.history if record["step"] == fit.best_step)
+    return f"step {fit.best_step}: validation accuracy {100 * best['valid/accuracy']:.2f} %"
+
+
+def load_classifier(workdir: Path, config: ConfigDict, dataset: data.Dataset) -> Classifier:
+    """The run's classifier."""
+    arch = _architecture(config.classifier, dataset)
+    abstract = jax.eval_shape(partial(classifiers.init, arch=arch), jax.random.key(0))
+    return Classifier(checkpoint.load(workdir / "classifier" / "best", abstract), arch)
+
+
+def real_images(dataset: data.Dataset, *, num_items: int, seed: int) -> Real:
+    """Two disjoint sets of test images of equal size, at most `num_items` each, and the training images."""
+    order = np.random.default_rng(seed).permutation(len(dataset.test.images))
+    size = min(num_items, len(order) // 2)
+    first, second = np.sort(order[:size]), np.sort(order[size : 2 * size])
+    images = partial(np.take, dataset.test.images, axis=0)
+    return Real(
+        np.asarray(data.to_float(images(first))),
+        np.asarray(data.to_float(images(second))),
+        dataset.test.labels[second],
+        second,
+        dataset.train.images,
+    )
+
+
+def score_samples(
+    classifier: Classifier,
+    images: Mapping[str, Float[np.ndarray, "_ H W C"]],
+    labels: Mapping[str, Integer[np.ndarray, " _"]],
+    real: Real,
+    *,
+    seed: int,
+    resamples: int,
+) -> dict[str, dict[str, Any]]:
+    """Scores of sets of images against real ones, in the features of the run's classifier.
+
+    Args:
+        classifier: of the run.
+        images: name of a set -> images in [0, 1]; all sets are cut to the smallest.
+        labels: name -> class of each image: the one asked for, or that of the image reconstructed.
+        real: see `real_images`; its floor is scored too, as the set "real".
+        seed: of halves and bootstraps.
+        resamples: halvings behind each interval of a distance.
+
+    Returns:
+        Name -> "frechet", "kernel", "precision", "recall", "density", "coverage" (see `SampleScores`), "consistency"
+        (share in the class asked for by the classifier), each an `Interval`; "consistency_per_class"; "diversity" (mean
+        within-class distance, None where no class has two images); "memorisation" (see `Memorisation`).
+    """
+    sets = {"real": real.floor, **images}
+    asked = {"real": real.labels, **labels}
+    predict = partial(classifiers.predict, classifier.params, classifier.arch)
+    predictions = {name: predict(pictures) for name, pictures in sets.items()}
+    scores = compare_samples(
+        predict(real.reference).features,
+        {name: found.features for name, found in predictions.items()},
+        seed=seed,
+        max_items=len(real.reference),
+        resamples=resamples,
+    )
+    store = np.asarray(data.to_float(real.train))
+    distances = {name: nearest_training_images(pictures, store).distances for name, pictures in sets.items()}
+    table: dict[str, dict[str, Any]] = {}
+    for name, found in predictions.items():
+        agreement = class_consistency(found.labels, asked[name], num_classes=classifier.arch.num_classes, seed=seed)
+        repeated = np.bincount(asked[name]).max() > 1
+        table[name] = {
+            **scores[name]._asdict(),
+            "consistency": agreement.overall,
+            "consistency_per_class": agreement.per_class,
+            "diversity": diversity(found.features, asked[name]) if repeated else None,
+            "memorisation": memorisation(distances[name], distances["real"], seed=seed),
+        }
+    return table
+
+
+def score(workdir: Path, config: ConfigDict) -> str:
+    """Scores of reconstructions, of samples with and without guidance, and of real images, into scores.json."""
+    section, dataset = config.scores, load_data(config)
+    if len(dataset.test.images) < 2 * MIN_ITEMS:
+        write_json(workdir / "scores.json", {})
+        return f"none: fewer than {2 * MIN_ITEMS} test images"
+    classifier = load_classifier(workdir, config, dataset)
+    real = real_images(dataset, num_items=section.num_items, seed=config.seed)
+    latents, codes = (load(workdir, "test") for load in (load_latents, load_codes))
+    params, arch = load_vae(workdir, config, dataset.test.images.shape[1:])
+    continuous = map_chunks(
+        partial(_decode, decoder(params, arch)), (latents["mean"][real.rows],), batch_size=min(BATCH, len(real.rows))
+    )
+    images = {
+        "reconstructions, continuous": np.clip(np.asarray(continuous), 0.0, 1.0),
+        "reconstructions, quantized": decode_codes(workdir, config, codes["codes"][real.rows]),
+    }
+    prior, sizes = load_prior(workdir, config)
+    key = jax.random.key(config.sample.seed)
+    for guidance in sorted({1.0, float(config.sample.guidance), float(section.guidance)}):
+        drawn, _ = draw(key, prior, sizes, real.labels, config.sample, guidance=guidance)
+        grids = drawn.reshape(len(drawn), *codes["codes"].shape[1:])
+        images[f"samples, guidance {guidance:g}"] = decode_codes(workdir, config, grids)
+    labels = dict.fromkeys(images, real.labels)
+    sets = score_samples(classifier, images, labels, real, seed=config.seed, resamples=section.resamples)
+    hits = classifiers.predict(*classifier, dataset.test.images).labels == dataset.test.labels
+    accuracy = bootstrap_interval(hits.astype(np.float64), seed=config.seed)
+    write_json(
+        workdir / "scores.json",
+        to_json({"num_items": len(real.floor), "classifier_accuracy": accuracy, "sets": sets}),
+    )
+    plain = sets["samples, guidance 1"]
+    return (
+        f"classifier {100 * accuracy.value:.2f} %; samples: class {100 * plain['consistency'].value:.1f} %, Frechet "
+        f"distance {plain['frechet'].value:.3g} (real {sets['real']['frechet'].value:.3g})"
+    )
