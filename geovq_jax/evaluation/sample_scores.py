@@ -3,7 +3,7 @@
 The features are those of a classifier that the run trains itself, so no value here compares with an Inception FID.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,14 @@ from scipy.spatial.distance import cdist
 
 from geovq_jax.evaluation.statistics import Interval, bootstrap_interval, half_sample_interval
 
+_SHARE = (0.0, 1.0)
+_RANGES = {
+    "frechet": (0.0, np.inf),
+    "precision": _SHARE,
+    "recall": _SHARE,
+    "density": (0.0, np.inf),
+    "coverage": _SHARE,
+}
 Tables = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -196,7 +204,8 @@ def sample_scores(
         resamples: number of halvings behind each interval.
 
     Returns:
-        The scores; neighbourhoods as in `precision_recall` and `density_coverage`.
+        The scores; neighbourhoods as in `precision_recall` and `density_coverage`. Limits are cut to the range that a
+        score can take.
 
     Raises:
         ValueError: widths differ or there are too few rows.
@@ -213,7 +222,7 @@ def sample_scores(
         within, _, across = on(distances, rows)
         return _density_coverage(within, across, 5)
 
-    statistics = {
+    statistics: dict[str, Callable[[list[np.ndarray]], float]] = {
         "frechet": lambda rows: frechet_distance(real[rows[0]], fake[rows[1]]),
         "kernel": lambda rows: _unbiased_mmd(*on(kernels, rows)),
         "precision": lambda rows: _precision_recall(*on(distances, rows), 3)[0],
@@ -222,12 +231,13 @@ def sample_scores(
         "coverage": lambda rows: coverage_of(rows)[1],
     }
     sizes = [len(real), len(fake)]
-    return SampleScores(
-        **{
-            name: half_sample_interval(statistic, sizes, seed=seed, resamples=resamples)
-            for name, statistic in statistics.items()
-        }
-    )
+
+    def interval(name: str) -> Interval:
+        value, low, high = half_sample_interval(statistics[name], sizes, seed=seed, resamples=resamples)
+        least, largest = _RANGES.get(name, (-np.inf, np.inf))
+        return Interval(value, max(low, least), min(high, largest))
+
+    return SampleScores(**{name: interval(name) for name in statistics})
 
 
 def compare_samples(

@@ -127,9 +127,9 @@ def scores_section(scores: dict[str, Any]) -> list[Section]:
     ]
     accuracy = 100.0 * scores["classifier_accuracy"]["value"]
     text = f"""Features of a classifier that this run trained on its own training split (test accuracy
-        {accuracy:.2f} %): the distances compare with those of other runs only under the same classifier, and are no FID. Every set has
-        {scores["num_items"]:,} images and is scored against as many other test images; `real` are test images again,
-        the level that samples can reach. Brackets hold 95 % intervals.
+        {accuracy:.2f} %): the distances compare with those of other runs only under the same classifier, and are no
+        FID. Every set has {scores["num_items"]:,} images and is scored against as many other test images; `real` are
+        test images again, the level that samples can reach. Brackets hold 95 % intervals.
 
         Consistency is the share of images that the classifier puts in the class asked for. Diversity is the mean
         distance of two images of a class. A set is near the training images where more than 5 % of it lie nearer to
