@@ -58,10 +58,38 @@ def main(
         _refuse(error)
 
 
-def _help(documentation: str | None) -> NoReturn:
+def main_without_config(
+    work: Callable[[Path | None], None], *, documentation: str | None, argv: Sequence[str] | None = None
+) -> None:
+    """As `main` for an entry point that only reads: no configuration is resolved and no lock is taken.
+
+    Args:
+        work: called with the work directory, None where --workdir is not given.
+        documentation: what --help shows first.
+        argv: the command line; sys.argv by default.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    logging.set_verbosity(logging.ERROR)
+    arguments = list(sys.argv if argv is None else argv)
+    if any(argument in ("--help", "-h") for argument in arguments):
+        _help(documentation, config=False)
+    try:
+        _refuse_leftover(flags.FLAGS(arguments)[1:], "--workdir=...")
+        console.quiet = _QUIET.value
+        work(Path(_WORKDIR.value).absolute() if _WORKDIR.value else None)
+    except (ValueError, OSError, flags.Error) as error:
+        _refuse(error)
+
+
+def _refuse_leftover(leftover: Sequence[str], mend: str) -> None:
+    if leftover:
+        raise ValueError(f"expected only --flags, got {leftover[0]!r}; write {mend}")
+
+
+def _help(documentation: str | None, *, config: bool = True) -> NoReturn:
     """The entry point's docstring, its own flags, then those of all entry points."""
     print((documentation or "").strip())
-    print(f"\nflags:\n  --config: {_CONFIG_HELP}")
+    print("\nflags:" + (f"\n  --config: {_CONFIG_HELP}" if config else ""))
     own = flags.FLAGS.flags_by_module_dict()
     for module in (sys.argv[0], __name__):
         for flag in own.get(module, []):
@@ -81,9 +109,7 @@ def _resolve(arguments: list[str], adjust: Callable[[ConfigDict], None] | None) 
         holder = config_flags.DEFINE_config_file("config", None, _CONFIG_HELP)
     else:
         holder = config_flags.DEFINE_config_dict("config", read_config(_stored_config(arguments)), _CONFIG_HELP)
-    leftover = flags.FLAGS(arguments)[1:]
-    if leftover:
-        raise ValueError(f"expected only --flags, got {leftover[0]!r}; write --config=... and --workdir=...")
+    _refuse_leftover(flags.FLAGS(arguments)[1:], "--config=... and --workdir=...")
     config = holder.value
     if adjust is not None:
         with config.unlocked():

@@ -1,0 +1,56 @@
+"""Seconds from a click to its picture and neighbours in the explorer, in a headless browser.
+
+    python benchmarks/explorer.py [NUM_POINTS]
+
+The built-in toy with 60,000 points by default; chromium on the PATH, and the extras `explore` and `test`.
+"""
+
+import shutil
+import sys
+import threading
+import time
+
+import numpy as np
+from playwright.sync_api import sync_playwright
+from werkzeug.serving import make_server
+
+from geovq_jax.explorer.app import HOST, build_app
+from geovq_jax.explorer.demo import demo_space
+
+ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+TO_PIXELS = """node => {
+  const plot = document.querySelector('#scatter .js-plotly-plot'), box = plot.getBoundingClientRect();
+  const {xaxis, yaxis} = plot._fullLayout, points = plot._fullData[0];
+  return [box.x + xaxis._offset + xaxis.l2p(points.x[node]), box.y + yaxis._offset + yaxis.l2p(points.y[node])];
+}"""
+
+
+def main(num_points: int) -> None:
+    start = time.monotonic()
+    server = make_server(HOST, 0, build_app(demo_space(num_points=num_points)).server, threaded=True)
+    print(f"{num_points:,} points ready after {time.monotonic() - start:.1f} s")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.goto(f"http://{HOST}:{server.server_port}/")
+        page.wait_for_function("() => document.querySelector('#scatter .js-plotly-plot')?._fullData?.[0]?.x.length")
+        page.wait_for_selector("#graph:has-text('k = 12')")
+        time.sleep(3)
+        seconds = []
+        for node in np.random.default_rng(0).integers(num_points, size=10).tolist():
+            page.locator("#clear").click()
+            page.wait_for_selector("#details h2", state="detached")
+            time.sleep(0.5)
+            start = time.monotonic()
+            page.mouse.click(*page.evaluate(TO_PIXELS, node))
+            page.wait_for_selector("#details h2")
+            page.wait_for_function("() => [...document.images].every(image => image.complete)")
+            seconds.append(time.monotonic() - start)
+        print(f"click to picture and neighbours: median {np.median(seconds):.2f} s, longest {max(seconds):.2f} s")
+        browser.close()
+    server.shutdown()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60_000)

@@ -1,0 +1,96 @@
+"""The explorer as a Dash application, on a page of a browser or inline in a notebook; it listens on 127.0.0.1 alone."""
+
+from pathlib import Path
+from typing import Any
+
+from geovq_jax.config import read_config
+from geovq_jax.explorer.space import Space, graphs_of, metrics_of, ways
+
+HOST = "127.0.0.1"
+# Scripts, styles and pictures come from this server or from the page itself; plotly's GL code needs `unsafe-eval`.
+POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
+
+
+def build_app(space: Space) -> Any:
+    """A Dash application that shows a space; its `server` is a WSGI application.
+
+    Args:
+        space: the space.
+
+    Returns:
+        The application, not yet serving.
+
+    Raises:
+        ValueError: Dash is not installed.
+    """
+    try:
+        from dash import Dash
+    except ImportError as error:
+        raise ValueError("expected Dash for the explorer, got none; pip install 'geovq-jax[explore]'") from error
+    from geovq_jax.explorer.callbacks import connect
+    from geovq_jax.explorer.layout import page
+
+    app = Dash(__name__, title=space.name, serve_locally=True, update_title="", assets_folder="assets")
+    app.layout = page(space)
+    connect(app, space)
+
+    @app.server.after_request
+    def _restrict(response: Any) -> Any:
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
+
+    return app
+
+
+def load_space(workdir: str | Path | None) -> Space:
+    """The space of a finished run, or the built-in one, with everything compiled that a click needs.
+
+    Args:
+        workdir: work directory; None for the built-in toy.
+
+    Returns:
+        The space.
+
+    Raises:
+        FileNotFoundError: the run lacks a stage.
+        ValueError: a file of the run is damaged.
+    """
+    if workdir is None:
+        from geovq_jax.explorer.demo import demo_space
+
+        space = demo_space()
+    else:
+        from geovq_jax.explorer.runs import run_space
+
+        space = run_space(Path(workdir), read_config(Path(workdir) / "config.json"))
+    ways(space, graphs_of(space).reach(1, metrics_of(space)[-1], 0), len(space.points) - 1)
+    return space
+
+
+def serve(workdir: str | Path | None, *, port: int) -> None:
+    """Show a run on http://127.0.0.1:port until interrupted.
+
+    Args:
+        workdir: work directory of a finished run; None for the built-in toy.
+        port: the port.
+
+    Raises:
+        FileNotFoundError: the run lacks a stage.
+        ValueError: Dash is missing, or a file of the run is damaged.
+    """
+    build_app(load_space(workdir)).run(host=HOST, port=port, debug=False)
+
+
+def show(workdir: str | Path | None = None, *, port: int = 8050, height: int = 900) -> None:
+    """Show a run inside a notebook cell.
+
+    Args:
+        workdir: work directory of a finished run; None for the built-in toy.
+        port: port of the server behind the cell.
+        height: height of the cell in pixels.
+
+    Raises:
+        FileNotFoundError: the run lacks a stage.
+        ValueError: Dash is missing, or a file of the run is damaged.
+    """
+    build_app(load_space(workdir)).run(host=HOST, port=port, debug=False, jupyter_mode="inline", jupyter_height=height)

@@ -1,0 +1,246 @@
+"""What happens on the explorer's page: each callback checks its input, asks the model, and fills a place."""
+
+from typing import Any
+
+import numpy as np
+from dash import ALL, Dash, Input, Output, Patch, State, ctx, html, no_update
+
+from geovq_jax.explorer.drawing import WAY_COLOURS, markers, png_address, usage_bars, way_on_map
+from geovq_jax.explorer.space import (
+    Draw,
+    Reach,
+    Space,
+    Way,
+    code_counts,
+    describe_graph,
+    first_k,
+    graphs_of,
+    members,
+    metrics_of,
+    nearest,
+    pick,
+    ways,
+)
+
+_SHOWN_NEIGHBOURS = 12
+_SHOWN_MEMBERS = 24
+_SAMPLES = 40
+_PICKED_TRACE = 1 + len(WAY_COLOURS)
+
+
+def connect(app: Dash, space: Space) -> None:
+    """Register every callback of the page.
+
+    Args:
+        app: the application, its layout from `page`.
+        space: the space it shows.
+    """
+    graphs = graphs_of(space)
+    graphs.graph(first_k(space), metrics_of(space)[0])  # so that the first click does not wait for it
+    _connect_selection(app, space)
+    _connect_graph(app, space, graphs.graph, graphs.reach)
+    _connect_ways(app, space, graphs.reach)
+    _connect_codebook(app, space)
+    if space.draw is not None:
+        _connect_prior(app, space)
+
+
+def _connect_selection(app: Dash, space: Space) -> None:
+    app.clientside_callback(
+        "(tab, ids) => ids.map(id => id.part === tab ? 'part' : 'part away')",
+        Output({"part": ALL}, "className"),
+        Input("tab", "value"),
+        State({"part": ALL}, "id"),
+    )
+
+    @app.callback(
+        Output("picked", "data"),
+        Output("scatter", "clickData"),
+        Input("scatter", "clickData"),
+        Input("clear", "n_clicks"),
+        State("picked", "data"),
+        prevent_initial_call=True,
+    )
+    def select(click: Any, _: int, picked: list[int]) -> tuple[Any, Any]:
+        if ctx.triggered_id == "clear":
+            return [], None
+        if not click or click["points"][0]["curveNumber"] != 0:
+            return no_update, no_update
+        node = int(click["points"][0]["pointNumber"])
+        return pick([int(p) for p in picked], min(max(node, 0), len(space.points) - 1)), None
+
+
+def _connect_graph(app: Dash, space: Space, graph: Any, reach: Any) -> None:
+    @app.callback(Output("graph", "children"), Input("k", "value"), Input("metric", "value"))
+    def describe(k: int, metric: str) -> str:
+        return f"k = {k}, {metric} lengths: {describe_graph(graph(int(k), metric))}"
+
+    @app.callback(
+        Output("details", "children"),
+        Input("picked", "data"),
+        Input("k", "value"),
+        Input("metric", "value"),
+        prevent_initial_call=True,
+    )
+    def show_details(picked: list[int], k: int, metric: str) -> Any:
+        if not picked:
+            return html.P("Click a point.")
+        return _details(space, reach(int(k), metric, int(picked[0])), metric)
+
+    @app.callback(
+        Output("scatter", "figure"),
+        Input("colouring", "value"),
+        Input("picked", "data"),
+        Input("k", "value"),
+        Input("metric", "value"),
+        prevent_initial_call=True,
+    )
+    def paint(colouring: str, picked: list[int], k: int, metric: str) -> Patch:
+        figure = Patch()
+        if ctx.triggered_id == "colouring" or colouring == "distance":
+            start = reach(int(k), metric, int(picked[0])) if picked else None
+            figure["data"][0]["marker"] = markers(space, colouring, start)
+        marked = space.map[[int(node) for node in picked]] if picked else np.zeros((0, 2))
+        figure["data"][_PICKED_TRACE]["x"] = marked[:, 0].tolist()
+        figure["data"][_PICKED_TRACE]["y"] = marked[:, 1].tolist()
+        return figure
+
+
+def _details(space: Space, reach: Reach, metric: str) -> list[Any]:
+    """The picked image, and the images nearest to it along the graph."""
+    near = nearest(reach, _SHOWN_NEIGHBOURS)
+    nodes = np.concatenate([[reach.start], near]).astype(np.int64)
+    images = space.picture(nodes)
+    label, code = space.labels[reach.start], space.codes[reach.start]
+    figures = [
+        _picture(
+            image, f"{reach.distance[node]:.3g}", f"point {node}, class {space.labels[node]}", space.frames(int(node))
+        )
+        for node, image in zip(nodes[1:], images[1:], strict=True)
+    ]
+    return [
+        html.H2(f"Point {reach.start}"),
+        html.Div(
+            [
+                _picture(images[0], f"class {label}, code {code}", f"point {reach.start}", space.frames(reach.start)),
+                _picture(space.code_pictures[code], f"its code {code}", f"code {code}", None),
+            ],
+            className="pictures large",
+            id="picked-image",
+        ),
+        html.H3(f"Nearest along the graph, {metric} distance"),
+        html.Div(figures, className="pictures", id="neighbours"),
+    ]
+
+
+def _picture(
+    image: np.ndarray, caption: str, title: str, frame: tuple[float, float, float, float] | None
+) -> html.Figure:
+    """An image with its caption, and a box around its cell."""
+    parts: list[Any] = [html.Img(src=png_address(image), alt=title, title=title)]
+    if frame is not None:
+        top, left, height, width = (f"{100.0 * share:.2f}%" for share in frame)
+        parts.append(html.I(className="frame", style={"top": top, "left": left, "height": height, "width": width}))
+    return html.Figure([html.Div(parts, className="picture"), html.Figcaption(caption)])
+
+
+def _connect_ways(app: Dash, space: Space, reach: Any) -> None:
+    @app.callback(
+        Output("scatter", "figure", allow_duplicate=True),
+        Output("ways", "children"),
+        Input("picked", "data"),
+        Input("k", "value"),
+        Input("metric", "value"),
+        prevent_initial_call=True,
+    )
+    def show_ways(picked: list[int], k: int, metric: str) -> tuple[Patch, Any]:
+        found: list[Way] = []
+        if len(picked) == 2:
+            found = ways(space, reach(int(k), metric, int(picked[0])), int(picked[1]))
+        lines = {way.name: way_on_map(space, way) for way in found}
+        figure = Patch()
+        for trace, name in enumerate(WAY_COLOURS, 1):
+            line = lines.get(name, np.zeros((0, 2)))
+            figure["data"][trace]["x"] = line[:, 0].tolist()
+            figure["data"][trace]["y"] = line[:, 1].tolist()
+        return figure, _strips(found) if found else None
+
+
+def _strips(found: list[Way]) -> html.Div:
+    rows: list[Any] = []
+    for way in found:
+        notes = f"{way.length:.3f}" + ("" if way.converged else " (not converged)")
+        pictures = [
+            html.Img(src=png_address(image), alt=f"{way.name}, step {i}") for i, image in enumerate(way.pictures)
+        ]
+        head = html.Div([html.B(way.name, style={"borderColor": WAY_COLOURS[way.name]}), html.Span(f"length {notes}")])
+        rows.append(html.Div([head, html.Div(pictures, className="strip")], className="way"))
+    if len(found) < len(WAY_COLOURS):
+        rows.append(html.P("No path of the graph joins these points; a larger k may.", className="note"))
+    text = "Decoded at equal pull-back distances along each way; lengths in units of the image."
+    return html.Div([html.H2("Three ways"), html.P(text), *rows], className="card")
+
+
+def _connect_codebook(app: Dash, space: Space) -> None:
+    counts = code_counts(space)
+
+    @app.callback(
+        Output("code", "data"),
+        Input({"code": ALL}, "n_clicks"),
+        Input("usage", "clickData"),
+        prevent_initial_call=True,
+    )
+    def choose(_: Any, click: Any) -> Any:
+        if not ctx.triggered or not ctx.triggered[0]["value"]:
+            return no_update
+        return int(click["points"][0]["customdata"] if ctx.triggered_id == "usage" else ctx.triggered_id["code"])
+
+    @app.callback(
+        Output("members", "children"),
+        Output("usage", "figure"),
+        Input("code", "data"),
+        prevent_initial_call=True,
+    )
+    def show_members(chosen: int | None) -> tuple[Any, Any]:
+        if chosen is None:
+            return no_update, no_update
+        code = min(max(int(chosen), 0), len(counts) - 1)
+        nodes = members(space, code, _SHOWN_MEMBERS)
+        pictures = [
+            _picture(image, f"class {space.labels[node]}", f"point {node}", space.frames(int(node)))
+            for node, image in zip(nodes, space.picture(nodes) if len(nodes) else [], strict=True)
+        ]
+        title = html.H2(f"Code {code}: {counts[code]:,} points")
+        note = html.P("From the middle of the cell to its border." if pictures else "No point has this code.")
+        own = html.Div(
+            _picture(space.code_pictures[code], "the code", f"code {code}", None), className="pictures large"
+        )
+        return [title, own, note, html.Div(pictures, className="pictures")], usage_bars(counts, code)
+
+
+def _connect_prior(app: Dash, space: Space) -> None:
+    @app.callback(
+        Output("drawn", "children"),
+        Input("draw", "n_clicks"),
+        State("temperature", "value"),
+        State("top-p", "value"),
+        State("guidance", "value"),
+        State("label", "value"),
+        prevent_initial_call=True,
+    )
+    def show_samples(clicks: int, temperature: Any, top_p: Any, guidance: Any, label: Any) -> Any:
+        if not clicks:
+            return no_update
+        settings = Draw(
+            label=min(max(int(label), -1), space.num_classes - 1),
+            number=_SAMPLES,
+            temperature=max(float(temperature), 0.0),
+            top_p=min(max(float(top_p), 0.01), 1.0),
+            guidance=float(guidance),
+            seed=int(clicks),
+        )
+        assert space.draw is not None
+        images, classes = space.draw(settings)
+        order = np.argsort(classes, kind="stable")
+        pictures = [_picture(images[i], f"class {classes[i]}", f"sample {i}", None) for i in order]
+        return html.Div(pictures, className="pictures")

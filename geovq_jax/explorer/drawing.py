@@ -1,0 +1,210 @@
+"""What the explorer draws: the scatter as plotly JSON, pictures as PNG addresses; no Dash here."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from geovq_jax.evaluation.style import class_colours, code_colours
+from geovq_jax.explorer.space import Reach, Space, Way
+
+COLOURINGS = ("class", "code", "distance", "volume")
+WAY_COLOURS = {"straight": "#bd1f01", "graph": "#ffa90e", "continuous": "#3f90da"}
+_UNREACHED = "rgba(128,128,128,0.25)"
+_SCALE = "Cividis"
+
+
+def png_address(image: Float[np.ndarray, "height width channels"], *, scale: int = 1) -> str:
+    """An image as a data address.
+
+    Args:
+        image: [height, width, channels], float in [0, 1], one or three channels.
+        scale: pixels a side of each pixel.
+
+    Returns:
+        "data:image/png;base64,...".
+    """
+    pixels = np.round(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
+    pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def colourings(space: Space) -> tuple[str, ...]:
+    """Names of the colourings that a space allows."""
+    return COLOURINGS if space.metrics is not None else COLOURINGS[:3]
+
+
+def markers(space: Space, colouring: str, reach: Reach | None) -> dict[str, Any]:
+    """Marker settings of all points under one colouring.
+
+    Args:
+        space: the space, n points.
+        colouring: one of `colourings(space)`.
+        reach: distances from the picked point, for "distance".
+
+    Returns:
+        Plotly's `marker`: one number or colour a point, scale, bar.
+
+    Raises:
+        ValueError: an unknown colouring.
+    """
+    if colouring not in colourings(space):
+        raise ValueError(f"expected a colouring among {colourings(space)}, got {colouring!r}; choose one of them")
+    count = len(space.points)
+    base: dict[str, Any] = {
+        "size": float(np.clip(200.0 / np.sqrt(count), 2.5, 6.0)),
+        "opacity": 0.8,
+        "showscale": False,
+    }
+    if colouring == "class":
+        number = space.num_classes
+        return base | _steps(space.labels, class_colours(number)) | _class_bar(number)
+    if colouring == "code":
+        return base | _steps(space.codes, code_colours(len(space.code_pictures)))
+    if colouring == "volume" and space.log_volume is not None:
+        values, title = space.log_volume, "log10 volume"
+    elif reach is not None:
+        values, title = reach.distance, "geodesic distance"
+    else:
+        return base | {"color": _UNREACHED, "colorscale": None}
+    finite = np.isfinite(values)
+    low, high = np.quantile(values[finite], [0.0, 0.99])
+    numbers = [value if np.isfinite(value) else None for value in np.round(values, 4).tolist()]
+    bar = {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0}
+    return base | {
+        "color": numbers,
+        "colorscale": _SCALE,
+        "cmin": float(low),
+        "cmax": float(max(high, low + 1e-9)),
+        "showscale": True,
+        "colorbar": bar,
+    }
+
+
+def _steps(numbers: np.ndarray, colours: list[str]) -> dict[str, Any]:
+    """A colour scale of constant steps for whole numbers."""
+    count = len(colours)
+    scale = [[edge / count, colour] for i, colour in enumerate(colours) for edge in (i, i + 1)]
+    return {"color": numbers.tolist(), "colorscale": scale, "cmin": -0.5, "cmax": count - 0.5}
+
+
+def _class_bar(count: int) -> dict[str, Any]:
+    ticks = list(range(count)) if count <= 20 else None
+    return {
+        "showscale": True,
+        "colorbar": {
+            "title": {"text": "class", "side": "right"},
+            "tickvals": ticks,
+            "thickness": 12,
+            "outlinewidth": 0,
+        },
+    }
+
+
+def scatter(space: Space, colouring: str) -> dict[str, Any]:
+    """The scatter of all points, with empty traces for the picked points and the three ways.
+
+    Args:
+        space: the space.
+        colouring: one of `colourings(space)`.
+
+    Returns:
+        A plotly figure: trace 0 the points, 1 to 3 the ways in the order of `WAY_COLOURS`, 4 the picked points.
+    """
+    points = {
+        "type": "scattergl",
+        "mode": "markers",
+        "x": np.round(space.map[:, 0], 4).tolist(),
+        "y": np.round(space.map[:, 1], 4).tolist(),
+        "marker": markers(space, colouring, None),
+        "hovertemplate": "point %{pointNumber}<extra></extra>",
+        "showlegend": False,
+    }
+    lines = [
+        {
+            "type": "scattergl",
+            "mode": "lines",
+            "name": name,
+            "x": [],
+            "y": [],
+            "line": {"color": colour, "width": 4},
+            "hoverinfo": "skip",
+        }
+        for name, colour in WAY_COLOURS.items()
+    ]
+    picked = {
+        "type": "scattergl",
+        "mode": "markers",
+        "x": [],
+        "y": [],
+        "marker": {"size": 15, "color": "rgba(0,0,0,0)", "line": {"color": "#e76300", "width": 3}},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)", "linecolor": "rgba(128,128,128,0.5)"}
+    layout = {
+        "xaxis": axis | {"title": {"text": space.axes[0]}},
+        "yaxis": axis | {"title": {"text": space.axes[1]}, "scaleanchor": "x"},
+        "margin": {"l": 55, "r": 10, "t": 10, "b": 45},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "clickmode": "event",
+        "dragmode": "pan",
+        "uirevision": "fixed",
+        "legend": {"orientation": "h", "x": 0, "y": 1.08},
+        "showlegend": True,
+    }
+    return {"data": [points, *lines, picked], "layout": layout}
+
+
+def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
+    """Points of each code, most used first, one bar marked.
+
+    Args:
+        counts: points in each cell [K].
+        code: the marked code, or None.
+
+    Returns:
+        A plotly figure; `customdata` of a bar is its code.
+    """
+    order = np.argsort(-counts, kind="stable")
+    colours = ["#e76300" if number == code else "#3f90da" for number in order.tolist()]
+    bars = {
+        "type": "bar",
+        "x": list(range(1, len(order) + 1)),
+        "y": counts[order].tolist(),
+        "customdata": order.tolist(),
+        "marker": {"color": colours, "line": {"width": 0}},
+        "hovertemplate": "code %{customdata}: %{y} points<extra></extra>",
+    }
+    axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)"}
+    layout = {
+        "xaxis": axis | {"title": {"text": "code, most used first"}},
+        "yaxis": axis | {"title": {"text": "points in the cell"}},
+        "margin": {"l": 55, "r": 10, "t": 10, "b": 45},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "bargap": 0.05,
+    }
+    return {"data": [bars], "layout": layout}
+
+
+def way_on_map(space: Space, way: Way) -> np.ndarray:
+    """A way in the coordinates of the map, by the affine map that carries the latents to it.
+
+    Args:
+        space: the space.
+        way: a way of `ways`.
+
+    Returns:
+        Coordinates [t, 2].
+    """
+    sample = np.linspace(0, len(space.points) - 1, min(2000, len(space.points))).astype(np.int64)
+    ones = np.ones((len(sample), 1))
+    affine, *_ = np.linalg.lstsq(np.hstack([space.points[sample], ones]), space.map[sample], rcond=None)
+    return np.hstack([way.curve, np.ones((len(way.curve), 1))]) @ affine

@@ -1,0 +1,350 @@
+"""The model behind the explorer: points of a latent space, graphs over them, distances and ways between them."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from threading import Lock
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy import sparse
+
+from geovq_jax import geometry
+from geovq_jax.geometry.components import components
+
+MAX_POINTS = 60_000
+MAX_NEIGHBOURS = 30
+METRICS = ("pull-back", "Euclidean")
+
+_FINE = 64  # points at which a way is measured
+_STRIP = 9  # pictures along a way
+
+Images = Float[np.ndarray, "m height width channels"]
+Pictures = Callable[[Any], np.ndarray]
+
+
+class Draw(NamedTuple):
+    """What to draw from a prior: `label` (-1 for every class in turn), `number`, and the settings of `sample`."""
+
+    label: int
+    number: int
+    temperature: float
+    top_p: float
+    guidance: float
+    seed: int
+
+
+class Space(NamedTuple):
+    """A latent space to look at: n points of d dimensions, n at most `MAX_POINTS`.
+
+    A point is a node of the graph: the latent of an image (vanilla latents), or one cell of an image's grid (spatial).
+
+    Attributes:
+        name: heading.
+        subject: what a point is, in words.
+        points: latents [n, d].
+        map: where the points are drawn [n, 2].
+        axes: label of each axis of the map.
+        labels: class of each point [n].
+        codes: code of each point [n].
+        metrics: pull-back metric at each point [n, d, d], or None where only Euclidean lengths are known.
+        log_volume: logarithm (base 10) of the volume density at each point [n], or None as `metrics`.
+        neighbours: Euclidean neighbours of each point, nearest first [n, at most MAX_NEIGHBOURS].
+        picture: nodes [m] -> the images they come from [m, height, width, channels], float in [0, 1].
+        decoder: node -> the map z [d] -> image in which ways that start there are measured and drawn.
+        frames: node -> (top, left, height, width) of its cell as shares of the image, or None where it is all of it.
+        code_pictures: decoded codes [K, height, width, channels], float in [0, 1].
+        medoids: node of each code's medoid [K]; -1 where it is not among the points.
+        draw: settings -> images [number, height, width, channels] and their classes [number]; None without a prior.
+        num_classes: number of classes.
+    """
+
+    name: str
+    subject: str
+    points: Float[np.ndarray, "n d"]
+    map: Float[np.ndarray, "n 2"]
+    axes: tuple[str, str]
+    labels: Int[np.ndarray, " n"]
+    codes: Int[np.ndarray, " n"]
+    metrics: Float[np.ndarray, "n d d"] | None
+    log_volume: Float[np.ndarray, " n"] | None
+    neighbours: Int[np.ndarray, "n k"]
+    picture: Pictures
+    decoder: Callable[[int], Any]
+    frames: Callable[[int], tuple[float, float, float, float] | None]
+    code_pictures: Float[np.ndarray, "K h w c"]
+    medoids: Int[np.ndarray, " K"]
+    draw: Callable[[Draw], tuple[np.ndarray, np.ndarray]] | None
+    num_classes: int
+
+
+class Reach(NamedTuple):
+    """Shortest distances from node `start`: `distance` [n], infinite where no path leads, and `predecessor` [n]."""
+
+    start: int
+    distance: Float[np.ndarray, " n"]
+    predecessor: Int[np.ndarray, " n"]
+
+
+class Way(NamedTuple):
+    """One way between two nodes.
+
+    Attributes:
+        name: "straight", "graph" or "continuous".
+        curve: latents along it [t, d].
+        length: pull-back length of the decoded curve, in the decoder of the first node.
+        pictures: decoded images at equal pull-back distances [s, height, width, channels].
+        converged: whether the minimisation of the continuous one ended by its tolerance; True for the others.
+    """
+
+    name: str
+    curve: Float[np.ndarray, "t d"]
+    length: float
+    pictures: Float[np.ndarray, "s h w c"]
+    converged: bool
+
+
+class Graphs(NamedTuple):
+    """Cached functions of one space.
+
+    Attributes:
+        graph: (k, metric) -> symmetric k-nearest-neighbour graph with lengths of that metric.
+        reach: (k, metric, node) -> `Reach` on that graph.
+    """
+
+    graph: Callable[[int, str], sparse.csr_array]
+    reach: Callable[[int, str, int], Reach]
+
+
+def neighbour_table(points: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "n k"]:
+    """Euclidean neighbours of every point, nearest first, as many as the explorer offers.
+
+    Args:
+        points: latents [n, d].
+
+    Returns:
+        Indices [n, min(MAX_NEIGHBOURS, n - 1)].
+    """
+    return np.asarray(geometry.knn(points, min(MAX_NEIGHBOURS, len(points) - 1)).indices)
+
+
+def log_volumes(metrics: Float[np.ndarray, "n d d"]) -> Float[np.ndarray, " n"]:
+    """Logarithm (base 10) of the volume density sqrt(det G) at each point.
+
+    Args:
+        metrics: metric tensors [n, d, d].
+
+    Returns:
+        Logarithms [n].
+    """
+    return np.asarray(geometry.log_volume(metrics), np.float64) / np.log(10.0)
+
+
+def metrics_of(space: Space) -> tuple[str, ...]:
+    """Names of the metrics that a space knows."""
+    return METRICS if space.metrics is not None else METRICS[1:]
+
+
+def first_k(space: Space) -> int:
+    """Number of neighbours that the page starts with."""
+    return min(12, space.neighbours.shape[1])
+
+
+def build_graph(space: Space, k: int, metric: str) -> sparse.csr_array:
+    """Union graph of the k nearest neighbours, edges measured in one metric; components are not joined.
+
+    Args:
+        space: the space.
+        k: neighbours of each node, up to the width of `space.neighbours`.
+        metric: one of `metrics_of(space)`.
+
+    Returns:
+        Symmetric graph [n, n].
+
+    Raises:
+        ValueError: k or the metric is not on offer.
+    """
+    most = space.neighbours.shape[1]
+    if not 1 <= k <= most:
+        raise ValueError(f"expected 1 <= k <= {most}, got {k}; choose a k on the slider")
+    if metric not in metrics_of(space):
+        raise ValueError(f"expected a metric among {metrics_of(space)}, got {metric!r}; choose one of them")
+    edges = geometry.unique_edges(space.neighbours[:, :k])
+    if metric == "pull-back" and space.metrics is not None:
+        lengths = np.asarray(geometry.lengths_from_metrics(space.points, space.metrics, edges), np.float64)
+    else:
+        lengths = np.linalg.norm(space.points[edges[:, 0]].astype(np.float64) - space.points[edges[:, 1]], axis=1)
+    return geometry.graph_from_edges(edges, lengths, len(space.points))
+
+
+def graphs_of(space: Space) -> Graphs:
+    """Graphs and distances of a space, computed once for each setting and kept while recent.
+
+    Args:
+        space: the space.
+
+    Returns:
+        The cached functions; threads that ask for the same graph wait for one of them to build it.
+    """
+    lock = Lock()
+    build = lru_cache(maxsize=6)(lambda k, metric: build_graph(space, k, metric))
+
+    def graph(k: int, metric: str) -> sparse.csr_array:
+        with lock:
+            return build(k, metric)
+
+    @lru_cache(maxsize=16)
+    def reach(k: int, metric: str, node: int) -> Reach:
+        distance, predecessor = geometry.dijkstra(graph(k, metric), [node], return_predecessors=True)
+        return Reach(node, distance[0], predecessor[0])
+
+    return Graphs(graph, reach)
+
+
+def describe_graph(graph: sparse.csr_array) -> str:
+    """Number of edges and components of a graph, in words.
+
+    Args:
+        graph: symmetric graph [n, n].
+
+    Returns:
+        One line.
+    """
+    sizes = np.bincount(components(graph))
+    plural = "" if len(sizes) == 1 else "s"
+    share = 100.0 * sizes.max() / sizes.sum()
+    return f"{graph.nnz // 2:,} edges, {len(sizes):,} component{plural}, largest {share:.1f} % of points"
+
+
+def pick(picked: list[int], node: int) -> list[int]:
+    """The selection after a click: a second node joins the first, any other click starts anew.
+
+    Args:
+        picked: nodes picked before, at most two.
+        node: the clicked node.
+
+    Returns:
+        One or two nodes.
+    """
+    return [*picked, node] if len(picked) == 1 and node != picked[0] else [node]
+
+
+def nearest(reach: Reach, count: int) -> Int[np.ndarray, " m"]:
+    """The nodes nearest along the graph, nearest first, without the start.
+
+    Args:
+        reach: distances from the start.
+        count: most nodes to name.
+
+    Returns:
+        Node ids, fewer than `count` where fewer can be reached.
+    """
+    count = min(count + 1, len(reach.distance))
+    ids = np.argpartition(reach.distance, count - 1)[:count]
+    ids = ids[(ids != reach.start) & np.isfinite(reach.distance[ids])]
+    return ids[np.argsort(reach.distance[ids], kind="stable")][: count - 1]
+
+
+def path_to(reach: Reach, target: int) -> Int[np.ndarray, " t"] | None:
+    """Node ids of the shortest path to a node, ends included; None where no path leads there.
+
+    Args:
+        reach: distances from the start.
+        target: the last node.
+
+    Returns:
+        Node ids [t].
+    """
+    if not np.isfinite(reach.distance[target]):
+        return None
+    path = [target]
+    while reach.predecessor[path[-1]] >= 0:
+        path.append(int(reach.predecessor[path[-1]]))
+    return np.array(path[::-1], np.int64)
+
+
+def resample(curve: Float[np.ndarray, "t d"], count: int) -> Float[np.ndarray, "t2 d"]:
+    """Points at equal Euclidean steps along a polyline.
+
+    Args:
+        curve: latents [t, d].
+        count: points of the new polyline.
+
+    Returns:
+        Latents [count, d] with the same ends.
+    """
+    travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
+    where = np.linspace(0.0, travelled[-1], count)
+    return np.stack([np.interp(where, travelled, column) for column in curve.T], axis=1).astype(curve.dtype)
+
+
+@jax.jit
+def _measure(decode_fn: Any, curve: Float[Array, "t d"]) -> tuple[Array, Array]:
+    """Pull-back length of a fine curve, and its decoded pictures at equal distances."""
+    even = geometry.constant_speed(decode_fn, curve, num_points=_STRIP)
+    return geometry.curve_length(decode_fn, curve, rule="chord"), jnp.clip(jax.vmap(decode_fn)(even), 0.0, 1.0)
+
+
+def ways(space: Space, reach: Reach, stop: int) -> list[Way]:
+    """The straight line, the graph's shortest path and the continuous geodesic from one node to another.
+
+    The continuous one starts from the shorter of the other two, so it is a geodesic near it.
+
+    Args:
+        space: the space.
+        reach: distances from the first node, whose decoder measures and draws all of them.
+        stop: last node.
+
+    Returns:
+        The ways in this order; without the graph's where no path joins the nodes.
+    """
+    decode_fn = space.decoder(reach.start)
+    ends = space.points[[reach.start, stop]]
+    curves = {"straight": ends}
+    path = path_to(reach, stop)
+    if path is not None:
+        curves["graph"] = space.points[path]
+    found = {name: _way(decode_fn, name, curve, converged=True) for name, curve in curves.items()}
+    shorter = min(found.values(), key=lambda way: way.length)
+    d = space.points.shape[1]
+    # d tangents at each point and step: a wide latent gets fewer points, so that the answer takes a second.
+    geodesic = geometry.geodesics(
+        decode_fn,
+        ends[:1],
+        ends[1:],
+        initial=resample(shorter.curve, _FINE)[None],
+        num_points=32 if d <= 4 else 16,
+        max_iterations=100 if d <= 4 else 30,
+        batch_size=1,
+    )
+    curve, converged = np.asarray(geodesic.curve[0]), bool(geodesic.converged[0])
+    return [*found.values(), _way(decode_fn, "continuous", curve, converged=converged)]
+
+
+def _way(decode_fn: Any, name: str, curve: np.ndarray, *, converged: bool) -> Way:
+    length, pictures = _measure(decode_fn, resample(curve, _FINE))
+    return Way(name, curve, float(length), np.asarray(pictures), converged)
+
+
+def code_counts(space: Space) -> Int[np.ndarray, " K"]:
+    """Number of points in each cell of the codebook."""
+    return np.bincount(space.codes, minlength=len(space.code_pictures))
+
+
+def members(space: Space, code: int, count: int) -> Int[np.ndarray, " m"]:
+    """Points of one cell, spread evenly over it in order of their distance to the medoid.
+
+    Args:
+        space: the space.
+        code: the code.
+        count: most points to name.
+
+    Returns:
+        Node ids, the medoid first where it is among the points.
+    """
+    nodes = np.flatnonzero(space.codes == code)
+    centre = space.points[nodes].mean(axis=0) if space.medoids[code] < 0 else space.points[space.medoids[code]]
+    nodes = nodes[np.argsort(np.linalg.norm(space.points[nodes] - centre[None], axis=1), kind="stable")]
+    return nodes[np.unique(np.linspace(0, len(nodes) - 1, min(count, len(nodes))).astype(np.int64))]

@@ -1,0 +1,121 @@
+"""The explorer in a headless browser: the toy loads, clicks answer, and nothing is asked of any other place."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+BROWSER = os.environ.get("GEOVQ_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+pytest.importorskip("dash", reason="the extra explore is not installed")
+pytest.importorskip("playwright", reason="playwright is not installed")
+if BROWSER is None:
+    pytest.skip("no chromium on this machine", allow_module_level=True)
+
+ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+TO_PIXELS = """node => {
+  const plot = document.querySelector('#scatter .js-plotly-plot'), box = plot.getBoundingClientRect();
+  const {xaxis, yaxis} = plot._fullLayout, points = plot._fullData[0];
+  return [box.x + xaxis._offset + xaxis.l2p(points.x[node]), box.y + yaxis._offset + yaxis.l2p(points.y[node])];
+}"""
+TRACE_LENGTHS = "() => document.querySelector('#scatter .js-plotly-plot').data.map(trace => trace.x.length)"
+
+
+@pytest.fixture(scope="module")
+def address():
+    from werkzeug.serving import make_server
+
+    from geovq_jax.explorer.app import HOST, build_app
+    from geovq_jax.explorer.demo import demo_space
+
+    server = make_server(HOST, 0, build_app(demo_space(num_points=300)).server, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://{HOST}:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    page.requested, page.complaints = [], []
+    page.on("request", lambda request: page.requested.append(request.url))
+    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
+
+
+def click(page, node: int) -> None:
+    page.mouse.click(*page.evaluate(TO_PIXELS, node))
+
+
+def test_the_toy_from_first_sight_to_samples(page, address):
+    page.goto(address)
+    page.wait_for_function("() => document.querySelector('#scatter .js-plotly-plot')?._fullData?.[0]?.x.length === 300")
+    page.wait_for_selector("#graph:has-text('k = 12')")
+
+    click(page, 7)
+    page.wait_for_selector("#details h2:has-text('Point 7')")
+    assert page.locator("#picked-image img").count() == 2
+    assert page.locator("#neighbours img").count() == 12
+    assert page.evaluate("() => [...document.images].every(image => image.complete && image.naturalWidth > 0)")
+
+    click(page, 140)
+    page.wait_for_selector("#ways .way:nth-of-type(3)")
+    assert page.locator("#ways .way b").all_inner_texts() == ["straight", "graph", "continuous"]
+    page.wait_for_function(f"() => ({TRACE_LENGTHS})().slice(1, 4).every(length => length > 1)")
+    lengths = [float(text.split()[1]) for text in page.locator("#ways .way span").all_inner_texts()]
+    assert lengths[2] <= min(lengths[:2]) * 1.001
+
+    before = page.inner_text("#graph")
+    page.locator("#k .dash-slider-thumb, #k [role=slider]").first.press("ArrowRight")
+    page.wait_for_selector("#graph:has-text('k = 13')")
+    assert before.split(":")[1] != page.inner_text("#graph").split(":")[1]
+
+    page.get_by_role("radio", name="distance", exact=True).check()
+    page.wait_for_function(
+        "() => document.querySelector('#scatter .js-plotly-plot').data[0].marker.colorbar?.title.text"
+        " === 'geodesic distance'"
+    )
+
+    page.locator("#open-codebook").click()
+    page.locator(".tile").first.click()
+    page.wait_for_selector("#members figure")
+
+    page.locator("#open-prior").click()
+    page.get_by_role("button", name="draw").click()
+    page.wait_for_selector("#drawn figure >> nth=39")
+
+    assert all(url.startswith((address, "data:", "blob:")) for url in page.requested), page.requested
+    assert page.complaints == []
+
+
+def test_the_report_page_asks_for_nothing(page, tmp_path):
+    import numpy as np
+
+    from geovq_jax.evaluation import figures
+    from geovq_jax.evaluation.report import ReportFigure, Section, write_report
+
+    picture = figures.image_grid(np.zeros((1, 3, 8, 8, 1)), ["nothing"])
+    section = Section("Part", "Text.", figures=[ReportFigure("A figure", picture, "one", {"value": 1.0})])
+    path: Path = write_report(tmp_path / "index.html", title="Report", subtitle="of nothing", sections=[section])
+    page.goto(path.as_uri())
+    page.get_by_role("button", name="Enlarge: A figure").click()
+    assert page.locator("dialog img").is_visible()
+    assert page.evaluate("() => [...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert all(url.startswith(("data:", path.as_uri())) for url in page.requested)
+    assert page.complaints == []
