@@ -12,7 +12,7 @@ from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
 from geovq_jax.quantization.codebook import load_codebook
 from geovq_jax.stages.codes import image_shape, load_graph, load_latents
-from geovq_jax.stages.samples import decode_codes
+from geovq_jax.stages.prior import decode_codes
 from geovq_jax.stages.vae import BATCH, load_params
 
 
