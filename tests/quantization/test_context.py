@@ -1,0 +1,77 @@
+"""Encoding in context against brute force over all codes of a small grid, and its guarantees."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from geovq_jax.geometry import assign_pullback, cell_metrics
+from geovq_jax.quantization.context import encode_in_context
+
+RNG = np.random.default_rng(0)
+VECTORS = RNG.normal(size=(5, 2)).astype(np.float32)
+MIX = jnp.asarray(RNG.normal(size=(8, 12)).astype(np.float32))
+
+
+def linear(grid):
+    return grid.reshape(-1) @ MIX
+
+
+def curved(grid):
+    return jnp.tanh(0.3 * grid.reshape(-1) @ MIX)
+
+
+def start(decode_fn, grids):
+    metrics = np.asarray(cell_metrics(decode_fn, grids), np.float32)
+    labels, _ = assign_pullback(grids.reshape(-1, 2), metrics, VECTORS)
+    return metrics.reshape(*grids.shape[:3], 2, 2), labels.reshape(grids.shape[:3])
+
+
+def errors(decode_fn, codes, targets):
+    images = np.asarray(jax.vmap(decode_fn)(jnp.asarray(VECTORS[codes])))
+    return np.sum((images - targets) ** 2, axis=1)
+
+
+@pytest.mark.parametrize("decode_fn", [linear, curved])
+def test_errors_fall_and_are_those_of_the_codes(decode_fn):
+    grids = RNG.normal(size=(30, 2, 2, 2)).astype(np.float32)
+    targets = np.asarray(jax.vmap(decode_fn)(grids)) + 0.3 * RNG.normal(size=(30, 12)).astype(np.float32)
+    metrics, codes = start(decode_fn, grids)
+    found = encode_in_context(decode_fn, VECTORS, codes, metrics, targets, sweeps=3, batch_size=8)
+    np.testing.assert_allclose(found.before, errors(decode_fn, codes, targets), rtol=1e-4)
+    np.testing.assert_allclose(found.after, errors(decode_fn, found.codes, targets), rtol=1e-4)
+    assert (found.after <= found.before).all()
+    assert found.after.sum() < 0.9 * found.before.sum()
+
+
+def test_a_linear_decoder_ends_where_no_single_code_helps():
+    grids = RNG.normal(size=(12, 2, 2, 2)).astype(np.float32)
+    targets = np.asarray(jax.vmap(linear)(grids))
+    metrics, codes = start(linear, grids)
+    found = encode_in_context(linear, VECTORS, codes, metrics, targets, sweeps=8)
+    for image in range(12):
+        for row, column, code in itertools.product(range(2), range(2), range(5)):
+            changed = found.codes[image].copy()
+            changed[row, column] = code
+            assert errors(linear, changed[None], targets[image][None])[0] >= found.after[image] * (1 - 1e-4)
+
+
+def test_a_grid_of_one_cell_takes_the_best_of_all_codes():
+    matrix = MIX[:2]
+
+    def decode_fn(grid):
+        return grid.reshape(-1) @ matrix
+
+    targets = RNG.normal(size=(20, 12)).astype(np.float32)
+    metrics = np.tile(np.asarray(matrix @ matrix.T), (20, 1, 1, 1, 1))
+    found = encode_in_context(decode_fn, VECTORS, np.zeros((20, 1, 1), np.int32), metrics, targets, sweeps=1)
+    table = np.sum((targets[:, None] - VECTORS[None] @ np.asarray(matrix)) ** 2, axis=2)
+    np.testing.assert_array_equal(found.codes.ravel(), table.argmin(axis=1))
+
+
+def test_bad_codes_are_refused():
+    metrics = np.zeros((2, 2, 2, 2, 2), np.float32)
+    with pytest.raises(ValueError, match="expected codes in"):
+        encode_in_context(linear, VECTORS, np.full((2, 2, 2), 5, np.int32), metrics, np.zeros((2, 12), np.float32))
