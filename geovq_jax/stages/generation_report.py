@@ -71,18 +71,25 @@ def prior_section(prior: dict[str, Any], quality: float) -> Section:
     columns = ["model of the codes", "bits a code", "bits an image", "standard error", "bits a dimension"]
     parts = ("bits_per_code", "bits_per_image", "standard_error", "bits_per_dimension")
     rows = [[_MODELS[name], *(bits[part] for part in parts)] for name, bits in prior.items()]
-    points = {_MODELS[name]: (np.array([bits["bits_per_image"]]), np.array([quality])) for name, bits in prior.items()}
-    figure = figures_comparison.rate_distortion(points)
-    text = (
-        "Code length of the test codes: with an arithmetic coder each model would store an image in so many bits. "
-        "Unigram and bigram count the training codes."
+    figure = figures_comparison.comparison(
+        {_MODELS[name]: bits["bits_per_code"] for name, bits in prior.items()},
+        "code length of the test codes [bits a code]",
+        intervals={_MODELS[name]: _interval(bits) for name, bits in prior.items()},
     )
+    text = f"""With an arithmetic coder, each model of the codes would store an image in so many bits, from which it
+        decodes at {quality:.2f} dB (mean over the test split). Unigram and bigram count the training codes."""
     return Section(
         "Prior",
         text,
-        tables=[Table("Test split", columns, rows)],
-        figures=[ReportFigure("Rate by the model of the codes, and quality of the decoded codes", figure, "rates")],
+        tables=[Table("Code length of the test codes", columns, rows)],
+        figures=[ReportFigure("Bits a code by the model of the codes", figure, "code_lengths", prior)],
     )
+
+
+def _interval(bits: dict[str, float]) -> tuple[float, float]:
+    """95 % interval of the bits a code, from the standard error over images; no width where there is one image."""
+    error = 1.96 * (bits["standard_error"] or 0.0) * bits["bits_per_code"] / bits["bits_per_image"]
+    return bits["bits_per_code"] - error, bits["bits_per_code"] + error
 
 
 def samples_section(workdir: Path, dataset: data.Dataset) -> Section:

@@ -134,7 +134,13 @@ def log_probabilities(
 
 
 def likelihoods(
-    params: Any, arch: gpt.Architecture, train_codes: Codes, codes: Codes, labels: Labels, *, num_dimensions: int
+    params: Any,
+    arch: gpt.Architecture,
+    train_codes: Integer[np.ndarray, "m ..."],
+    codes: Codes,
+    labels: Labels,
+    *,
+    num_dimensions: int,
 ) -> dict[str, Likelihood]:
     """Code length of held-out codes under a prior with and without the class, and under simple models.
 

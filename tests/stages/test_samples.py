@@ -1,0 +1,74 @@
+"""Drawing under a configuration: batches that change nothing, completions, labels and rows of the grid."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from geovq_jax.config import default_config
+from geovq_jax.models import gpt
+from geovq_jax.models.sampling import sample
+from geovq_jax.stages import samples
+
+ARCH = gpt.Architecture(9, 6, 3, embed_dim=16, num_layers=1, num_heads=2, grid=(3, 2))
+SHAPES = jax.eval_shape(partial(gpt.init, arch=ARCH), jax.random.key(0))
+RNG = np.random.default_rng(0)
+PARAMS = jax.tree.map(lambda p: jnp.asarray(0.5 * RNG.standard_normal(p.shape), jnp.float32), SHAPES)
+LABELS = (np.arange(17) % 4).astype(np.int32)
+
+
+def section(**changes):
+    config = default_config()
+    config.update_from_flattened_dict({f"sample.{name}": value for name, value in changes.items()})
+    return config.sample
+
+
+def test_batches_change_nothing(monkeypatch):
+    settings = {"temperature": 0.8, "top_k": 7, "top_p": 0.9, "min_p": 0.05, "guidance": 1.5}
+    whole = sample(jax.random.key(4), PARAMS, ARCH, jnp.asarray(LABELS), **settings)
+    monkeypatch.setattr(samples, "BATCH", 5)
+    codes, log_p = samples.draw(jax.random.key(4), PARAMS, ARCH, LABELS, section(**settings))
+    np.testing.assert_array_equal(codes, whole.codes)
+    np.testing.assert_allclose(log_p, whole.log_probabilities, atol=1e-5)
+
+
+def test_defaults_of_the_section_draw_from_the_prior_itself():
+    plain = sample(jax.random.key(4), PARAMS, ARCH, jnp.asarray(LABELS))
+    codes, _ = samples.draw(jax.random.key(4), PARAMS, ARCH, LABELS, section())
+    np.testing.assert_array_equal(codes, plain.codes)
+    guided, _ = samples.draw(jax.random.key(4), PARAMS, ARCH, LABELS, section(), guidance=4.0)
+    assert (guided != codes).any()
+
+
+@pytest.mark.parametrize(("shape", "kept"), [((4, 4), 8), ((3, 2), 4), ((1, 5), 5), ((7, 3), 12), ((5,), 3)])
+def test_half_of_the_rows_is_kept(shape, kept):
+    assert samples.prompt_length(shape) == kept
+
+
+def test_upper_halves_are_kept():
+    given = RNG.integers(0, 9, (17, 3, 2)).astype(np.int32)
+    codes, _ = samples.draw(jax.random.key(5), PARAMS, ARCH, LABELS, section(), prompt=given, prompt_length=4)
+    np.testing.assert_array_equal(codes.reshape(17, 3, 2)[:, :2], given[:, :2])
+    assert (codes.reshape(17, 3, 2)[:, 2] != given[:, 2]).any()
+
+
+@pytest.mark.parametrize(
+    ("count", "class_id", "expected"),
+    [(6, -1, [0, 0, 1, 1, 2, 2]), (5, -1, [0, 0, 1, 1, 2]), (2, -1, [0, 1]), (3, 2, [2, 2, 2])],
+)
+def test_labels_are_balanced(count, class_id, expected):
+    np.testing.assert_array_equal(samples.balanced_labels(count, class_id, 3), expected)
+
+
+def test_rows_hold_one_class_each_and_one_class_fills_rows():
+    images = RNG.random((5, 2, 2, 1)).astype(np.float32)
+    rows, captions = samples.sample_rows(images, np.array([0, 0, 0, 4, 4], np.int32), columns=3)
+    assert captions == ["class 0", "class 4"]
+    np.testing.assert_array_equal(rows[0], images[:3])
+    np.testing.assert_array_equal(rows[1, :2], images[3:])
+    assert (rows[1, 2] == 1).all()
+    rows, captions = samples.sample_rows(images, np.full(5, 4, np.int32), columns=3)
+    assert captions == ["class 4", ""]
+    np.testing.assert_array_equal(rows.reshape(6, 2, 2, 1)[:5], images)
