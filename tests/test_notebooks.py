@@ -1,4 +1,4 @@
-"""Notebooks run from top to bottom as plain scripts."""
+"""Notebooks run from top to bottom as plain scripts, the later ones on what the earlier ones left."""
 
 import os
 import subprocess
@@ -8,21 +8,38 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+PRINTED = {
+    "1_geometry_on_your_own_decoder": ("'straight'", "all converged: True"),
+    "2_from_images_to_codes": ("codes of one image: [[", "perplexity"),
+    "3_geodesic_against_euclidean_codebook": ("K-means ", "pull-back graph ", "Euclidean graph "),
+    "4_neighbours_in_a_vae": ("Euclidean  same class: 0.", "pull-back  same class: 0."),
+    "5_prior_and_generation": ("unigram ", "prior "),
+}
+QUICK = ("1_geometry_on_your_own_decoder", "4_neighbours_in_a_vae")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Outside of the checkout, so that nothing beside a notebook is found by chance."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
+def test_every_notebook_is_tried():
+    assert sorted(path.stem for path in NOTEBOOKS.glob("*.py")) == sorted(PRINTED)
 
 
 @pytest.mark.parametrize(
-    ("name", "printed"), [("1_geometry_on_your_own_decoder", ("'straight'", "all converged: True"))]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PRINTED]
 )
-def test_notebook_runs(name, printed, tmp_path):
-    # Outside of the checkout, so that nothing beside the notebook is found by chance.
+def test_notebook_runs(name, folder):
     done = subprocess.run(
         [sys.executable, NOTEBOOKS / f"{name}.py"],
-        cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"},
+        cwd=folder,
+        env={**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu", "GEOVQ_SMOKE": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    for text in printed:
+    for text in PRINTED[name]:
         assert text in done.stdout

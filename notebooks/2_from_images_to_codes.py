@@ -1,0 +1,118 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # From images to codes
+#
+# The stages up to the codes, run from Python on real digits: images, VAE, latents, graph, codebook, codes. Each stage
+# leaves files in a work directory, and a finished one is skipped, so this notebook is quick the second time. The same
+# from a terminal: `python -m geovq_jax.run --config=configs/mnist5k.py`.
+
+# %%
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from geovq_jax import geometry, pipeline
+from geovq_jax.config import SMOKE, experiment
+from geovq_jax.evaluation import figures, figures_geometry
+from geovq_jax.quantization.codebook import load_codebook
+from geovq_jax.quantization.health import health
+from geovq_jax.stages.atlas import code_pictures
+from geovq_jax.stages.codes import load_codes, load_graph, load_latents
+from geovq_jax.stages.prior import decode_codes
+from geovq_jax.stages.vae import load_data
+
+plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
+
+# %% [markdown]
+# An experiment is what differs from the defaults of `geovq_jax/config.py`. With GEOVQ_SMOKE set, everything shrinks to
+# seconds and no picture means anything.
+
+# %%
+config = experiment(
+    "tour",
+    {
+        "data.max_train": 2_000,
+        "vae.channels": (16, 32, 64),
+        "vae.latent_dim": 8,
+        "vae.learning_rate": 2e-3,
+        "vae.num_steps": 600,
+        "vae.evaluate_every": 200,
+        "graph.k": 10,
+        "graph.num_images": 800,
+        "codebook.num_clusters": 128,
+        "codebook.finetune_steps": 300,
+        "prior.embed_dim": 64,
+        "prior.num_layers": 2,
+        "prior.num_heads": 4,
+        "prior.num_steps": 400,
+        "prior.evaluate_every": 100,
+    },
+    variants="smoke" if "GEOVQ_SMOKE" in os.environ else "",
+    known_variants={"smoke": SMOKE},
+)
+workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")) / config.name
+for stage in ("vae", "latents", "graph", "codebook", "codes", "decoder"):
+    pipeline.run_stage(stage, workdir, config)
+
+# %% [markdown]
+# ## Latents
+#
+# The encoder gives each image a grid of 4 x 4 vectors. One vector, a cell, is a node of the graph. Every file is a
+# plain npz file.
+
+# %%
+latents = load_latents(workdir, "test")
+print("latents:", latents["mean"].shape, "images:", latents["image_shape"])
+points = latents["mean"].reshape(-1, latents["mean"].shape[-1])
+figures_geometry.latent_map(points, classes=np.repeat(latents["label"], 16))
+
+# %% [markdown]
+# ## Graph
+#
+# Each node is joined to its k nearest; an edge is as long as the image changes along it. Where the decoder is flat, as
+# in the blank margin of digits, edges are short however far apart the latents lie.
+
+# %%
+graph, arrays = load_graph(workdir)
+print(geometry.connectivity(graph))
+edges, lengths = geometry.edges_of(graph)
+euclidean = np.linalg.norm(arrays["points"][edges[:, 0]].astype(np.float64) - arrays["points"][edges[:, 1]], axis=1)
+figures_geometry.edge_scatter(euclidean, lengths)
+
+# %% [markdown]
+# ## Codebook
+#
+# K-medoids on the graph chooses K nodes that are near to all others along shortest paths. Each picture is what a code
+# draws when it is set into the cell that its medoid came from.
+
+# %%
+book = load_codebook(workdir / "codebook.npz")
+print("codebook:", book.vectors.shape, "largest cell:", book.counts.max(), "nodes")
+figures.code_atlas(code_pictures(workdir, config), book.counts, max_codes=64)
+
+# %% [markdown]
+# ## Codes
+#
+# Images of every split become 16 codes; what was not in the graph takes the code of the nearest node. From top to
+# bottom: test images, and what the decoder makes of their codes.
+
+# %%
+codes = load_codes(workdir, "test")
+usage = health(codes["codes"], config.codebook.num_clusters)
+print("codes of one image:", codes["codes"][0].tolist())
+print(f"used: {usage['used']} of {usage['num_codes']}, perplexity {usage['perplexity']:.1f}")
+truth = load_data(config).test.images[:12] / 255.0
+decoded = decode_codes(workdir, config, codes["codes"][:12])
+figures.image_grid(np.stack([truth, decoded]), ["truth", "from 16 codes"])

@@ -1,0 +1,131 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Neighbours in the latent space of a VAE
+#
+# Who is near to whom, in flat latent space and in the metric of the decoder; how the graph hangs together as k grows; and
+# how far apart things are along it. `python -m geovq_jax.explore --workdir=runs/tour_vanilla` shows the same by hand once
+# the run is complete.
+
+# %%
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from geovq_jax import geometry, pipeline
+from geovq_jax.config import SMOKE, experiment
+from geovq_jax.evaluation import figures, figures_comparison, figures_geometry
+from geovq_jax.geometry.knn import rerank
+from geovq_jax.stages.codes import load_graph, load_latents
+from geovq_jax.stages.vae import load_data
+
+plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
+
+# %%
+config = experiment(
+    "tour_vanilla",
+    {
+        "data.max_train": 2_000,
+        "vae.kind": "vanilla",
+        "vae.channels": (16, 32, 64),
+        "vae.latent_dim": 8,
+        "vae.beta": 1.0,
+        "vae.learning_rate": 2e-3,
+        "vae.num_steps": 600,
+        "vae.evaluate_every": 200,
+        "graph.k": 12,
+    },
+    variants="smoke" if "GEOVQ_SMOKE" in os.environ else "",
+    known_variants={"smoke": SMOKE},
+)
+workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")) / config.name
+for stage in ("vae", "latents", "graph"):
+    pipeline.run_stage(stage, workdir, config)
+_, arrays = load_graph(workdir)
+points, metrics = arrays["points"], arrays["metrics"]
+labels = load_latents(workdir, "train")["label"][arrays["rows"]]
+images = load_data(config).train.images[arrays["rows"]]
+
+
+def pullback(edges):
+    return geometry.lengths_from_metrics(points, metrics, edges)
+
+
+# %% [markdown]
+# ## Neighbours of one image
+#
+# Thirty Euclidean candidates, ordered anew by pull-back length.
+
+# %%
+candidates = geometry.knn(points, 30)
+nearest = {"Euclidean": candidates.indices[:, :10], "pull-back": rerank(candidates, 10, pullback).indices}
+row = 7
+figures.image_grid(np.stack([images[np.concatenate([[row], found[row]])] for found in nearest.values()]), [*nearest])
+
+# %% [markdown]
+# How often a neighbour has the class of its point:
+
+# %%
+for name, found in nearest.items():
+    print(f"{name:10} same class: {np.mean(labels[found] == labels[:, None]):.3f}")
+
+# %% [markdown]
+# ## Edges in two units
+
+# %%
+edges = geometry.unique_edges(candidates.indices[:, :12])
+euclidean = np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
+lengths = np.asarray(pullback(edges), np.float64)
+print(figures_geometry.edge_agreement(euclidean, lengths))
+figures_geometry.edge_scatter(euclidean, lengths)
+
+# %% [markdown]
+# ## Connectivity as k grows
+#
+# Union graphs, not repaired.
+
+# %%
+sizes = np.array([1, 2, 4, 8, 12])
+graphs = {}
+for k in sizes.tolist():
+    chosen = geometry.unique_edges(candidates.indices[:, :k])
+    graphs[k] = geometry.graph_from_edges(chosen, pullback(chosen), len(points))
+states = [geometry.connectivity(graph) for graph in graphs.values()]
+figures_geometry.connectivity_bars(
+    sizes, np.array([s.num_components for s in states]), np.array([s.largest_fraction for s in states])
+)
+
+# %% [markdown]
+# ## Geodesic distance from one image, for a small and a large k
+#
+# Grey points cannot be reached. With more edges, paths get shorter.
+
+# %%
+plane = figures_geometry.principal_plane(points)
+reached = {k: geometry.dijkstra(graphs[k], [row])[0] for k in (2, 12)}
+figures_geometry.latent_map(points, values=reached[2], value_label="geodesic distance, k = 2", plane=plane)
+
+# %%
+figures_geometry.latent_map(points, values=reached[12], value_label="geodesic distance, k = 12", plane=plane)
+
+# %% [markdown]
+# ## Distances inside and between classes
+
+# %%
+table = geometry.dijkstra(graphs[12], np.arange(40))
+same = labels[:40, None] == labels[None]
+apart = table > 0
+figures_comparison.distance_histogram(
+    {"same class": table[same & apart], "another class": table[~same & apart]}, unit="pull-back length"
+)

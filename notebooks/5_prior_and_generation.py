@@ -1,0 +1,118 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Prior and generation
+#
+# A small GPT learns the codes of the training images in raster order, given the class; new codes are drawn from it and
+# decoded. This continues the run of "From images to codes".
+
+# %%
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from geovq_jax import pipeline
+from geovq_jax.config import SMOKE, experiment
+from geovq_jax.evaluation import figures, likelihood
+from geovq_jax.models.sampling import sample
+from geovq_jax.stages.codes import load_codes
+from geovq_jax.stages.prior import decode_codes, load_prior, log_probabilities
+
+plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
+
+# %%
+config = experiment(
+    "tour",
+    {
+        "data.max_train": 2_000,
+        "vae.channels": (16, 32, 64),
+        "vae.latent_dim": 8,
+        "vae.learning_rate": 2e-3,
+        "vae.num_steps": 600,
+        "vae.evaluate_every": 200,
+        "graph.k": 10,
+        "graph.num_images": 800,
+        "codebook.num_clusters": 128,
+        "codebook.finetune_steps": 300,
+        "prior.embed_dim": 64,
+        "prior.num_layers": 2,
+        "prior.num_heads": 4,
+        "prior.num_steps": 400,
+        "prior.evaluate_every": 100,
+    },
+    variants="smoke" if "GEOVQ_SMOKE" in os.environ else "",
+    known_variants={"smoke": SMOKE},
+)
+workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")) / config.name
+for stage in ("vae", "latents", "graph", "codebook", "codes", "decoder", "prior"):
+    pipeline.run_stage(stage, workdir, config)
+
+# %% [markdown]
+# ## What the prior has learnt
+#
+# Bits to write down a code of the test split: with no model, with the frequencies of the codes, with the frequencies of
+# pairs, with the prior. A lower number is a better model; log2 K bits need none.
+
+# %%
+params, arch = load_prior(workdir, config)
+train, test = load_codes(workdir, "train"), load_codes(workdir, "test")
+models = {
+    "uniform": likelihood.uniform_log_probabilities(test["codes"], arch.num_codes),
+    "unigram": likelihood.unigram_log_probabilities(train["codes"], test["codes"], arch.num_codes),
+    "bigram": likelihood.bigram_log_probabilities(train["codes"], test["codes"], arch.num_codes),
+    "prior": log_probabilities(params, arch, test["codes"], test["label"]),
+}
+for name, log_p in models.items():
+    print(f"{name:8} {-np.mean(log_p) / np.log(2):.3f} bits a code")
+
+# %% [markdown]
+# ## Samples
+#
+# One row a class. Temperature divides the logits: below one the prior keeps to what is likely.
+
+
+# %%
+def draw(labels, **settings):
+    drawn = sample(jax.random.key(0), params, arch, jnp.asarray(labels), **settings)
+    codes = np.asarray(drawn.codes).reshape(len(labels), *train["codes"].shape[1:])
+    return decode_codes(workdir, config, codes)
+
+
+classes = np.repeat(np.arange(5, dtype=np.int32), 10)
+figures.image_grid(draw(classes, temperature=0.8).reshape(5, 10, 28, 28, 1), [f"class {c}" for c in range(5)])
+
+# %%
+threes = np.full(10, 3, np.int32)
+rows = {
+    "temperature 0.5": {"temperature": 0.5},
+    "temperature 1": {},
+    "top-p 0.8": {"top_p": 0.8},
+    "guidance 2": {"guidance": 2.0},
+}
+figures.image_grid(np.stack([draw(threes, **settings) for settings in rows.values()]), [*rows])
+
+# %% [markdown]
+# ## Completions
+#
+# The first half of the codes is given by a test image (left), the rest is drawn.
+
+# %%
+row = 3
+given = np.repeat(test["codes"][row : row + 1].reshape(1, -1), 9, axis=0)
+label = np.repeat(test["label"][row : row + 1], 9)
+completed = draw(label, prompt=jnp.asarray(given), prompt_length=arch.length // 2)
+own = decode_codes(workdir, config, test["codes"][row : row + 1])
+figures.image_grid(np.concatenate([own, completed])[None], ["given, drawn"])
