@@ -12,9 +12,8 @@
 # %% [markdown]
 # # Neighbours in the latent space of a VAE
 #
-# Who is near to whom, in flat latent space and in the metric of the decoder; how the graph hangs together as k grows; and
-# how far apart things are along it. `python -m geovq_jax.explore --workdir=runs/tour_vanilla` shows the same by hand once
-# the run is complete.
+# Who is near to whom, in flat latent space and in the metric of the decoder; how the graph hangs together as k grows;
+# and how far apart things are along it.
 
 # %%
 import os
