@@ -24,6 +24,10 @@ def get_config(variants: str = "") -> ConfigDict:
         "prior.num_heads": 4,
         "prior.num_steps": 1_000,
         "prior.evaluate_every": 100,
+        "classifier.channels": (16, 32),
+        "classifier.num_features": 64,
+        "classifier.learning_rate": 4e-3,
+        "classifier.num_steps": 400,
     }
     known = {"spatial": {}, "vanilla": {"vae.kind": "vanilla"}, "smoke": SMOKE | {"vae.channels": (8, 16)}}
     return experiment("digits", overrides, variants=variants, known_variants=known)

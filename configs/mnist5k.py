@@ -33,6 +33,10 @@ def get_config(variants: str = "") -> ConfigDict:
         "prior.num_steps": 700,
         "prior.evaluate_every": 100,
         "sample.temperature": 0.8,
+        "classifier.channels": (16, 32),
+        "classifier.num_features": 64,
+        "classifier.learning_rate": 4e-3,
+        "classifier.num_steps": 600,
         "evaluate.geodesic_pairs": 0,
     }
     return experiment(

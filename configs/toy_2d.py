@@ -27,6 +27,10 @@ def get_config(variants: str = "") -> ConfigDict:
         "prior.num_heads": 2,
         "prior.num_steps": 500,
         "prior.evaluate_every": 100,
+        "classifier.channels": (16, 32),
+        "classifier.num_features": 64,
+        "classifier.learning_rate": 4e-3,
+        "classifier.num_steps": 600,
     }
     smoke = SMOKE | {"vae.latent_dim": 2}
     return experiment("toy_2d", overrides, variants=variants, known_variants={"smoke": smoke})

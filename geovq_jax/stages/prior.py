@@ -15,16 +15,17 @@ from geovq_jax.config import settings
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.likelihood import Likelihood
 from geovq_jax.geometry.batching import map_chunks
-from geovq_jax.models import gpt, vae
+from geovq_jax.models import gpt
 from geovq_jax.quantization.codebook import load_codebook, lookup
 from geovq_jax.stages.codes import image_shape, load_codes
-from geovq_jax.stages.vae import BATCH, load_params
+from geovq_jax.stages.vae import BATCH, decoder, load_params
 from geovq_jax.terminal import ProgressCallback, progress_bar
 from geovq_jax.training import checkpoint, loop, optimizer, tracking
 
 Codes = Integer[np.ndarray, "n ..."]
 Labels = Integer[np.ndarray, " n"]
 
+_decode = jax.jit(lambda decode_fn, latents: jax.vmap(decode_fn)(latents))
 _score = jax.jit(gpt.log_probabilities, static_argnames="arch")
 
 
@@ -182,7 +183,7 @@ def train(workdir: Path, config: ConfigDict) -> str:
             section=config.prior,
             seed=config.seed,
             metadata=settings(config, "seed", "codebook", "prior"),
-            log=tracking.JsonlWriter(workdir / "metrics.jsonl", "prior"),
+            log=tracking.open_writer(workdir, "prior", config.tracker),
             progress=progress,
         )
     return f"step {fit.best_step}: validation {fit.best_value:.3f} bits a code of {np.log2(arch.num_codes):.0f}"
@@ -202,7 +203,10 @@ def load_prior(workdir: Path, config: ConfigDict) -> tuple[Any, gpt.Architecture
 
 def decode_codes(workdir: Path, config: ConfigDict, codes: Integer[np.ndarray, "n ..."]) -> np.ndarray:
     """Images [n, H, W, C] in [0, 1] of codes [n] or [n, h, w], by the fine-tuned decoder."""
-    params, arch = load_params(workdir / "decoder", config, image_shape(workdir))
     latents = lookup(load_codebook(workdir / "codebook.npz"), codes)
-    decode = jax.jit(jax.vmap(partial(vae.decode, params, arch)))
-    return np.clip(np.asarray(map_chunks(decode, (latents,), batch_size=BATCH)), 0.0, 1.0)
+    return decode_latents(decoder(*load_params(workdir / "decoder", config, image_shape(workdir))), latents)
+
+
+def decode_latents(decode_fn: jax.tree_util.Partial, latents: Float[np.ndarray, "n ..."]) -> np.ndarray:
+    """Images [n, H, W, C] in [0, 1] of latents [n, d] or [n, h, w, d]; compiled once for all parameters."""
+    return np.clip(np.asarray(map_chunks(partial(_decode, decode_fn), (latents,), batch_size=BATCH)), 0.0, 1.0)

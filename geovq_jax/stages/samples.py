@@ -17,11 +17,11 @@ from geovq_jax.models import gpt
 from geovq_jax.models.sampling import sample
 from geovq_jax.stages.codes import load_codes
 from geovq_jax.stages.prior import decode_codes, load_prior, raster
-from geovq_jax.stages.vae import BATCH
 from geovq_jax.workdir import save_npz, write_atomically
 
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "guidance")
 NUM_COMPLETED = 10
+BATCH = 64
 
 
 def draw(
@@ -54,11 +54,10 @@ def draw(
     """
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(labels)))
     given = np.zeros((len(labels), arch.length), np.int32) if prompt is None else raster(prompt)
-    size = min(BATCH, len(labels))
     parts = []
-    for start in range(0, len(labels), size):
-        # The last batch is filled up by the rows before it, so that there is one compilation.
-        rows = np.arange(min(start, len(labels) - size), min(start, len(labels) - size) + size)
+    for start in range(0, len(labels), BATCH):
+        # The last batch is filled up by copies of its last row: one compilation, whatever the number of samples.
+        rows = np.minimum(np.arange(start, start + BATCH), len(labels) - 1)
         drawn = sample(
             keys[rows],
             params,
@@ -72,8 +71,8 @@ def draw(
             prompt=jnp.asarray(given[rows]),
             prompt_length=prompt_length,
         )
-        parts.append([np.asarray(array)[start - rows[0] :] for array in drawn])
-    codes, log_p = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        parts.append([np.asarray(array) for array in drawn])
+    codes, log_p = (np.concatenate(arrays)[: len(labels)] for arrays in zip(*parts, strict=True))
     return codes, log_p
 
 

@@ -17,19 +17,16 @@ from geovq_jax.evaluation.memorisation import memorisation, nearest_training_ima
 from geovq_jax.evaluation.report import to_json
 from geovq_jax.evaluation.sample_scores import class_consistency, compare_samples, diversity
 from geovq_jax.evaluation.statistics import bootstrap_interval
-from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.stages.codes import load_codes, load_latents
-from geovq_jax.stages.prior import decode_codes, load_prior
+from geovq_jax.stages.prior import decode_codes, decode_latents, load_prior
 from geovq_jax.stages.samples import draw
-from geovq_jax.stages.vae import BATCH, decoder, load_data, load_vae
+from geovq_jax.stages.vae import decoder, load_data, load_vae
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import checkpoint, tracking
 from geovq_jax.workdir import write_json
 
 MIN_ITEMS = 12
 """Halves of fewer images have too few neighbours to be scored."""
-
-_decode = jax.jit(lambda decode_fn, latents: jax.vmap(decode_fn)(latents))
 
 
 class Classifier(NamedTuple):
@@ -88,7 +85,7 @@ def train(workdir: Path, config: ConfigDict) -> str:
             evaluate_every=max(1, section.num_steps // 5),
             directory=workdir / "classifier",
             metadata=settings(config, "seed", "data", "classifier"),
-            log=tracking.JsonlWriter(workdir / "metrics.jsonl", "classifier"),
+            log=tracking.open_writer(workdir, "classifier", config.tracker),
             progress=progress,
         )
     best = next(record for record in fit.history if record["step"] == fit.best_step)
@@ -177,12 +174,9 @@ def score(workdir: Path, config: ConfigDict) -> str:
     classifier = load_classifier(workdir, config, dataset)
     real = real_images(dataset, num_items=section.num_items, seed=config.seed)
     latents, codes = (load(workdir, "test") for load in (load_latents, load_codes))
-    params, arch = load_vae(workdir, config, dataset.test.images.shape[1:])
-    continuous = map_chunks(
-        partial(_decode, decoder(params, arch)), (latents["mean"][real.rows],), batch_size=min(BATCH, len(real.rows))
-    )
+    decode_fn = decoder(*load_vae(workdir, config, dataset.test.images.shape[1:]))
     images = {
-        "reconstructions, continuous": np.clip(np.asarray(continuous), 0.0, 1.0),
+        "reconstructions, continuous": decode_latents(decode_fn, latents["mean"][real.rows]),
         "reconstructions, quantized": decode_codes(workdir, config, codes["codes"][real.rows]),
     }
     prior, sizes = load_prior(workdir, config)

@@ -177,6 +177,16 @@ def test_prompt_is_kept_and_continued():
             np.testing.assert_array_equal(again.codes, kept.codes)
 
 
+@pytest.mark.parametrize("arch", [ARCH._replace(length=1, grid=None), TINY._replace(length=1024, grid=(32, 32))])
+def test_one_code_and_grids_of_a_thousand(arch):
+    params = random_params(arch)
+    labels = jnp.asarray([0, 2])
+    drawn = sample(jax.random.key(8), params, arch, labels, top_p=0.9)
+    assert drawn.codes.shape == (2, arch.length)
+    expected = log_probabilities(params, arch, drawn.codes, labels)
+    np.testing.assert_allclose(drawn.log_probabilities, expected, atol=1e-5)
+
+
 def numpy_truncate(logits, top_k, top_p, min_p):
     """Kept indices, by walking down the sorted list."""
     order = sorted(range(len(logits)), key=lambda i: -logits[i])
