@@ -17,6 +17,13 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Work directory, e.g. --workdir=runs/mnist; default runs/<config.name>."
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "Print errors only, e.g. --quiet.")
+_TRACKER = flags.DEFINE_enum(
+    "tracker",
+    None,
+    ["none", "tensorboard", "mlflow"],
+    "Where figures go besides metrics.jsonl, e.g. --tracker=mlflow; default: the configuration's, none. TensorBoard "
+    "writes to W/tensorboard, MLflow to $MLFLOW_TRACKING_URI or mlflow.db beside W; each is an extra of its name.",
+)
 _CONFIG_HELP = (
     "Experiment with variants after a colon, e.g. --config=configs/mnist.py:spatial; default: config.json of "
     "--workdir. Single keys as --config.vae.latent_dim=32."
@@ -54,7 +61,7 @@ def main(
     try:
         with files.locked(workdir):
             stage(workdir, config)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         _refuse(error)
 
 
@@ -111,6 +118,8 @@ def _resolve(arguments: list[str], adjust: Callable[[ConfigDict], None] | None) 
         holder = config_flags.DEFINE_config_dict("config", read_config(_stored_config(arguments)), _CONFIG_HELP)
     _refuse_leftover(flags.FLAGS(arguments)[1:], "--config=... and --workdir=...")
     config = holder.value
+    if _TRACKER.value is not None:
+        config.tracker = _TRACKER.value
     if adjust is not None:
         with config.unlocked():
             adjust(config)

@@ -15,6 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 _CHOICES = {
+    "tracker": ("none", "tensorboard", "mlflow"),
     "data.augment": ("none", "rotate", "crop_flip"),
     "classifier.augment": ("none", "rotate", "crop_flip"),
     "vae.kind": ("vanilla", "spatial"),
@@ -122,6 +123,7 @@ def default_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "default"
     config.seed = 0
+    config.tracker = "none"
     config.data = ConfigDict(
         dict(name="mnist5k", dir="", batch_size=64, augment="none", max_train=0, max_valid=0, max_test=0)
     )
@@ -286,6 +288,14 @@ def validate(config: ConfigDict) -> None:
 def plain(config: ConfigDict) -> dict[str, Any]:
     """The resolved configuration as plain JSON values."""
     return json.loads(config.to_json_best_effort())
+
+
+def flat(config: ConfigDict) -> dict[str, Any]:
+    """The resolved configuration as dotted keys -> plain values."""
+    resolved = plain(config)
+    sections = {key: value for key, value in resolved.items() if isinstance(value, dict)}
+    single = {key: value for key, value in resolved.items() if key not in sections}
+    return single | {f"{section}.{key}": value for section, part in sections.items() for key, value in part.items()}
 
 
 def settings(config: ConfigDict, *sections: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from geovq_jax import config as configuration
 from geovq_jax import workdir as files
 from geovq_jax.terminal import console, say, show_figures
+from geovq_jax.training import tracking
 
 _LATENTS = ("latents/train.npz", "latents/valid.npz", "latents/test.npz")
 
@@ -134,6 +135,8 @@ def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
     outcome = getattr(importlib.import_module(f"geovq_jax.stages.{module}"), function)(workdir, config)
     files.write_manifest(workdir, manifest | {name: record | {"outputs": _hashes(stage.outputs, workdir)}})
     say(name, f"{outcome} ({time.monotonic() - start:.0f} s)")
+    if config.tracker != "none":
+        _track(name, workdir, config)
 
 
 def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -> None:
@@ -165,6 +168,24 @@ def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -
         if record["settings"] != configuration.settings(config, *stage.sections):
             raise ValueError(f"expected stage {name} to have run under this configuration, but it changed; {mend}")
         needed += [producers[path] for path in stage.inputs]
+
+
+def _track(name: str, workdir: Path, config: ConfigDict) -> None:
+    """Hand settings, headline figures and small files of a finished stage to the tracker."""
+    places = [workdir / output for output in STAGES[name].outputs]
+    found = [path for place in places for path in ([place] if place.is_file() else sorted(place.glob("*")))]
+    figures: dict[str, float] = {}
+    if name == "report":
+        headline = dict(json.loads((workdir / "report" / "metrics.json").read_text())["headline"])
+        figures = {key: value for key, value in headline.items() if isinstance(value, int | float)}
+    tracking.record(
+        workdir,
+        name,
+        config.tracker,
+        parameters=configuration.flat(config),
+        figures=figures,
+        artefacts=[path for path in found if path.suffix in (".json", ".png", ".html")],
+    )
 
 
 def _hashes(paths: tuple[str, ...], workdir: Path) -> dict[str, str]:

@@ -288,7 +288,7 @@ def finetune_decoder(workdir: Path, config: ConfigDict) -> str:
             evaluate_every=max(1, section.finetune_steps // 4),
             directory=workdir / "decoder",
             metadata=settings(config, "seed", "data", "vae", "codebook"),
-            log=tracking.JsonlWriter(workdir / "metrics.jsonl", "decoder"),
+            log=tracking.open_writer(workdir, "decoder", config.tracker),
             progress=progress,
         )
     return (

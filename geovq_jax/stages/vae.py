@@ -94,7 +94,7 @@ def train(workdir: Path, config: ConfigDict) -> str:
             patience=section.patience,
             directory=workdir / "vae",
             metadata=settings(config, "seed", "data", "vae"),
-            log=tracking.JsonlWriter(workdir / "metrics.jsonl", "vae"),
+            log=tracking.open_writer(workdir, "vae", config.tracker),
             progress=progress,
         )
     best = evaluate_fn(fit.params)

@@ -1,10 +1,20 @@
-"""Where training reports its figures: a JSONL file always, TensorBoard and MLflow where asked."""
+"""Where a run reports its figures: a JSONL file always, TensorBoard or MLflow where asked.
+
+Training stages write through `open_writer`; the pipeline hands settings, final figures and files of a finished stage to
+`record`.
+"""
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+TRACKERS = ("none", "tensorboard", "mlflow")
+_EXPERIMENT = "geovq_jax"
 
 
 @runtime_checkable
@@ -62,10 +72,24 @@ class TensorBoardWriter:
         self._writer = None
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Add the figures; they reach the disk in the background."""
+        """Add the figures, and see them to the disk."""
         writer = self._writer = self._writer or self._open(self._directory)
         for name, value in values.items():
             writer.add_scalar(f"{self._stage}/{name}", value, step)
+        writer.flush()
+
+    def record(self, parameters: Mapping[str, Any], artefacts: Sequence[Path]) -> None:
+        """Add the settings as text and pictures as images."""
+        from PIL import Image
+
+        writer = self._writer = self._writer or self._open(self._directory)
+        rows = "".join(f"| {name} | {value} |\n" for name, value in sorted(parameters.items()))
+        writer.add_text("settings", f"| key | value |\n|---|---|\n{rows}")
+        for path in artefacts:
+            if path.suffix == ".png":
+                picture = np.asarray(Image.open(path).convert("RGB"))
+                writer.add_image(f"{self._stage}/{path.stem}", picture, dataformats="HWC")
+        writer.flush()
 
     def close(self) -> None:
         """Wait until all is on disk."""
@@ -89,8 +113,11 @@ class MlflowWriter:
             raise ImportError("MLflow needs mlflow-skinny: pip install 'geovq-jax[mlflow]'") from error
         self._client = MlflowClient(tracking_uri)
         self._stage = stage
+        # Files lie beside a database, not in the folder that happens to be the current one.
+        database = tracking_uri.removeprefix("sqlite:///")
+        place = Path(database).with_name("mlartifacts").as_uri() if database != tracking_uri else None
         found = self._client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+        experiment_id = found.experiment_id if found else self._client.create_experiment(experiment, place)
         runs = self._client.search_runs([experiment_id], f"attributes.run_name = '{run_name}'", max_results=1)
         run = runs[0] if runs else self._client.create_run(experiment_id, run_name=run_name)
         self._run_id = run.info.run_id
@@ -98,7 +125,17 @@ class MlflowWriter:
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
         """Log the figures."""
         for name, value in values.items():
-            self._client.log_metric(self._run_id, f"{self._stage}/{name}", value, step=step)
+            allowed = re.sub(r"[^\w\-. /:]", "", f"{self._stage}/{name}").strip()
+            self._client.log_metric(self._run_id, allowed, value, step=step)
+
+    def record(self, parameters: Mapping[str, Any], artefacts: Sequence[Path]) -> None:
+        """Add settings that the run does not know yet (MLflow keeps the first value), and files."""
+        known = self._client.get_run(self._run_id).data.params
+        for name, value in parameters.items():
+            if name not in known:
+                self._client.log_param(self._run_id, name, value)
+        for path in artefacts:
+            self._client.log_artifact(self._run_id, str(path), self._stage)
 
     def rewind(self, step: int) -> None:
         """Nothing to do: MLflow keeps every value, and repeated steps hold equal figures."""
@@ -119,3 +156,64 @@ class Writers:
         """Rewind each."""
         for writer in self._writers:
             writer.rewind(step)
+
+
+def open_writer(workdir: Path, stage: str, tracker: str = "none") -> Writer:
+    """The writer of one stage: `metrics.jsonl` of the work directory, and the tracker's store beside it.
+
+    Args:
+        workdir: work directory; its name is the run's.
+        stage: name that stands before every figure.
+        tracker: one of `TRACKERS`. TensorBoard writes to `workdir/tensorboard`; MLflow to $MLFLOW_TRACKING_URI, else to
+            `mlflow.db` beside the work directory.
+
+    Returns:
+        The writer.
+
+    Raises:
+        ValueError: an unknown tracker.
+        ImportError: the tracker's extra is not installed.
+    """
+    lines = JsonlWriter(workdir / "metrics.jsonl", stage)
+    store = _store(workdir, stage, tracker)
+    return lines if store is None else Writers(lines, store)
+
+
+def record(
+    workdir: Path,
+    stage: str,
+    tracker: str,
+    *,
+    parameters: Mapping[str, Any],
+    figures: Mapping[str, float],
+    artefacts: Sequence[Path],
+) -> None:
+    """Hand what a finished stage left to the tracker; nothing without one.
+
+    Args:
+        workdir: work directory.
+        stage: name of the stage.
+        tracker: one of `TRACKERS`.
+        parameters: settings, dotted key -> value.
+        figures: final figures, name -> value.
+        artefacts: files to keep (TensorBoard takes pictures only).
+
+    Raises:
+        ValueError: an unknown tracker.
+        ImportError: the tracker's extra is not installed.
+    """
+    store = _store(workdir, stage, tracker)
+    if store is not None:
+        store.write(0, figures)
+        store.record(parameters, artefacts)
+
+
+def _store(workdir: Path, stage: str, tracker: str) -> TensorBoardWriter | MlflowWriter | None:
+    if tracker not in TRACKERS:
+        raise ValueError(f"expected a tracker among {', '.join(TRACKERS)}, got {tracker!r}; set --tracker=...")
+    if tracker == "tensorboard":
+        return TensorBoardWriter(workdir / "tensorboard", stage)
+    if tracker == "mlflow":
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workdir.parent / 'mlflow.db'}"
+        return MlflowWriter(uri, _EXPERIMENT, workdir.name, stage)
+    return None
