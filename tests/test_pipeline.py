@@ -121,6 +121,26 @@ def test_a_changed_codebook_makes_the_prior_stale(copy):
     assert len(stale.stderr.splitlines()) == 1
 
 
+def test_generate_follows_its_flags(copy):
+    settings = {"temperature": 0.7, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "guidance": 1.5}
+    flags = {"num_samples": 7, "class_id": 3, "num_completions": 3, "seed": 4} | settings
+    done = call("generate", f"--workdir={copy}", *(f"--{name}={value}" for name, value in flags.items()))
+    assert done.returncode == 0, done.stderr
+    drawn = np.load(copy / "samples.npz")
+    assert drawn["labels"].tolist() == [3] * 7
+    assert drawn["codes"].shape == (7, 2, 2)
+    assert drawn["images"].shape == (7, 8, 8, 1)
+    assert drawn["log_probabilities"].shape == (7, 4)
+    assert {name: float(drawn[name]) for name in settings} == settings
+    given = np.load(copy / "codes" / "valid.npz")["codes"][drawn["completion_rows"]]
+    assert drawn["completion_codes"].shape == (10, 4, 2, 2)
+    np.testing.assert_array_equal(drawn["completion_codes"][:, 0], given)
+    np.testing.assert_array_equal(drawn["completion_codes"][:, :, 0], np.repeat(given[:, None, 0], 4, axis=1))
+    refused = call("generate", f"--workdir={copy}", "--class_id=10")
+    assert refused.returncode == 2
+    assert "expected sample.class_id below 10, got 10" in refused.stderr
+
+
 @pytest.mark.slow
 def test_run_mends_what_is_stale(copy):
     mended = call("run", f"--workdir={copy}", "--config.codebook.num_clusters=24")
