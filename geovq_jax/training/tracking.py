@@ -7,7 +7,9 @@ Training stages write through `open_writer`; the pipeline hands settings, final 
 import json
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,14 +68,14 @@ class TensorBoardWriter:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ImportError("TensorBoard needs tensorboardX: pip install 'geovq-jax[tensorboard]'") from error
-        self._directory = str(directory)
         self._stage = stage
-        self._open = SummaryWriter
+        # The name of a file holds whole seconds: without a suffix, two writers of one second would share it.
+        self._open = partial(SummaryWriter, str(directory), filename_suffix=f".{stage}.{time.time_ns()}")
         self._writer = None
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
         """Add the figures, and see them to the disk."""
-        writer = self._writer = self._writer or self._open(self._directory)
+        writer = self._writer = self._writer or self._open()
         for name, value in values.items():
             writer.add_scalar(f"{self._stage}/{name}", value, step)
         writer.flush()
@@ -82,7 +84,7 @@ class TensorBoardWriter:
         """Add the settings as text and pictures as images."""
         from PIL import Image
 
-        writer = self._writer = self._writer or self._open(self._directory)
+        writer = self._writer = self._writer or self._open()
         rows = "".join(f"| {name} | {value} |\n" for name, value in sorted(parameters.items()))
         writer.add_text("settings", f"| key | value |\n|---|---|\n{rows}")
         for path in artefacts:
@@ -99,7 +101,7 @@ class TensorBoardWriter:
     def rewind(self, step: int) -> None:
         """Start an event file that hides what earlier ones hold after `step`."""
         if step:
-            self._writer = self._open(self._directory, purge_step=step + 1)
+            self._writer = self._open(purge_step=step + 1)
 
 
 class MlflowWriter:

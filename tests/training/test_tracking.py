@@ -5,7 +5,14 @@ import struct
 
 import pytest
 
-from geovq_jax.training.tracking import JsonlWriter, MlflowWriter, TensorBoardWriter, Writers
+from geovq_jax.training.tracking import (
+    JsonlWriter,
+    MlflowWriter,
+    TensorBoardWriter,
+    Writers,
+    open_writer,
+    record,
+)
 
 
 def _lines(path):
@@ -93,3 +100,60 @@ def test_mlflow_reads_what_was_written(tmp_path, monkeypatch):
     (run,) = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
     history = client.get_metric_history(run.info.run_id, "vae/loss")
     assert [(entry.step, entry.value) for entry in history] == [(5, 0.5), (6, 0.25)]
+
+
+def test_without_a_tracker_only_the_lines_are_written(tmp_path):
+    open_writer(tmp_path, "vae").write(1, {"loss": 2.0})
+    record(tmp_path, "vae", "none", parameters={"seed": 0}, figures={"psnr": 1.0}, artefacts=[])
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    with pytest.raises(ValueError, match="expected a tracker among"):
+        open_writer(tmp_path, "vae", "wandb")
+
+
+def test_tensorboard_holds_figures_settings_and_pictures(tmp_path):
+    pytest.importorskip("tensorboardX", reason="the extra tensorboard is not installed")
+    from PIL import Image
+    from tensorboardX.proto.event_pb2 import Event
+
+    Image.new("L", (3, 2), 255).save(tmp_path / "samples.png")
+    open_writer(tmp_path, "vae", "tensorboard").write(3, {"loss": 0.5})
+    record(
+        tmp_path,
+        "report",
+        "tensorboard",
+        parameters={"vae.beta": 0.5},
+        figures={"PSNR [dB]": 20.0},
+        artefacts=[tmp_path / "samples.png"],
+    )
+    values = _tensorboard_values(tmp_path / "tensorboard", Event)
+    assert values["vae/loss", 3] == 0.5
+    assert values["report/PSNR [dB]", 0] == 20.0
+    assert {"settings/text_summary", "report/samples"} <= {tag for tag, _ in values}
+    assert _lines(tmp_path / "metrics.jsonl") == [{"stage": "vae", "step": 3, "loss": 0.5}]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of the database layer are not ours
+def test_mlflow_holds_figures_settings_and_files_of_one_run(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    workdir = tmp_path / "first"
+    workdir.mkdir()
+    (workdir / "samples.png").write_bytes(b"picture")
+    open_writer(workdir, "vae", "mlflow").write(3, {"loss": 0.5})
+    for beta in (0.5, 0.7):
+        record(
+            workdir,
+            "report",
+            "mlflow",
+            parameters={"vae.beta": beta},
+            figures={"PSNR [dB]": 20.0},
+            artefacts=[workdir / "samples.png"],
+        )
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("geovq_jax").experiment_id])
+    assert run.data.params == {"vae.beta": "0.5"}
+    assert run.data.metrics == {"vae/loss": 0.5, "report/PSNR dB": 20.0}
+    assert [path.read_bytes() for path in tmp_path.glob("mlartifacts/**/samples.png")] == [b"picture"]
