@@ -1,6 +1,6 @@
 """MNIST, the full training set.
 
-Variants: spatial (default), vanilla, smoke (seconds).
+Variants: spatial (default), vanilla, cpu (sizes and budgets for two CPU cores, half an hour), smoke (seconds).
 """
 
 from ml_collections import ConfigDict
@@ -16,6 +16,26 @@ VANILLA = {
     "evaluate.geodesic_pairs": 200,
 }
 
+CPU = {
+    "data.augment": "none",
+    "data.batch_size": 64,
+    "vae.channels": (16, 32, 128),
+    "vae.latent_dim": 8,
+    "vae.learning_rate": 2e-3,
+    "vae.num_steps": 12_000,
+    "graph.k": 10,
+    "graph.num_images": 4_000,
+    "codebook.num_clusters": 256,
+    "codebook.method": "swap",
+    "codebook.finetune_steps": 4_000,
+    "prior.embed_dim": 96,
+    "prior.num_layers": 3,
+    "prior.num_heads": 4,
+    "prior.learning_rate": 2e-3,
+    "prior.num_steps": 8_000,
+    "prior.evaluate_every": 1_000,
+}
+
 
 def get_config(variants: str = "") -> ConfigDict:
     """Configuration of the experiment, with the variants named after the colon."""
@@ -27,6 +47,5 @@ def get_config(variants: str = "") -> ConfigDict:
         "evaluate.geodesic_pairs": 0,
         "codebook.num_clusters": 512,
     }
-    return experiment(
-        "mnist", overrides, variants=variants, known_variants={"spatial": {}, "vanilla": VANILLA, "smoke": SMOKE}
-    )
+    known = {"spatial": {}, "vanilla": VANILLA, "cpu": CPU, "smoke": SMOKE}
+    return experiment("mnist", overrides, variants=variants, known_variants=known)
