@@ -8,6 +8,7 @@ import json
 import os
 import re
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -70,38 +71,41 @@ class TensorBoardWriter:
             raise ImportError("TensorBoard needs tensorboardX: pip install 'geovq-jax[tensorboard]'") from error
         self._stage = stage
         # The name of a file holds whole seconds: without a suffix, two writers of one second would share it.
-        self._open = partial(SummaryWriter, str(directory), filename_suffix=f".{stage}.{time.time_ns()}")
+        self._new = partial(SummaryWriter, str(directory), filename_suffix=f".{stage}.{time.time_ns()}")
         self._writer = None
 
+    def _open(self, **settings: Any) -> Any:
+        """The file to write to; closed with this object or with the process, whichever ends first."""
+        if self._writer is None:
+            self._writer = self._new(**settings)
+            self._close = weakref.finalize(self, self._writer.close)
+        return self._writer
+
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Add the figures, and see them to the disk."""
-        writer = self._writer = self._writer or self._open()
+        """Add the figures; they reach the disk in the background."""
         for name, value in values.items():
-            writer.add_scalar(f"{self._stage}/{name}", value, step)
-        writer.flush()
+            self._open().add_scalar(_plain_name(f"{self._stage}/{name}"), value, step)
 
     def record(self, parameters: Mapping[str, Any], artefacts: Sequence[Path]) -> None:
         """Add the settings as text and pictures as images."""
         from PIL import Image
 
-        writer = self._writer = self._writer or self._open()
         rows = "".join(f"| {name} | {value} |\n" for name, value in sorted(parameters.items()))
-        writer.add_text("settings", f"| key | value |\n|---|---|\n{rows}")
+        self._open().add_text("settings", f"| key | value |\n|---|---|\n{rows}")
         for path in artefacts:
             if path.suffix == ".png":
                 picture = np.asarray(Image.open(path).convert("RGB"))
-                writer.add_image(f"{self._stage}/{path.stem}", picture, dataformats="HWC")
-        writer.flush()
+                self._open().add_image(f"{self._stage}/{path.stem}", picture, dataformats="HWC")
 
     def close(self) -> None:
         """Wait until all is on disk."""
         if self._writer is not None:
-            self._writer.close()
+            self._close()
 
     def rewind(self, step: int) -> None:
         """Start an event file that hides what earlier ones hold after `step`."""
         if step:
-            self._writer = self._open(purge_step=step + 1)
+            self._open(purge_step=step + 1)
 
 
 class MlflowWriter:
@@ -127,8 +131,7 @@ class MlflowWriter:
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
         """Log the figures."""
         for name, value in values.items():
-            allowed = re.sub(r"[^\w\-. /:]", "", f"{self._stage}/{name}").strip()
-            self._client.log_metric(self._run_id, allowed, value, step=step)
+            self._client.log_metric(self._run_id, _plain_name(f"{self._stage}/{name}"), value, step=step)
 
     def record(self, parameters: Mapping[str, Any], artefacts: Sequence[Path]) -> None:
         """Add settings that the run does not know yet (MLflow keeps the first value), and files."""
@@ -141,6 +144,11 @@ class MlflowWriter:
 
     def rewind(self, step: int) -> None:
         """Nothing to do: MLflow keeps every value, and repeated steps hold equal figures."""
+
+
+def _plain_name(name: str) -> str:
+    """A name without what trackers refuse, such as brackets around units."""
+    return re.sub(r"[^\w\-. /:]", "", name).strip().replace(" ", "_")
 
 
 class Writers:

@@ -127,7 +127,7 @@ def test_tensorboard_holds_figures_settings_and_pictures(tmp_path):
     )
     values = _tensorboard_values(tmp_path / "tensorboard", Event)
     assert values["vae/loss", 3] == 0.5
-    assert values["report/PSNR [dB]", 0] == 20.0
+    assert values["report/PSNR_dB", 0] == 20.0
     assert {"settings/text_summary", "report/samples"} <= {tag for tag, _ in values}
     assert _lines(tmp_path / "metrics.jsonl") == [{"stage": "vae", "step": 3, "loss": 0.5}]
 
@@ -155,5 +155,5 @@ def test_mlflow_holds_figures_settings_and_files_of_one_run(tmp_path, monkeypatc
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("geovq_jax").experiment_id])
     assert run.data.params == {"vae.beta": "0.5"}
-    assert run.data.metrics == {"vae/loss": 0.5, "report/PSNR dB": 20.0}
+    assert run.data.metrics == {"vae/loss": 0.5, "report/PSNR_dB": 20.0}
     assert [path.read_bytes() for path in tmp_path.glob("mlartifacts/**/samples.png")] == [b"picture"]
