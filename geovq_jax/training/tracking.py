@@ -72,7 +72,7 @@ class TensorBoardWriter:
         self._stage = stage
         # The name of a file holds whole seconds: without a suffix, two writers of one second would share it.
         self._new = partial(SummaryWriter, str(directory), filename_suffix=f".{stage}.{time.time_ns()}")
-        self._writer = None
+        self._writer: Any = None
 
     def _open(self, **settings: Any) -> Any:
         """The file to write to; closed with this object or with the process, whichever ends first."""
