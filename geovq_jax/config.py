@@ -28,6 +28,9 @@ _CHOICES = {
     "graph.context": ("own", "isolated"),
     "codebook.method": ("alternate", "swap"),
     "prior.positions": ("1d", "2d"),
+    "vqvae.method": ("ema", "fsq"),
+    "vqvae.gradient": ("straight_through", "rotation"),
+    "vqvae.loss": ("bernoulli", "mse", "l1", "calibrated"),
     "codebook.init": ("kmeans++", "greedy", "batched", "random", "farthest"),
 }
 _POSITIVE = [
@@ -43,6 +46,7 @@ _POSITIVE = [
     "codebook.neighbours",
     "codebook.finetune_steps",
     "codebook.finetune_learning_rate",
+    "vqvae.commitment",
     "prior.embed_dim",
     "prior.num_layers",
     "prior.num_heads",
@@ -60,11 +64,20 @@ _POSITIVE = [
     "scores.resamples",
     "evaluate.geometry_pairs",
 ]
-_FRACTIONS = ["prior.dropout", "prior.label_smoothing", "prior.label_dropout", "sample.top_p", "sample.min_p"]
+_FRACTIONS = [
+    "vqvae.decay",
+    "vqvae.reseed",
+    "prior.dropout",
+    "prior.label_smoothing",
+    "prior.label_dropout",
+    "sample.top_p",
+    "sample.min_p",
+]
 _NOT_NEGATIVE = [
     "vae.beta",
     "vae.beta_anneal_steps",
     "vae.free_bits",
+    "vae.cell_bits",
     "vae.weight_decay",
     "vae.warmup_steps",
     "prior.weight_decay",
@@ -117,6 +130,54 @@ SMOKE = {
     "evaluate.geodesic_pairs": 2,
 }
 
+# Sizes and budget of the comparisons: two cores finish a seed in a quarter of an hour. The VQ-VAE takes vae.num_steps +
+# codebook.finetune_steps steps.
+COMPARE = {
+    "data.max_train": 20_000,
+    "data.max_valid": 2_000,
+    "data.max_test": 4_000,
+    "vae.channels": (16, 32, 128),
+    "vae.latent_dim": 8,
+    "vae.learning_rate": 2e-3,
+    "vae.num_steps": 2_000,
+    "vae.evaluate_every": 500,
+    "graph.num_images": 2_000,
+    "codebook.method": "swap",
+    "codebook.finetune_steps": 600,
+    "codebook.finetune_learning_rate": 1e-3,
+    "prior.embed_dim": 96,
+    "prior.num_layers": 3,
+    "prior.num_heads": 4,
+    "prior.learning_rate": 2e-3,
+    "prior.num_steps": 700,
+    "prior.evaluate_every": 350,
+}
+COMPARE_VANILLA = {
+    "vae.kind": "vanilla",
+    "vae.latent_dim": 16,
+    "vae.beta": 1.0,
+    "graph.num_images": 20_000,
+    "compare.methods": (
+        "gaussian",
+        "scalar",
+        "kmeans",
+        "kmedoids",
+        "mahalanobis",
+        "mahalanobis_pullback",
+        "geodesic",
+        "geodesic_pullback",
+        "geodesic_decoded",
+        "vqvae",
+    ),
+    "compare.prior": (),
+}
+COMPARE_SMOKE = SMOKE | {
+    "codebook.num_clusters": 16,
+    "compare.seeds": (0, 1),
+    "compare.methods": ("kmeans", "geodesic", "geodesic_pullback", "kmeans_context", "geodesic_context", "vqvae"),
+    "compare.prior": ("kmeans",),
+}
+
 
 def default_config() -> ConfigDict:
     """Every section and key with its default, locked; 0 in a `max_*` or `num_images` key means all."""
@@ -138,6 +199,7 @@ def default_config() -> ConfigDict:
             beta=0.5,
             beta_anneal_steps=0,
             free_bits=0.0,
+            cell_bits=0.0,
             learning_rate=1e-3,
             weight_decay=1e-4,
             warmup_steps=100,
@@ -168,6 +230,17 @@ def default_config() -> ConfigDict:
             finetune_decoder=True,
             finetune_steps=3_000,
             finetune_learning_rate=5e-4,
+        )
+    )
+    config.vqvae = ConfigDict(
+        dict(
+            method="ema",
+            loss="bernoulli",
+            gradient="straight_through",
+            commitment=0.25,
+            decay=0.99,
+            reseed=0.1,
+            levels=(),
         )
     )
     config.prior = ConfigDict(
@@ -215,6 +288,27 @@ def default_config() -> ConfigDict:
         )
     )
     config.scores = ConfigDict(dict(num_items=2_000, guidance=2.0, resamples=40))
+    config.compare = ConfigDict(
+        dict(
+            seeds=(0, 1, 2),
+            methods=(
+                "gaussian",
+                "scalar",
+                "kmeans",
+                "kmedoids",
+                "mahalanobis",
+                "mahalanobis_pullback",
+                "geodesic",
+                "geodesic_pullback",
+                "kmeans_context",
+                "geodesic_context",
+                "vqvae",
+                "vqvae_context",
+            ),
+            prior=("kmeans", "geodesic_pullback", "geodesic_context", "vqvae"),
+            sweeps=1,
+        )
+    )
     config.evaluate = ConfigDict(dict(geometry_pairs=200, geodesic_pairs=200))
     return config.lock()
 
@@ -326,9 +420,11 @@ def read_config(path: Path) -> ConfigDict:
         raise FileNotFoundError(f"expected {path} of an earlier stage, found none; pass --config=configs/X.py")
     try:
         stored = json.loads(path.read_text())["config"]
-        for section in ("vae", "classifier"):
-            stored[section]["channels"] = tuple(stored[section]["channels"])
         config = default_config()
+        for section, entries in stored.items():
+            for key, entry in entries.items() if isinstance(entries, dict) else ():
+                if isinstance(entry, list):
+                    stored[section][key] = tuple(entry)
         config.update(stored)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected a configuration in {path}, got {error}; pass --config=configs/X.py") from error

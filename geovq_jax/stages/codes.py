@@ -1,26 +1,23 @@
 """Stages `graph`, `codebook`, `codes` and `decoder`: from latents to codes and to the decoder that reads them."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from scipy import sparse
 
-from geovq_jax import data, geometry
+from geovq_jax import geometry
 from geovq_jax.config import settings
-from geovq_jax.geometry.batching import map_chunks
-from geovq_jax.models import vae
 from geovq_jax.quantization import tokenizer as tokenizing
 from geovq_jax.quantization.codebook import Codebook, load_codebook, parameters_hash, save_codebook
 from geovq_jax.quantization.health import health
 from geovq_jax.quantization.tokenizer import Tokenizer
-from geovq_jax.stages.vae import BATCH, SPLITS, decoder, load_data, load_vae
+from geovq_jax.stages.ladder import finetune
+from geovq_jax.stages.vae import SPLITS, decoder, load_data, load_vae
 from geovq_jax.terminal import ProgressCallback, progress_bar
-from geovq_jax.training import checkpoint, loop, optimizer, tracking
+from geovq_jax.training import checkpoint, tracking
 from geovq_jax.workdir import load_npz, save_npz
 
 
@@ -244,53 +241,26 @@ def finetune_decoder(workdir: Path, config: ConfigDict) -> str:
     dataset = load_data(config)
     params, arch = load_vae(workdir, config, dataset.train.images.shape[1:])
     codebook = load_codebook(workdir / "codebook.npz", vae_hash=parameters_hash(params))
-    vectors = jnp.asarray(codebook.vectors)
-
-    def squared_errors(params, codes, images):
-        pixels = jax.vmap(partial(vae.decode, params, arch))(vectors[codes])
-        return jnp.mean(jnp.square(pixels - data.to_float(images)), axis=(1, 2, 3))
-
-    def loss_fn(params, key, step, batch):
-        error = jnp.mean(squared_errors(params, batch["codes"], batch["images"]))
-        # The mean over pixels is so small that Adam's epsilon would matter.
-        return error * dataset.train.images[0].size, {"mse": error}
-
-    valid_codes = load_codes(workdir, "valid")["codes"]
-    valid_errors = jax.jit(squared_errors)
-
-    def evaluate_fn(params):
-        errors = map_chunks(partial(valid_errors, params), (valid_codes, dataset.valid.images), batch_size=BATCH)
-        return {"objective": float(np.mean(errors))}
-
-    frozen = evaluate_fn(params)["objective"]
+    record = settings(config, "seed", "data", "vae", "codebook")
     if not section.finetune_decoder:
-        checkpoint.save(
-            workdir / "decoder" / "best", params, {"settings": settings(config, "seed", "data", "vae", "codebook")}
-        )
-        return f"validation error {-10 * np.log10(frozen):.2f} dB, not fine-tuned"
+        checkpoint.save(workdir / "decoder" / "best", params, {"settings": record})
+        return "not fine-tuned"
     with progress_bar("fine-tuning the decoder") as progress:
-        fit = loop.fit(
-            loss_fn,
+        tuned = finetune(
+            workdir / "decoder",
+            dataset,
+            {split: load_codes(workdir, split)["codes"] for split in ("train", "valid")},
             params,
-            {"images": dataset.train.images, "codes": load_codes(workdir, "train")["codes"]},
-            key=jax.random.key(config.seed),
-            optimizer=optimizer.make_optimizer(
-                learning_rate=section.finetune_learning_rate, num_steps=section.finetune_steps
-            ),
+            arch,
+            codebook.vectors,
+            rung="decoder",
             num_steps=section.finetune_steps,
-            indices_fn=partial(
-                data.batch_indices,
-                config.seed,
-                num_examples=len(dataset.train.images),
-                batch_size=config.data.batch_size,
-            ),
-            evaluate_fn=evaluate_fn,
-            evaluate_every=max(1, section.finetune_steps // 4),
-            directory=workdir / "decoder",
-            metadata=settings(config, "seed", "data", "vae", "codebook"),
+            learning_rate=section.finetune_learning_rate,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            metadata=record,
             log=tracking.open_writer(workdir, "decoder", config.tracker),
             progress=progress,
         )
-    return (
-        f"validation error {-10 * np.log10(frozen):.2f} dB frozen, {-10 * np.log10(fit.best_value):.2f} dB fine-tuned"
-    )
+    before, after = (-10 * np.log10(error) for error in (tuned.frozen, tuned.error))
+    return f"validation error {before:.2f} dB frozen, {after:.2f} dB fine-tuned"

@@ -53,7 +53,11 @@ def train(workdir: Path, config: ConfigDict) -> str:
     dataset = load_data(config)
     arch = architecture(config, dataset.train.images.shape[1:])
     objective = objectives.Objective(
-        loss=section.loss, beta=section.beta, anneal_steps=section.beta_anneal_steps, free_bits=section.free_bits
+        loss=section.loss,
+        beta=section.beta,
+        anneal_steps=section.beta_anneal_steps,
+        free_bits=section.free_bits,
+        cell_bits=section.cell_bits or None,
     )
     init_key, fit_key, valid_key = jax.random.split(jax.random.key(config.seed), 3)
 

@@ -1,0 +1,15 @@
+"""Codes against codes on Fashion-MNIST: 20,000 training images, a 4 x 4 grid of 256 codes (128 bits an image).
+
+Variants: spatial (default), vanilla (one code an image), smoke (seconds).
+"""
+
+from ml_collections import ConfigDict
+
+from geovq_jax.config import COMPARE, COMPARE_SMOKE, COMPARE_VANILLA, experiment
+
+
+def get_config(variants: str = "") -> ConfigDict:
+    """Configuration of the comparison, with the variants named after the colon."""
+    overrides = COMPARE | {"data.name": "fashion_mnist", "vae.beta": 0.1}
+    known = {"spatial": {}, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
+    return experiment("compare-fashion_mnist", overrides, variants=variants, known_variants=known)

@@ -1,0 +1,29 @@
+"""Codes against codes on MNIST: 10,000 training images, a 4 x 4 grid of 256 codes (128 bits an image).
+
+Variants: spatial (default), vanilla (one code an image), smoke (seconds).
+"""
+
+from ml_collections import ConfigDict
+
+from geovq_jax.config import COMPARE, COMPARE_SMOKE, COMPARE_VANILLA, experiment
+
+
+def get_config(variants: str = "") -> ConfigDict:
+    """Configuration of the comparison, with the variants named after the colon."""
+    overrides = COMPARE | {
+        "data.name": "mnist",
+        "vae.beta": 0.2,
+        "data.max_train": 10_000,
+        "compare.methods": (
+            "kmeans",
+            "mahalanobis",
+            "geodesic",
+            "geodesic_pullback",
+            "kmeans_context",
+            "geodesic_context",
+            "vqvae",
+            "vqvae_context",
+        ),
+    }
+    known = {"spatial": {}, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
+    return experiment("compare-mnist", overrides, variants=variants, known_variants=known)

@@ -1,0 +1,230 @@
+"""Codebooks side by side: the same autoencoder, latents, number of codes and budget; one cell a method and seed.
+
+A cell fits one codebook to training latents, encodes every split, scores the test split with the decoder as it is and
+after each rung of the ladder, and leaves a record and the scores of every image. A finished cell is not run again.
+"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from geovq_jax import data, geometry
+from geovq_jax.config import settings
+from geovq_jax.evaluation import likelihood
+from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
+from geovq_jax.evaluation.image_metrics import image_scores
+from geovq_jax.geometry.batching import map_chunks
+from geovq_jax.models import vae
+from geovq_jax.quantization.context import encode_in_context
+from geovq_jax.quantization.health import distortion, health
+from geovq_jax.stages import vqvae
+from geovq_jax.stages.codes import nodes_of
+from geovq_jax.stages.ladder import finetune
+from geovq_jax.stages.methods import METHODS, Codes, Inputs
+from geovq_jax.stages.prior import fit_prior, likelihoods
+from geovq_jax.stages.vae import BATCH, SPLITS, decoder
+from geovq_jax.terminal import progress_bar, say
+from geovq_jax.workdir import save_npz, write_json
+
+_PROBE_IMAGES = 5_000
+
+
+JOINT = {"vqvae": "joint VQ-VAE", "vqvae_context": "joint VQ-VAE, in context"}
+
+
+def run_cell(name: str, workdir: Path, config: ConfigDict, shared: Callable[[], Inputs]) -> None:
+    """Run one method on one seed, unless its record is there and was made under the same settings."""
+    path = workdir / "cells" / f"{name}.json"
+    record = settings(config, "seed", "data", "vae", "graph", "codebook", "vqvae", "prior", "compare")
+    record["compare"].pop("methods")
+    record["compare"].pop("seeds")
+    if path.exists() and json.loads(path.read_text())["settings"] == record:
+        say(name, "finished before")
+        return
+    rows, images = (joint_rows if name in JOINT else post_hoc_rows)(name, shared())
+    save_npz(workdir / "cells" / f"{name}.npz", **images)
+    write_json(path, {"settings": record, "rows": rows})
+    say(name, ", ".join(f"{row['rung']} {row['psnr']:.2f} dB" for row in rows))
+
+
+def post_hoc_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Records and scores of every image of one post-hoc method: frozen, then each rung."""
+    method, config = METHODS[name], inputs.config
+    found = method.fit(inputs)
+    searched = 0
+    if method.in_context:
+        found, searched = _searched(inputs, inputs.params, found), 1
+    rows: list[dict[str, Any]] = []
+    images: dict[str, np.ndarray] = {}
+    common = _codes_record(name, inputs, found.codes)
+    _add(
+        rows,
+        images,
+        inputs,
+        "frozen",
+        inputs.params,
+        found,
+        common | {"steps": config.vae.num_steps, "searches": searched},
+    )
+    for rung in method.rungs:
+        params, now = inputs.params, found
+        halves = 2 if method.in_context else 1
+        for half in range(halves):
+            if half:
+                now = _searched(inputs, params, now)
+            steps = config.codebook.finetune_steps // halves
+            with progress_bar(f"{name}: {rung}") as progress:
+                tuned = finetune(
+                    None,
+                    inputs.dataset,
+                    now.codes,
+                    params,
+                    inputs.arch,
+                    now.vectors,
+                    rung=rung,  # type: ignore[arg-type]
+                    num_steps=steps,
+                    learning_rate=config.codebook.finetune_learning_rate,
+                    batch_size=config.data.batch_size,
+                    seed=config.seed + half,
+                    progress=progress,
+                )
+            params, now = tuned.params, Codes(tuned.vectors, now.codes)
+        if method.in_context:
+            now = _searched(inputs, params, now, splits=("test",))
+            common = _codes_record(name, inputs, now.codes)
+        steps = config.vae.num_steps + config.codebook.finetune_steps
+        _add(rows, images, inputs, rung, params, now, common | {"steps": steps, "searches": halves * searched})
+    images["codes"] = now.codes["test"] if method.rungs else found.codes["test"]
+    return rows, images
+
+
+def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Record and scores of every image of the joint VQ-VAE, as trained or with codes searched in context."""
+    config = inputs.config
+    model, fit = vqvae.fit_vqvae(inputs.workdir / "vqvae", inputs.dataset, config)
+    found = Codes(
+        vqvae.vectors(model), {split: vqvae.encode(model, getattr(inputs.dataset, split).images) for split in SPLITS}
+    )
+    if name == "vqvae_context":
+        grids = found.vectors[found.codes["test"]]
+        metrics = np.asarray(geometry.cell_metrics(decoder(model.params, model.arch), grids), np.float32)
+        found = _searched(
+            inputs._replace(metrics={"test": metrics.reshape(*grids.shape, grids.shape[-1])}),
+            model.params,
+            found,
+            splits=("test",),
+        )
+    rows: list[dict[str, Any]] = []
+    images: dict[str, np.ndarray] = {}
+    record = _codes_record(name, inputs, found.codes) | {"steps": fit.last_step, "searches": 0}
+    _add(rows, images, inputs, "joint", model.params, found, record)
+    images["codes"] = found.codes["test"]
+    return rows, images
+
+
+def _searched(inputs: Inputs, params: Any, found: Codes, splits: tuple[str, ...] = SPLITS) -> Codes:
+    """Codes chosen in the context of their images, to match the images themselves."""
+    decode_fn = decoder(params, inputs.arch)
+    codes = dict(found.codes)
+    for split in splits:
+        with progress_bar(f"codes of {split} in context") as progress:
+            codes[split] = encode_in_context(
+                decode_fn,
+                found.vectors,
+                codes[split],
+                inputs.metrics[split],
+                np.asarray(data.to_float(getattr(inputs.dataset, split).images)),
+                sweeps=inputs.config.compare.sweeps,
+                progress=progress,
+            ).codes
+    return Codes(found.vectors, codes)
+
+
+def _codes_record(name: str, inputs: Inputs, codes: dict[str, np.ndarray], *, prior: bool = True) -> dict[str, Any]:
+    """What does not depend on the decoder: use, agreement with the classes, and code lengths."""
+    config, num_codes = inputs.config, inputs.config.codebook.num_clusters
+    labels = {split: getattr(inputs.dataset, split).labels for split in SPLITS}
+    usage = health(codes["test"], num_codes, labels["test"])
+    probe = slice(_PROBE_IMAGES)
+    cells = int(np.prod(codes["test"].shape[1:]))
+    record = {
+        "bits": float(np.log2(num_codes)) * cells,
+        "cells": cells,
+        "used": usage["used"],
+        "perplexity": usage["perplexity"],
+        **clustering_scores(codes["test"], labels["test"])._asdict(),
+        "probe": linear_probe(
+            codes["train"][probe], labels["train"][probe], codes["test"], labels["test"], num_codes
+        ).accuracy,
+    }
+    simple = {"unigram": likelihood.unigram_log_probabilities, "bigram": likelihood.bigram_log_probabilities}
+    for model, function in simple.items():
+        values = function(codes["train"], codes["test"], num_codes)
+        record[model] = float(-values.mean() / np.log(2))
+    if prior and name in config.compare.prior:
+        with progress_bar(f"{name}: prior") as progress:
+            params, arch, _ = fit_prior(
+                None,
+                {split: (codes[split], labels[split]) for split in ("train", "valid")},
+                num_codes=num_codes,
+                num_classes=inputs.dataset.num_classes,
+                section=config.prior,
+                seed=config.seed,
+                progress=progress,
+            )
+        size = inputs.dataset.test.images[0].size
+        found = likelihoods(params, arch, codes["train"], codes["test"], labels["test"], num_dimensions=size)
+        record["prior"] = float(found["gpt"].bits_per_code)
+    return record
+
+
+def _add(
+    rows: list[dict[str, Any]],
+    images: dict[str, np.ndarray],
+    inputs: Inputs,
+    rung: str,
+    params: Any,
+    found: Codes,
+    record: dict[str, Any],
+) -> None:
+    """Score the test images under a decoder and append the record."""
+    decode = jax.jit(jax.vmap(partial(vae.decode, params, inputs.arch)))
+    own = jax.jit(jax.vmap(partial(vae.decode, inputs.params, inputs.arch)))
+    quantized_latents = found.vectors[found.codes["test"]]
+    quantized = np.clip(np.asarray(map_chunks(decode, (quantized_latents,), batch_size=BATCH)), 0.0, 1.0)
+    continuous = np.clip(np.asarray(map_chunks(own, (inputs.latents["test"],), batch_size=BATCH)), 0.0, 1.0)
+    truth = np.asarray(data.to_float(inputs.dataset.test.images))
+    scores, against_continuous = image_scores(truth, quantized), image_scores(continuous, quantized)
+    record = {
+        "rung": rung,
+        "psnr": float(np.mean(scores.psnr)),
+        "ssim": float(np.mean(scores.ssim)),
+        "psnr_continuous": float(np.mean(against_continuous.psnr)),
+        "images_seen": record["steps"] * inputs.config.data.batch_size,
+        **record,
+    }
+    if rung == "frozen":
+        gaps = nodes_of(quantized_latents) - nodes_of(inputs.latents["test"])
+        metrics = inputs.metrics["test"].reshape(-1, *inputs.metrics["test"].shape[-2:])
+        record["units"] = distortion(
+            {
+                "latent": np.linalg.norm(gaps, axis=1),
+                "pull-back": np.sqrt(np.maximum(np.einsum("ni,nij,nj->n", gaps, metrics, gaps), 0.0)),
+                "decoded chord": np.linalg.norm((quantized - continuous).reshape(len(truth), -1), axis=1),
+                "pixels against truth": np.linalg.norm((quantized - truth).reshape(len(truth), -1), axis=1),
+            }
+        )
+        own_scores = image_scores(truth, continuous)
+        record |= {
+            "continuous_psnr": float(np.mean(own_scores.psnr)),
+            "continuous_ssim": float(np.mean(own_scores.ssim)),
+        }
+    rows.append(record)
+    images[f"psnr_{rung}"] = np.asarray(scores.psnr, np.float32)
+    images[f"ssim_{rung}"] = np.asarray(scores.ssim, np.float32)

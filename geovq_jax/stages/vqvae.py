@@ -1,0 +1,158 @@
+"""Stage `vqvae`: a joint VQ-VAE of the autoencoder's own networks, grid, number of codes, optimiser and budget."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Integer
+from ml_collections import ConfigDict
+
+from geovq_jax import data
+from geovq_jax.config import settings
+from geovq_jax.geometry.batching import map_chunks
+from geovq_jax.models import objective as objectives
+from geovq_jax.models import quantizers, vae, vqvae
+from geovq_jax.stages.vae import BATCH, architecture, load_data
+from geovq_jax.terminal import progress_bar
+from geovq_jax.training import checkpoint, loop, optimizer, tracking
+
+_SEED_IMAGES = 2_000
+
+
+class Model(NamedTuple):
+    """A trained VQ-VAE.
+
+    Attributes:
+        params: encoder, decoder and, for "ema", codebook.
+        arch: sizes.
+        quantizer: settings.
+    """
+
+    params: Any
+    arch: vae.Architecture
+    quantizer: vqvae.Quantizer
+
+
+def quantizer_of(config: ConfigDict) -> vqvae.Quantizer:
+    """Settings of the quantizer: section `vqvae`, and K of the codebook it is compared with."""
+    section = config.vqvae
+    levels = tuple(section.levels)
+    return vqvae.Quantizer(
+        method=section.method,
+        num_codes=quantizers.fsq_size(levels) if section.method == "fsq" else config.codebook.num_clusters,
+        decay=section.decay,
+        commitment=section.commitment,
+        gradient=section.gradient,
+        reseed=section.reseed,
+        levels=levels,
+    )
+
+
+def architecture_of(config: ConfigDict, image_shape: tuple[int, ...]) -> vae.Architecture:
+    """The VAE's sizes; for "fsq" with one latent dimension a level."""
+    arch = architecture(config, image_shape)
+    return arch._replace(latent_dim=len(config.vqvae.levels)) if config.vqvae.method == "fsq" else arch
+
+
+def num_steps(config: ConfigDict) -> int:
+    """The post-hoc method's whole budget: the steps of its VAE and those of the fine-tuning."""
+    return config.vae.num_steps + (config.codebook.finetune_steps if config.codebook.finetune_decoder else 0)
+
+
+def train(workdir: Path, config: ConfigDict) -> str:
+    """Train the VQ-VAE into `vqvae/`, selected by the squared error of the validation split."""
+    dataset = load_data(config)
+    model, fit = fit_vqvae(
+        workdir / "vqvae", dataset, config, log=tracking.open_writer(workdir, "vqvae", config.tracker)
+    )
+    codes = encode(model, dataset.valid.images)
+    used = len(np.unique(codes))
+    return f"step {fit.best_step}: validation {-10 * np.log10(fit.best_value):.2f} dB, {used} codes used"
+
+
+def fit_vqvae(
+    directory: Path, dataset: data.Dataset, config: ConfigDict, *, log: tracking.Writer | None = None
+) -> tuple[Model, loop.Fit]:
+    """Train, or continue, a VQ-VAE with checkpoints in a directory."""
+    section = config.vqvae
+    arch, quantizer = architecture_of(config, dataset.train.images.shape[1:]), quantizer_of(config)
+    objective = objectives.Objective(loss=section.loss)
+    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
+    steps = num_steps(config)
+
+    def loss_fn(params, key, step, batch):
+        augment_key, loss_key = jax.random.split(key)
+        images = data.augment(augment_key, data.to_float(batch["images"]), config.data.augment)
+        return vqvae.loss(loss_key, params, arch, quantizer, objective, images)
+
+    @jax.jit
+    def squared_errors(params, images):
+        images = data.to_float(images)
+        pixels = jax.vmap(partial(vae.decode, params, arch))(_quantized(params, arch, quantizer, images)[0])
+        return jnp.mean(jnp.square(pixels - images), axis=(1, 2, 3))
+
+    def evaluate_fn(params):
+        size = min(BATCH, len(dataset.valid.images))
+        errors = map_chunks(partial(squared_errors, params), (dataset.valid.images,), batch_size=size)
+        return {"objective": float(np.mean(errors))}
+
+    with progress_bar("training the VQ-VAE") as progress:
+        fit = loop.fit(
+            loss_fn,
+            vqvae.init(init_key, arch, quantizer, data.to_float(dataset.train.images[:_SEED_IMAGES])),
+            {"images": dataset.train.images},
+            key=fit_key,
+            optimizer=optimizer.make_optimizer(
+                learning_rate=config.vae.learning_rate,
+                num_steps=steps,
+                warmup_steps=config.vae.warmup_steps,
+                weight_decay=config.vae.weight_decay,
+            ),
+            num_steps=steps,
+            indices_fn=partial(
+                data.batch_indices,
+                config.seed,
+                num_examples=len(dataset.train.images),
+                batch_size=config.data.batch_size,
+            ),
+            evaluate_fn=evaluate_fn,
+            evaluate_every=config.vae.evaluate_every,
+            patience=config.vae.patience,
+            directory=directory,
+            metadata=settings(config, "seed", "data", "vae", "codebook", "vqvae"),
+            log=log,
+            progress=progress,
+            update_fn=vqvae.replace_codebook,
+        )
+    return Model(fit.params, arch, quantizer), fit
+
+
+def _quantized(params: Any, arch: vae.Architecture, quantizer: vqvae.Quantizer, images: jax.Array) -> tuple:
+    latents = jax.vmap(partial(vqvae.encode, params, arch))(images)
+    return vqvae.quantize(params, quantizer, latents)
+
+
+def load_vqvae(workdir: Path, config: ConfigDict, image_shape: tuple[int, int, int]) -> Model:
+    """The trained model of `vqvae/`.
+
+    Raises:
+        FileNotFoundError: it has not been trained.
+    """
+    arch, quantizer = architecture_of(config, image_shape), quantizer_of(config)
+    images = jax.ShapeDtypeStruct((_SEED_IMAGES, *image_shape), np.float32)
+    abstract = jax.eval_shape(partial(vqvae.init, arch=arch, quantizer=quantizer), jax.random.key(0), images=images)
+    return Model(checkpoint.load(workdir / "vqvae" / "best", abstract), arch, quantizer)
+
+
+def encode(model: Model, images: np.ndarray) -> Integer[np.ndarray, "n ..."]:
+    """Codes of uint8 images, [n] or [n, h, w]."""
+    quantize = jax.jit(lambda part: _quantized(model.params, model.arch, model.quantizer, data.to_float(part))[1])
+    return np.asarray(map_chunks(quantize, (images,), batch_size=min(BATCH, len(images))), np.int32)
+
+
+def vectors(model: Model) -> Float[np.ndarray, "K d"]:
+    """Code vectors that the decoder reads."""
+    return np.asarray(vqvae.codebook_vectors(model.params, model.quantizer))
