@@ -1,4 +1,4 @@
-"""Long arrays in chunks of one size: one compilation, bounded memory, progress."""
+"""Long arrays in chunks of one size: one compilation, bounded memory, progress; rows in groups that stay in cache."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from geovq_jax.geometry.graph_kernels import num_threads
+
 Progress = Callable[[int, int], None]
+
+# On a CPU, with decoders of 28 x 28 images: 64 tangents at once take 1.2 times as long each as 16.
+TANGENTS_IN_CACHE = 16
 
 
 def map_chunks(
@@ -47,6 +52,29 @@ def map_chunks(
         if progress is not None:
             progress(min(start + batch_size, num_rows), num_rows)
     return jax.tree.map(lambda *parts: _join(parts)[:num_rows], *outputs)
+
+
+def map_rows(function: Callable[..., Any], arrays: tuple, *, num_tangents: int) -> Any:
+    """Maps a function of one row over rows, within a jitted function.
+
+    On a CPU group after group, of as many rows as stay in the cache of its cores; elsewhere all at once.
+
+    Args:
+        function: map of one row of every array to a pytree of arrays.
+        arrays: arrays [n, ...] of the same n.
+        num_tangents: tangents that one row pushes.
+
+    Returns:
+        The pytree of arrays [n, ...].
+    """
+    group, num_rows = max(1, TANGENTS_IN_CACHE * num_threads() // num_tangents), arrays[0].shape[0]
+    if jax.default_backend() != "cpu" or num_rows <= group:
+        return jax.vmap(function)(*arrays)
+    missing = -num_rows % group
+    filled = [jnp.concatenate([array, jnp.repeat(array[-1:], missing, axis=0)]) for array in arrays]
+    groups = [array.reshape(-1, group, *array.shape[1:]) for array in filled]
+    outputs = jax.lax.map(lambda rows: jax.vmap(function)(*rows), groups)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], outputs)
 
 
 def _join(parts: tuple) -> jax.Array:

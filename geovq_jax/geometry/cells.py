@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.batching import Progress, map_chunks, map_rows
 from geovq_jax.geometry.edges import Edges, check_edges, default_batch_size, lengths_from_metrics, quadrature
 from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, speed
 from geovq_jax.geometry.windows import Window, product_flops, push_window
@@ -69,12 +69,12 @@ def windowed_grid_metrics(decode_fn: DecodeFn, grid: Float[Array | np.ndarray, "
 
 @jax.jit
 def _whole_chunk(decode_fn: Any, grids: Array) -> Array:
-    return jax.vmap(partial(grid_metrics, decode_fn))(grids)
+    return map_rows(partial(grid_metrics, decode_fn), (grids,), num_tangents=grids.shape[-1])
 
 
 @jax.jit
 def _windowed_chunk(decode_fn: Any, grids: Array) -> Array:
-    return jax.vmap(partial(windowed_grid_metrics, decode_fn))(grids)
+    return map_rows(partial(windowed_grid_metrics, decode_fn), (grids,), num_tangents=grids.shape[-1])
 
 
 # Compiling a program for every cell takes about as long as this many operations of one core.
@@ -103,7 +103,7 @@ def _interior_chunk(decode_fn: Any, grids: Array, nodes: Array, weights: Array, 
 
         return weights @ jax.vmap(blended_speed)(nodes)
 
-    return jax.vmap(weighted_speed)(edges)
+    return map_rows(weighted_speed, (edges,), num_tangents=2 * len(weights))
 
 
 @jax.jit
@@ -174,9 +174,9 @@ def cell_metrics(
     grids = _in_context(grids, context)
     decode = as_pytree(decode_fn)
     windows = _windows_pay(decode, grids)
-    chunk, size = (_windowed_chunk, grids.shape[3] * 4) if windows else (_whole_chunk, grids.shape[3])
-    size = batch_size or default_batch_size(size)
-    metrics = map_chunks(partial(chunk, decode), (grids,), batch_size=size, progress=progress)
+    chunk = partial(_windowed_chunk if windows else _whole_chunk, decode)
+    size = batch_size or default_batch_size(4 * grids.shape[3])
+    metrics = map_chunks(chunk, (grids,), batch_size=size, progress=progress)
     return metrics.reshape(-1, *metrics.shape[2:])
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import quad
 
 from geovq_jax.geometry import edges as edges_module
-from geovq_jax.geometry.batching import map_chunks
+from geovq_jax.geometry.batching import map_chunks, map_rows
 from geovq_jax.geometry.cells import cell_edge_lengths, cell_metrics
 from geovq_jax.geometry.edges import RULES, edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics
 
@@ -295,3 +295,14 @@ def test_coincident_cells_have_finite_derivatives():
     assert lengths[0] == 0.0
     assert np.isfinite(tangent).all()
     assert np.isfinite(cotangent).all()
+
+
+@pytest.mark.parametrize("num_tangents", [1, 3, 1000])
+@pytest.mark.parametrize("num_rows", [1, 2, 5, 37])
+def test_rows_in_groups_are_mapped_like_rows_one_by_one(num_rows, num_tangents):
+    x, y = np.arange(2.0 * num_rows, dtype=np.float32).reshape(num_rows, 2), np.arange(num_rows)
+    found = jax.jit(
+        lambda x, y: map_rows(lambda a, b: {"sum": a.sum() + b, "row": a}, (x, y), num_tangents=num_tangents)
+    )(x, y)
+    np.testing.assert_array_equal(found["sum"], x.sum(axis=1) + y)
+    np.testing.assert_array_equal(found["row"], x)
