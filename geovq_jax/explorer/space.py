@@ -239,7 +239,7 @@ def nearest(reach: Reach, count: int) -> Int[np.ndarray, " m"]:
         count: most nodes to name.
 
     Returns:
-        Node ids, fewer than `count` where fewer can be reached.
+        Node ids [m], fewer than `count` where fewer can be reached.
     """
     count = min(count + 1, len(reach.distance))
     ids = np.argpartition(reach.distance, count - 1)[:count]
@@ -329,7 +329,7 @@ def _way(decode_fn: Any, name: str, curve: np.ndarray, *, converged: bool) -> Wa
 
 
 def code_counts(space: Space) -> Int[np.ndarray, " K"]:
-    """Number of points in each cell of the codebook."""
+    """Number of points in each cell of the codebook, [K]."""
     return np.bincount(space.codes, minlength=len(space.code_pictures))
 
 
@@ -342,7 +342,7 @@ def members(space: Space, code: int, count: int) -> Int[np.ndarray, " m"]:
         count: most points to name.
 
     Returns:
-        Node ids, the medoid first where it is among the points.
+        Node ids [m], the medoid first where it is among the points.
     """
     nodes = np.flatnonzero(space.codes == code)
     centre = space.points[nodes].mean(axis=0) if space.medoids[code] < 0 else space.points[space.medoids[code]]

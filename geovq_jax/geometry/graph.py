@@ -34,6 +34,12 @@ def unique_edges(neighbours: Int[np.ndarray, "n k"], *, symmetry: Symmetry = "un
 
     Raises:
         ValueError: for an unknown symmetry or indices outside [0, n).
+
+    Example:
+        >>> unique_edges(np.array([[1], [0], [1]])).tolist()
+        [[0, 1], [1, 2]]
+        >>> unique_edges(np.array([[1], [0], [1]]), symmetry="mutual").tolist()
+        [[0, 1]]
     """
     n = len(neighbours)
     if neighbours.size and not (neighbours.min() >= 0 and neighbours.max() < n):
@@ -67,6 +73,10 @@ def graph_from_edges(
 
     Raises:
         ValueError: for nodes out of range, self-loops, and lengths that are negative or not finite.
+
+    Example:
+        >>> graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3).toarray().tolist()
+        [[0.0, 0.5, 0.0], [0.5, 0.0, 2.0], [0.0, 2.0, 0.0]]
     """
     edges, values = np.asarray(edges, np.int64), np.asarray(lengths, np.float64)
     if len(edges) and not (edges.min() >= 0 and edges.max() < num_nodes):
@@ -89,7 +99,14 @@ def graph_from_edges(
 
 
 def edges_of(graph: Graph) -> tuple[Int[np.ndarray, "e 2"], Float[np.ndarray, " e"]]:
-    """Lists the edges (a < b) of a symmetric graph and their lengths: the inverse of `graph_from_edges`."""
+    """Lists the edges (a < b) of a symmetric graph [n, n] and their lengths: the inverse of `graph_from_edges`.
+
+    Args:
+        graph: symmetric graph.
+
+    Returns:
+        Node pairs int32 [e, 2] and lengths [e].
+    """
     rows = np.repeat(np.arange(graph.shape[0], dtype=np.int32), np.diff(graph.indptr))
     upper = rows < graph.indices
     return np.stack([rows[upper], graph.indices[upper].astype(np.int32)], axis=1), graph.data[upper].astype(np.float64)
@@ -98,7 +115,16 @@ def edges_of(graph: Graph) -> tuple[Int[np.ndarray, "e 2"], Float[np.ndarray, " 
 def add_edges(
     graph: Graph, edges: Int[np.ndarray, "e 2"], lengths: Float[np.ndarray, " e"] | Float[Array, " e"]
 ) -> sparse.csr_array:
-    """Adds edges to a symmetric graph; where an edge exists already, the shorter length counts."""
+    """Adds edges to a symmetric graph; where an edge exists already, the shorter length counts.
+
+    Args:
+        graph: symmetric graph [n, n].
+        edges: node pairs [e, 2].
+        lengths: their lengths [e] >= 0.
+
+    Returns:
+        The larger graph [n, n].
+    """
     old_edges, old_lengths = edges_of(graph)
     all_lengths = np.concatenate([old_lengths, np.asarray(lengths, np.float64)])
     return graph_from_edges(np.concatenate([old_edges, edges]), all_lengths, graph.shape[0])

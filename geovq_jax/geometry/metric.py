@@ -87,6 +87,11 @@ def pullback_metric(decode_fn: DecodeFn, z: Vector) -> Float[Array, "d d"]:
 
     Reference:
         Arvanitidis, Hansen, Hauberg, "Latent space oddity" (2018), equations 5 and 16.
+
+    Example:
+        >>> paraboloid = lambda z: jnp.array([z[0], z[1], z[0] ** 2 + z[1] ** 2])
+        >>> pullback_metric(paraboloid, jnp.array([1.0, 0.0])).tolist()
+        [[5.0, 0.0], [0.0, 1.0]]
     """
     z = jnp.asarray(z)
     _, push_forward = jax.linearize(decode_fn, z)
@@ -205,7 +210,7 @@ def bernoulli_map(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     phi(p) = 2 arcsin(sqrt(p)), so phi'(p)^2 = 1 / (p (1 - p)), the Fisher information of a Bernoulli variable.
 
     Args:
-        x: pixel probabilities; values within 1e-6 of 0 or 1 count as saturated, with derivative zero.
+        x: pixel probabilities of any shape; values within 1e-6 of 0 or 1 count as saturated, with derivative zero.
 
     Returns:
         Angles from 0 to pi, in nats^(1/2).

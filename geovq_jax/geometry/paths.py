@@ -97,8 +97,22 @@ def nearest_source(graph: Graph, sources: Nodes, *, limit: float = np.inf) -> Ne
 def shortest_path(graph: Graph, a: int | np.integer, b: int | np.integer) -> Int[np.ndarray, " t"]:
     """Returns the node ids of a shortest path, a and b included.
 
+    Args:
+        graph: symmetric graph [n, n].
+        a: first node.
+        b: last node.
+
+    Returns:
+        Node ids [t].
+
     Raises:
         ValueError: for nodes out of range, or if no path joins them.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> ring = graph_from_edges(np.array([[0, 1], [1, 2], [2, 3], [3, 0]]), np.array([1.0, 1.0, 1.0, 5.0]), 4)
+        >>> shortest_path(ring, 0, 3).tolist()
+        [0, 1, 2, 3]
     """
     _check_nodes(graph.shape[0], np.array([a, b]))
     _, predecessors = csgraph.dijkstra(graph, indices=a, return_predecessors=True)

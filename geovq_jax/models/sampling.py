@@ -45,6 +45,10 @@ def truncate(
 
     Reference:
         Fan et al. 2018 (top-k); Holtzman et al. 2020 (top-p); Nguyen et al. 2024 (min-p).
+
+    Example:
+        >>> truncate(jnp.log(jnp.array([0.5, 0.3, 0.2])), top_p=0.6) > -jnp.inf
+        Array([ True,  True, False], dtype=bool)
     """
     if top_k is not None or top_p is not None:
         ordered = jax.lax.top_k(logits, logits.shape[0] if top_k is None else min(top_k, logits.shape[0]))[0]

@@ -36,6 +36,10 @@ def entropy_bits(counts: Int[np.ndarray, "*shape"] | Float[np.ndarray, "*shape"]
 
     Returns:
         Bits.
+
+    Example:
+        >>> entropy_bits(np.array([1, 1, 2]))
+        1.5
     """
     p = counts[counts > 0] / counts.sum()
     return float(-(p * np.log2(p)).sum()) + 0.0

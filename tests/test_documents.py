@@ -1,0 +1,94 @@
+"""The documents hold: examples give what they say, code in them runs, every key and public name is explained."""
+
+import doctest
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geovq_jax.config import default_config, flat
+from geovq_jax.config_keys import KEYS
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "geovq_jax"
+WITH_CODE = [ROOT / "README.md", ROOT / "docs" / "howto" / "decoder.md"]
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("geovq_jax", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+SHAPE = re.compile(r"\[[\w, .*()+-]+\]|shape")
+
+
+def with_examples() -> list[str]:
+    return [name_of(path) for path in sorted(PACKAGE.rglob("*.py")) if ">>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("name", with_examples())
+def test_examples_of_docstrings(name):
+    module = importlib.import_module(name)
+    failed, tried = doctest.testmod(module)
+    assert tried > 0
+    assert failed == 0
+
+
+@pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.name)
+def test_code_of_the_documents_runs(path):
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+    assert blocks
+    exec(compile("\n".join(blocks), str(path), "exec"), {})
+
+
+def test_every_key_of_a_configuration_is_explained():
+    assert set(KEYS) == set(flat(default_config()))
+
+
+def public_functions() -> list[tuple[str, object]]:
+    geometry = importlib.import_module("geovq_jax.geometry")
+    found = [(f"geometry.{name}", getattr(geometry, name)) for name in geometry.__all__]
+    for package in ("models", "quantization", "evaluation", "data", "explorer"):
+        for path in sorted((PACKAGE / package).glob("*.py")):
+            module = importlib.import_module(name_of(path))
+            for name, value in vars(module).items():
+                own = getattr(value, "__module__", None) == module.__name__
+                if own and not name.startswith("_") and inspect.isfunction(inspect.unwrap(value)):
+                    found.append((f"{module.__name__}.{name}", value))
+    return found
+
+
+def arrays_in(value: object) -> bool:
+    """Whether the signature of a function names the shape of an array; the pages of the API print signatures."""
+    if not inspect.isfunction(inspect.unwrap(value)):
+        return False
+    source = inspect.getsource(inspect.unwrap(value)).split('"""')[0]
+    return bool(re.search(r"(Float|Int|Integer|UInt8|Bool)\[", source))
+
+
+def test_every_public_name_says_what_it_is_and_of_which_shape():
+    silent, shapeless = [], []
+    for name, value in public_functions():
+        text = inspect.getdoc(value) or ""
+        if not text:
+            silent.append(name)
+        elif name.startswith(("geometry.", "geovq_jax.explorer")) and arrays_in(value) and not SHAPE.search(text):
+            shapeless.append(name)
+    assert silent == []
+    assert shapeless == []
+
+
+@pytest.mark.slow
+def test_the_documents_build_without_a_warning(tmp_path):
+    pytest.importorskip("myst_nb", reason="the extra docs is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", ROOT / "docs", tmp_path],
+        env={**os.environ, "GEOVQ_NOTEBOOKS": "off"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
