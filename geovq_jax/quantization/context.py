@@ -6,7 +6,8 @@ of an image's grid and x the image to match,
     |f(v + s) - x|^2 = |f(v) - x|^2 + g' s + s' G_p s + ...,   g the gradient with respect to cell p, G_p = J_p'J_p,
 
 so a cell's best code under the pull-back metric minimises (c - v_p)' G_p (c - v_p) + g' (c - v_p) over all codes c.
-Cells that do not touch move together; a move is kept only where it lowers the true error.
+Cells that do not touch move together; a move is kept only where it lowers the true error. See docs/clustering.md,
+equation (6).
 """
 
 from typing import Any, NamedTuple

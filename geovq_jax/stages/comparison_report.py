@@ -200,13 +200,12 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
             "psnr",
             quality,
         ),
-        ReportFigure(
-            "Paired differences with 95 % intervals",
-            figures_comparison.comparison(gaps, "difference in PSNR [dB]", intervals=limits, reference=("equal", 0.0)),
-            "differences",
-            gaps,
-        ),
     ]
+    if gaps:
+        figure = figures_comparison.comparison(
+            gaps, "difference in PSNR [dB]", intervals=limits, reference=("equal", 0.0)
+        )
+        figures.append(ReportFigure("Paired differences with 95 % intervals", figure, "differences", gaps))
     if best:
         curves = {
             f"{row['title']}, {row['rung']}": (np.asarray([row["prior"] * row["cells"]]), np.asarray([row["psnr"]]))
