@@ -8,6 +8,7 @@ a ConfigDict: the pipeline hands them plain values.
 import importlib.metadata
 import json
 import platform
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -400,13 +401,30 @@ def settings(config: ConfigDict, *sections: str) -> dict[str, Any]:
 
 
 def describe(config: ConfigDict) -> dict[str, Any]:
-    """The content of config.json: resolved configuration, versions of the numerical packages, platform."""
+    """The content of config.json: resolved configuration, versions of the numerical packages, git state, platform."""
     packages = ("geovq-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
     return {
         "config": plain(config),
         "versions": {p: importlib.metadata.version(p) for p in packages} | {"python": platform.python_version()},
+        "git": git_state(Path(__file__).parents[1]),
         "platform": platform.platform(),
     }
+
+
+def git_state(checkout: Path) -> dict[str, Any] | None:
+    """Commit of a checkout and whether its tracked files differ from it; None where it is no checkout of its own."""
+
+    def ask(*arguments: str) -> str:
+        command = ["git", "-C", str(checkout), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        if Path(ask("rev-parse", "--show-toplevel")) != checkout.resolve():
+            return None
+        changed = ask("status", "--porcelain", "--untracked-files=no")
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def read_config(path: Path) -> ConfigDict:

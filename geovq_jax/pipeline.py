@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -93,6 +93,7 @@ STAGES: dict[str, Stage] = {
     ),
     "vqvae": Stage("vqvae.train", "train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
 }
+_RECORDS = ("config.json", "metrics.jsonl", files.MANIFEST)
 _APART = ("vqvae",)  # only compared with: no part of `run_all`
 
 
@@ -127,16 +128,23 @@ def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
     earlier = manifest.get(name, {})
     same = all(earlier.get(part) == record[part] for part in record)
     if same and earlier.get("outputs") and earlier["outputs"] == _hashes(stage.outputs, workdir):
+        if "files" not in earlier:  # of a manifest from before there were checksums
+            manifest[name]["files"] = files.file_hashes(workdir, stage.outputs)
+            files.write_manifest(workdir, manifest)
+        _store_checksums(workdir, manifest)
         say(name, "finished before")
         return
     if not same or earlier.get("outputs"):
         for output in stage.outputs:
             files.remove(workdir / output)
     files.write_manifest(workdir, manifest | {name: record})
+    _store_devices(workdir)
     start = time.monotonic()
     module, function = stage.function.split(".")
     outcome = getattr(importlib.import_module(f"geovq_jax.stages.{module}"), function)(workdir, config)
-    files.write_manifest(workdir, manifest | {name: record | {"outputs": _hashes(stage.outputs, workdir)}})
+    record |= {"outputs": _hashes(stage.outputs, workdir), "files": files.file_hashes(workdir, stage.outputs)}
+    files.write_manifest(workdir, manifest | {name: record})
+    _store_checksums(workdir, manifest | {name: record})
     say(name, f"{outcome} ({time.monotonic() - start:.0f} s)")
     if config.tracker != "none":
         _track(name, workdir, config)
@@ -196,5 +204,54 @@ def _hashes(paths: tuple[str, ...], workdir: Path) -> dict[str, str]:
     return {path: files.hash_path(workdir / path) for path in paths if (workdir / path).exists()}
 
 
+def verify(workdir: Path | None) -> None:
+    """Recompute the hash of every file of a finished work directory.
+
+    Raises:
+        FileNotFoundError: the work directory holds no checksums.
+        ValueError: files are changed, missing or not recorded; each is printed on a line.
+    """
+    if workdir is None:
+        raise ValueError("expected --workdir=W of an earlier run, got none; give one")
+    found = files.differences(workdir, [path for stage in STAGES.values() for path in stage.outputs])
+    if found:
+        console.print("\n".join(found), markup=False)
+        raise ValueError(
+            f"expected every file of {workdir} as it was written, but {len(found)} differ, first {found[0]}; "
+            f"rerun python -m geovq_jax.run --workdir={workdir}"
+        )
+    console.print(f"every file of {workdir} is as it was written")
+
+
+def _store_checksums(workdir: Path, manifest: dict[str, Any]) -> None:
+    """Hashes of every file of the finished stages, as taken when they finished, and of the records beside them."""
+    hashes = files.file_hashes(workdir, [name for name in _RECORDS if (workdir / name).exists()])
+    for record in manifest.values():
+        hashes |= record.get("files", {})
+    files.write_checksums(workdir, hashes)
+
+
 def _store_config(workdir: Path, config: ConfigDict) -> None:
-    files.write_json(workdir / "config.json", configuration.describe(config))
+    """config.json of this call; which devices the last stage ran on stays."""
+    earlier = _read_record(workdir)
+    devices = {"jax": earlier["jax"]} if "jax" in earlier else {}
+    files.write_json(workdir / "config.json", configuration.describe(config) | devices)
+
+
+def _store_devices(workdir: Path) -> None:
+    """Backend and devices into config.json, once a stage runs: to look at them claims them."""
+    import jax
+
+    devices = [str(device) for device in jax.devices()]
+    record = _read_record(workdir)
+    if record:
+        record["jax"] = {"backend": jax.default_backend(), "devices": devices, "processes": jax.process_count()}
+        files.write_json(workdir / "config.json", record)
+
+
+def _read_record(workdir: Path) -> dict[str, Any]:
+    """config.json as stored; empty where there is none or it is damaged."""
+    try:
+        return dict(json.loads((workdir / "config.json").read_text()))
+    except (OSError, ValueError):
+        return {}

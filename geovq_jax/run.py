@@ -1,9 +1,19 @@
 """Run every stage of an experiment; finished stages are skipped, an interrupted one continues.
 
 python -m geovq_jax.run --config=configs/mnist5k.py
+python -m geovq_jax.run --workdir=runs/mnist5k --verify
 """
+
+import sys
+
+from absl import flags
 
 from geovq_jax import cli, pipeline
 
+flags.DEFINE_bool("verify", False, "Recompute the hashes of a finished --workdir and name each file that differs.")
+
 if __name__ == "__main__":
-    cli.main(pipeline.run_all, documentation=__doc__)
+    if "--verify" in sys.argv:
+        cli.main_without_config(pipeline.verify, documentation=__doc__)
+    else:
+        cli.main(pipeline.run_all, documentation=__doc__)

@@ -1,4 +1,4 @@
-"""Files of a work directory: atomic npz and JSON, hashes, the manifest of finished stages, the lock.
+"""Files of a work directory: atomic npz and JSON, hashes, the manifest of finished stages, checksums, the lock.
 
 Every file is written to a temporary name in its own folder and then renamed, so a killed stage leaves nothing
 half-written.
@@ -9,16 +9,18 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 MANIFEST = "stages.json"
+CHECKSUMS = "SHA256SUMS"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -79,6 +81,50 @@ def hash_path(path: Path) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def file_hashes(workdir: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Name below the work directory -> sha256, of every file at or below some of its paths."""
+    found = {}
+    for path in (workdir / name for name in paths):
+        for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+            with file.open("rb") as stream:
+                found[file.relative_to(workdir).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
+
+
+def write_checksums(workdir: Path, hashes: Mapping[str, str]) -> None:
+    """Store the sha256 of each file where `sha256sum -c SHA256SUMS` reads it."""
+    text = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
+    write_atomically(workdir / CHECKSUMS, lambda file: file.write(text.encode()))
+
+
+def differences(workdir: Path, paths: Iterable[str]) -> list[str]:
+    """What differs from the stored checksums, one entry a file: changed, missing, or not recorded.
+
+    Args:
+        workdir: a work directory.
+        paths: files and folders in it of which every file should be recorded.
+
+    Raises:
+        FileNotFoundError: there are no checksums.
+    """
+    stored = workdir / CHECKSUMS
+    if not stored.is_file():
+        raise FileNotFoundError(f"expected {stored} of an earlier run, found none; run python -m geovq_jax.run first")
+    lines = stored.read_bytes().decode(errors="replace").splitlines(keepends=True)
+    entries = [re.fullmatch(r"([0-9a-f]{64})  ([^\r\n]+)\n", line) for line in lines]
+    found = [f"{CHECKSUMS} (damaged)"] if not all(entries) else []
+    recorded = {entry[2]: entry[1] for entry in entries if entry}
+    present = file_hashes(workdir, {*paths, *recorded})
+    for name in sorted(recorded.keys() | present.keys()):
+        if name not in present:
+            found.append(f"{name} (missing)")
+        elif name not in recorded:
+            found.append(f"{name} (not recorded)")
+        elif present[name] != recorded[name]:
+            found.append(f"{name} (changed)")
+    return found
 
 
 def hash_arrays(arrays: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
@@ -9,10 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.sparse import csgraph
+
+from geovq_jax import pipeline
+from geovq_jax import workdir as files
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "--config=configs/digits.py:smoke"
@@ -167,6 +173,36 @@ def test_a_flipped_byte_is_noticed(copy):
     refused = call("train_prior", f"--workdir={copy}")
     assert refused.returncode == 2
     assert "rerun python -m geovq_jax.build_codebook" in refused.stderr
+
+
+def test_verify_finds_one_flipped_bit_in_every_file(copy):
+    outputs = [path for stage in pipeline.STAGES.values() for path in stage.outputs]
+    pipeline.verify(copy)
+    rng = random.Random(0)
+    names = [p for p in sorted(copy.rglob("*")) if p.is_file() and p.name != ".lock"]
+    assert {p.suffix for p in names} >= {".npz", ".json", ".jsonl", ".png", ".html", ".ocdbt"}
+    for path in names:
+        data = path.read_bytes()
+        place, bit = (rng.randrange(len(data)), rng.randrange(8)) if data else (0, 0)
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :] if data else b"\0")
+        found = files.differences(copy, outputs)
+        name = path.relative_to(copy).as_posix()
+        assert f"{name} (changed)" in found or (path.name == files.CHECKSUMS and found), name
+        path.write_bytes(data)
+    (copy / "report" / "metrics.json").unlink()
+    (copy / "codes" / "new.npz").touch()
+    refused = call("run", f"--workdir={copy}", "--verify")
+    assert refused.returncode == 2
+    assert refused.stdout.splitlines() == ["codes/new.npz (not recorded)", "report/metrics.json (missing)"]
+    assert "but 2 differ, first codes/new.npz" in refused.stderr
+
+
+def test_config_json_names_commit_and_devices(finished):
+    record = json.loads((finished / "config.json").read_text())
+    assert record["jax"]["backend"] == jax.default_backend()
+    assert record["jax"]["devices"] == [str(device) for device in jax.devices()]
+    if record["git"] is not None:
+        assert re.fullmatch("[0-9a-f]{40}", record["git"]["commit"])
 
 
 @pytest.mark.parametrize(
