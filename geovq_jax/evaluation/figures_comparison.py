@@ -134,7 +134,7 @@ def distance_histogram(
         axes.stairs(
             100.0 * share, edges, color=patch.get_facecolor()[:3], linewidth=1.4, label=f"{name} ({len(values):,})"
         )
-    axes.set(xlabel=f"distance [{unit}]", ylabel="share of pairs [%]")
+    axes.set(xlabel=f"distance [{unit}]", ylabel="share of distances [%]")
     axes.grid(axis="x", color=GRID)
     axes.legend()
     return figure

@@ -189,7 +189,7 @@ def _curves(workdir: Path, config: ConfigDict, graph: sparse.csr_array, a: int, 
     if latents.ndim == 2:
         curves["graph"] = flat[geometry.shortest_path(graph, a, b)]
     decode_fn = _flat_decoder(workdir, config, latents.shape[1:])
-    effort = partial(geometry.geodesic, num_points=_POINTS)
+    effort = partial(geometry.geodesic, num_points=2 * _POINTS)
     if latents.ndim > 2:
         effort = partial(geometry.geodesic, num_points=_GRID_POINTS, max_iterations=_GRID_ITERATIONS)
     found = jax.jit(effort)(decode_fn, flat[a], flat[b])

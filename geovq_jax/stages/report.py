@@ -16,7 +16,8 @@ from geovq_jax.evaluation.report import ReportFigure, Section, Table, to_json, w
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
 from geovq_jax.quantization.health import health
-from geovq_jax.stages import generation_report, geometry_report
+from geovq_jax.stages import generation_report, geometry_report, neighbour_report
+from geovq_jax.stages.atlas import code_pictures
 from geovq_jax.stages.codes import load_codes, load_latents, nodes_of
 from geovq_jax.stages.prior import decode_codes
 from geovq_jax.stages.vae import BATCH, load_data, load_vae
@@ -54,6 +55,7 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
         *generation_report.scores_section(metrics["scores"]),
         _latent_space(workdir, config, latents, codes, usage),
         geometry_report.section(workdir, config, metrics["geometry"]),
+        neighbour_report.section(workdir, config),
         _training(workdir),
     ]
     write_report(
@@ -69,7 +71,8 @@ def _overview(config: ConfigDict, dataset: data.Dataset, metrics: dict[str, Any]
     rows = metrics["headline"]
     counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
     text = f"Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen."
-    return Section("Figures", text, tables=[Table("", ["figure", "value"], rows)])
+    links = [("all figures", "metrics.json"), ("configuration", "../config.json"), ("what ran", "../stages.json")]
+    return Section("Figures", text, tables=[Table("", ["figure", "value"], rows)], links=links)
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -130,23 +133,25 @@ def _latent_space(
     by_code = figures_geometry.latent_map(points[chosen], codes=codes["codes"].ravel()[chosen], plane=plane)
     used = figures.code_usage(np.asarray(usage["cell_sizes"]))
     reach = figures_comparison.distance_histogram({"test latents": codes["distance"].ravel()})
-    atlas = []
-    if latents["mean"].ndim == 2:  # a cell of a grid is no image by itself
-        size = len(usage["cell_sizes"])
-        pictures = decode_codes(workdir, config, np.arange(size, dtype=np.int32))
-        figure = figures.code_atlas(pictures, np.asarray(usage["cell_sizes"]))
-        atlas = [ReportFigure("Decoded codes and their use on the test split", figure, "code_atlas")]
+    atlas = figures.code_atlas(code_pictures(workdir, config), np.asarray(usage["cell_sizes"]))
+    note = "" if latents["mean"].ndim == 2 else ", each in the cell of its medoid's image"
     return Section(
         "Latents and codes",
-        "Test latents (one point a grid cell) in the plane of their two largest variances.",
+        "Test latents (one point a grid cell) in the plane of their two largest variances. "
+        "`python -m geovq_jax.explore --workdir=W` shows the training latents to click on.",
         figures=[
             ReportFigure("Coloured by class", by_class, "latents_by_class", {"explained": to_json(plane.explained)}),
             ReportFigure("Coloured by code", by_code, "latents_by_code"),
             ReportFigure("Use of the codes on the test split", used, "code_usage", {"counts": usage["cell_sizes"]}),
-            ReportFigure("Geodesic distance to the code", reach, "code_distances"),
-            *atlas,
+            ReportFigure("Geodesic distance to the code", reach, "code_distances", _quantiles(codes["distance"])),
+            ReportFigure(f"Decoded codes{note}, and their use on the test split", atlas, "code_atlas"),
         ],
     )
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+    return {f"quantile {level}": float(np.quantile(values, level)) for level in levels} | {"mean": float(values.mean())}
 
 
 def _training(workdir: Path) -> Section:
@@ -166,4 +171,9 @@ def _training(workdir: Path) -> Section:
         },
     }
     figure = figures.training_curves(panels)
-    return Section("Training", figures=[ReportFigure("Training and validation", figure, "training_curves")])
+    curves = {label: {name: line[1].tolist() for name, line in lines.items()} for label, lines in panels.items()}
+    return Section(
+        "Training",
+        figures=[ReportFigure("Training and validation", figure, "training_curves", curves)],
+        links=[("every figure of training, a line each", "../metrics.jsonl")],
+    )

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from geovq_jax.evaluation import figures, figures_comparison, figures_geometry, figures_plane, style
+from geovq_jax.evaluation import figures, figures_comparison, figures_geometry, figures_graph, figures_plane, style
 
 RNG = np.random.default_rng(0)
 
@@ -228,3 +228,13 @@ def test_refusals():
     for call, words in cases:
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_ball_map_counts_the_nearest_by_either_distance():
+    latents = np.stack([np.arange(20.0), np.zeros(20)], axis=1)
+    geodesic, euclidean = np.arange(20.0), np.arange(20.0)
+    geodesic[1], geodesic[19] = 50.0, 0.5
+    figure = figures_graph.ball_map(latents, geodesic, euclidean, share=0.2)
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["neither (15)", "Euclidean only (1)", "geodesic only (1)", "both (3)"]
+    np.testing.assert_array_equal(figure.axes[0].collections[1].get_offsets(), [[1.0, 0.0]])
