@@ -273,3 +273,26 @@ def test_a_run_killed_in_the_middle_ends_in_the_same_metrics(finished, tmp_path)
     assert (tmp_path / "report" / "metrics.json").read_bytes() == (finished / "report" / "metrics.json").read_bytes()
     for name in ("codebook.npz", "codes/test.npz", "samples.npz", "latents/train.npz"):
         assert_same_arrays(tmp_path / name, finished / name)
+
+
+def test_the_explorer_shows_the_nodes_of_a_run(finished):
+    from geovq_jax.config import read_config
+    from geovq_jax.explorer.runs import run_space
+    from geovq_jax.explorer.space import Draw
+
+    space = run_space(finished, read_config(finished / "config.json"))
+    graph, book = np.load(finished / "graph.npz"), np.load(finished / "codebook.npz")
+    np.testing.assert_array_equal(space.points, graph["points"])
+    np.testing.assert_array_equal(space.codes, book["node_labels"])
+    np.testing.assert_array_equal(space.medoids, book["medoids"])
+    assert space.frames(6) == (0.5, 0.0, 0.5, 0.5)  # cell 2 of the second image of 2 x 2 cells
+    grid = np.load(finished / "latents" / "train.npz")["mean"][graph["rows"][1]]
+    np.testing.assert_array_equal(grid[1, 0], space.points[6])
+    moved = np.asarray(space.decoder(6)(jnp.asarray(space.points[6]) + 1.0) - space.decoder(6)(space.points[6]))
+    assert np.abs(moved).max() > 0
+    images, classes = space.draw(Draw(label=3, number=4, temperature=1.0, top_p=0.9, guidance=1.0, seed=0))
+    assert images.shape == (4, 8, 8, 1)
+    assert (classes == 3).all()
+    few = run_space(finished, read_config(finished / "config.json"), max_points=100)
+    assert few.points.shape == (100, space.points.shape[1])
+    assert set(few.medoids[few.medoids >= 0]) <= set(range(100))
