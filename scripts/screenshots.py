@@ -1,0 +1,74 @@
+"""Pictures of a run's report and of the explorer for docs/images, by a headless browser.
+
+    python scripts/screenshots.py runs/mnist5k
+
+Needs chromium on the PATH and the extras `explore` and `test`.
+"""
+
+import logging
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+from werkzeug.serving import make_server
+
+from geovq_jax.explorer.app import HOST, build_app, load_space
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+PICKED = (7, 12_003)
+TO_PIXELS = """node => {
+  const plot = document.querySelector('#scatter .js-plotly-plot'), box = plot.getBoundingClientRect();
+  const {xaxis, yaxis} = plot._fullLayout, points = plot._fullData[0];
+  return [box.x + xaxis._offset + xaxis.l2p(points.x[node]), box.y + yaxis._offset + yaxis.l2p(points.y[node])];
+}"""
+
+
+def shoot(page: Page, name: str) -> None:
+    page.wait_for_timeout(1500)
+    page.screenshot(path=IMAGES / f"{name}.png")
+    print(IMAGES / f"{name}.png")
+
+
+def explorer(page: Page, address: str, count: int) -> None:
+    page.goto(address)
+    page.wait_for_selector("#graph:has-text('k =')")
+    page.wait_for_function("() => document.querySelector('#scatter .js-plotly-plot')?._fullData?.[0]?.x.length")
+    page.wait_for_timeout(2000)
+    for node in PICKED:
+        page.mouse.click(*page.evaluate(TO_PIXELS, node % count))
+        page.wait_for_selector("#details h2")
+        page.wait_for_timeout(1000)
+    page.wait_for_selector("#ways .way:nth-of-type(2)")
+    page.get_by_role("radio", name="distance", exact=True).check()
+    shoot(page, "explorer")
+    page.locator("#open-codebook").click()
+    page.locator(".tile").nth(9).click()
+    page.wait_for_selector("#members figure")
+    shoot(page, "explorer_codebook")
+
+
+def main(workdir: Path) -> None:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    space = load_space(workdir)
+    server = make_server(HOST, 0, build_app(space).server, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1300, "height": 1270})
+        page.set_default_timeout(120_000)
+        explorer(page, f"http://{HOST}:{server.server_port}/", len(space.points))
+        page = browser.new_page(viewport={"width": 1100, "height": 1200})
+        page.goto((workdir / "report" / "index.html").absolute().as_uri())
+        shoot(page, "report")
+        page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+        page.goto((workdir / "report" / "index.html").absolute().as_uri() + "#latents-by-class")
+        shoot(page, "report_phone")
+        browser.close()
+    server.shutdown()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/mnist5k"))
