@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
-from geovq_jax.geometry import graph_from_edges, swap_kernels
-from geovq_jax.geometry import swaps as swaps_module
+from geovq_jax.geometry import graph_from_edges, swap_kernels, swap_state
 from geovq_jax.geometry.graph_kernels import compile_graph, make_scratch
 from geovq_jax.geometry.swaps import best_swaps, improve_by_swaps
 
@@ -122,16 +121,28 @@ def test_both_forms_of_the_search_take_the_same_swaps():
     graph = random_graph(4, 160, whole=False)
     start = np.arange(0, 160, 20)
     runs = [
-        improve_by_swaps(graph, start, weights=np.ones(160), seed=1, max_iterations=50, tolerance=0.0, backend=backend)
+        improve_by_swaps(
+            graph,
+            start,
+            weights=np.ones(160),
+            seed=1,
+            max_iterations=50,
+            tolerance=0.0,
+            perturbations=6,
+            backend=backend,
+        )
         for backend in ("numba", "scipy")
     ]
     np.testing.assert_array_equal(runs[0].medoids, runs[1].medoids)
     np.testing.assert_allclose(runs[0].history, runs[1].history, rtol=1e-12)
 
 
-def test_a_converged_search_is_a_local_optimum_by_exhaustion():
+@pytest.mark.parametrize("perturbations", [0, 8])
+def test_a_converged_search_is_a_local_optimum_by_exhaustion(perturbations):
     graph, n = random_graph(8, 80, whole=False), 80
-    found = improve_by_swaps(graph, np.arange(6), weights=np.ones(n), seed=0, max_iterations=100, tolerance=0.0)
+    found = improve_by_swaps(
+        graph, np.arange(6), weights=np.ones(n), seed=0, max_iterations=100, tolerance=0.0, perturbations=perturbations
+    )
     assert found.converged
     table = dijkstra(graph)
     best = min(
@@ -148,8 +159,40 @@ def test_number_of_threads_does_not_change_the_result(monkeypatch):
     graph, start = random_graph(9, 400, whole=False), np.arange(0, 400, 20)
     runs = []
     for threads in (1, 3):
-        monkeypatch.setattr(swaps_module, "num_threads", lambda t=threads: t)
-        monkeypatch.setattr(swaps_module, "SERIAL_WORK", 1)
+        monkeypatch.setattr(swap_state, "num_threads", lambda t=threads: t)
+        monkeypatch.setattr(swap_state, "SERIAL_WORK", 1)
         runs.append(improve_by_swaps(graph, start, weights=np.ones(400), seed=0, max_iterations=5, tolerance=0.0))
     np.testing.assert_array_equal(runs[0].medoids, runs[1].medoids)
     np.testing.assert_array_equal(runs[0].history, runs[1].history)
+
+
+@pytest.mark.parametrize("backend", ["numba", "scipy"])
+def test_perturbations_leave_local_optima_and_keep_every_component_served(backend):
+    graph, n, before, after = random_graph(3, 150, whole=False, parts=3), 150, [], []
+    for seed in range(3):
+        start = np.append(
+            [0, 50, 100], np.random.default_rng(seed).choice(np.setdiff1d(np.arange(n), [0, 50, 100]), 12)
+        )
+        plain, shaken = (
+            improve_by_swaps(
+                graph, start, weights=np.ones(n), seed=seed, max_iterations=200, tolerance=1e-3,
+                perturbations=count, backend=backend,
+            )
+            for count in (0, 20)
+        )  # fmt: skip
+        assert len(shaken.history) == len(plain.history) + 20
+        np.testing.assert_array_equal(shaken.history[: len(plain.history)], plain.history)
+        assert (np.diff(shaken.history) <= 0).all()
+        assert shaken.history[-1] == pytest.approx(cost_of(dijkstra(graph), shaken.medoids, np.ones(n)) / n, rel=1e-9)
+        before.append(plain.history[-1])
+        after.append(shaken.history[-1])
+    assert np.mean(after) < np.mean(before)
+
+
+def test_perturbations_stop_with_the_rounds_and_say_so():
+    graph = random_graph(3, 120, whole=False)
+    found = improve_by_swaps(
+        graph, np.arange(0, 120, 10), weights=np.ones(120), seed=0, max_iterations=7, tolerance=1e-3, perturbations=50
+    )
+    assert len(found.history) == 8
+    assert not found.converged
