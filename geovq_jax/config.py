@@ -92,6 +92,8 @@ _NOT_NEGATIVE = [
     "sample.num_completions",
     "classifier.weight_decay",
     "scores.guidance",
+    "compare.sweeps",
+    "mesh.data",
     "data.max_train",
     "data.max_valid",
     "data.max_test",
@@ -305,12 +307,15 @@ def default_config() -> ConfigDict:
                 "geodesic_context",
                 "vqvae",
                 "vqvae_context",
+                "geodesic_joint",
+                "geodesic_joint_context",
             ),
             prior=("kmeans", "geodesic_pullback", "geodesic_context", "vqvae"),
             sweeps=1,
         )
     )
     config.evaluate = ConfigDict(dict(geometry_pairs=200, geodesic_pairs=200))
+    config.mesh = ConfigDict(dict(data=1))
     return config.lock()
 
 
@@ -363,6 +368,19 @@ def validate(config: ConfigDict) -> None:
         if not holds:
             raise ValueError(f"expected {key} {expected}, got {value(key)!r}; set --config.{key}=...")
 
+    defaults = flat(default_config())
+    for key in sorted(defaults.keys() ^ flat(config).keys()):
+        raise ValueError(f"expected the keys of the default configuration, got {key} missing or unknown; compare them")
+    for key, default in defaults.items():
+        entries, kind = (value(key), type(default)) if isinstance(default, list) else ((value(key),), type(default))
+        if kind is list:
+            kind = type((default or [0])[0])
+            expect(isinstance(entries, tuple | list), key, "to be a tuple")
+        kinds = (int, float) if kind is float else kind
+        # A bool is an int to Python: 3 steps are not True steps.
+        fits = [isinstance(entry, kinds) and (kind is bool or not isinstance(entry, bool)) for entry in entries]
+        expect(all(fits), key, f"of type {kind.__name__}")
+        expect(all(abs(entry) < 1e15 for entry in entries if kind in (int, float)), key, "to be finite and below 1e15")
     for key, choices in _CHOICES.items():
         expect(value(key) in choices, key, f"to be one of {', '.join(choices)}")
     for key in _POSITIVE:
@@ -373,6 +391,18 @@ def validate(config: ConfigDict) -> None:
         expect(0.0 <= value(key) <= 1.0, key, "between 0 and 1")
     for key in ("vae.channels", "classifier.channels"):
         expect(len(value(key)) > 0 and min(value(key)) > 0, key, "to be positive sizes")
+    for key in ("seed", "sample.seed"):
+        expect(value(key) < 2**32, key, "below 2^32")
+    for key in ("name", "data.name"):
+        expect(bool(value(key).strip()), key, "not to be empty")
+    expect(value("sample.class_id") >= -1, "sample.class_id", "to be a class, or -1 for all")
+    expect(min(value("vqvae.levels"), default=2) >= 2, "vqvae.levels", "to be at least 2 levels each")
+    expect(value("vqvae.method") != "fsq" or len(value("vqvae.levels")) > 0, "vqvae.levels", "to be given with fsq")
+    seeds = value("compare.seeds")
+    expect(
+        len(seeds) > 0 and all(0 <= seed < 2**32 for seed in seeds), "compare.seeds", "to be seeds from 0 to 2^32 - 1"
+    )
+    expect(len(value("compare.methods")) > 0, "compare.methods", "to be at least one")
     if config.prior.embed_dim % config.prior.num_heads:
         raise ValueError(
             f"expected prior.embed_dim to be a multiple of prior.num_heads, got {config.prior.embed_dim} and "

@@ -23,6 +23,8 @@ def get_config(variants: str = "") -> ConfigDict:
             "geodesic_context",
             "vqvae",
             "vqvae_context",
+            "geodesic_joint",
+            "geodesic_joint_context",
         ),
     }
     known = {"spatial": {}, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}

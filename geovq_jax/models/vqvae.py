@@ -82,6 +82,38 @@ def init(
     return {**params, "codebook": quantizers.kmeans_codebook(codebook_key, latents, quantizer.num_codes)}
 
 
+def from_vae(
+    params: PyTree, vectors: Float[Array, "K d"], metric: Float[Array, "d d"], *, floor: float = 1e-3
+) -> PyTree[Float[Array, "..."]]:
+    """Parameters that start from a trained VAE and a codebook fitted to its latents.
+
+    Latents are taken to S z with S the root of the metric, in which Euclidean distances are those of the metric: the
+    encoder's last map becomes S times its mean, the decoder's first map undoes it, and the codebook holds S c.
+
+    Args:
+        params: of the VAE.
+        vectors: code vectors c among its latents.
+        metric: such as the mean pull-back metric; its eigenvalues are raised to `floor` times the largest.
+        floor: relative.
+
+    Returns:
+        {"encoder", "decoder", "codebook"} for an "ema" quantizer; it encodes to the VAE's means, up to S.
+    """
+    eigenvalues, axes = jnp.linalg.eigh(metric)
+    roots = jnp.sqrt(jnp.maximum(eigenvalues, floor * eigenvalues[-1]))
+    root, inverse = ((axes * scale[None, :]) @ axes.T for scale in (roots, 1.0 / roots))
+    size = vectors.shape[1]
+    head, first = params["encoder"]["head"], params["decoder"]["head"]
+    encoder = params["encoder"] | {"head": {name: leaf[..., :size] @ root for name, leaf in head.items()}}
+    decoder = params["decoder"] | {"head": first | {"kernel": inverse @ first["kernel"]}}
+    moved = vectors @ root
+    return {
+        "encoder": encoder,
+        "decoder": decoder,
+        "codebook": Codebook(moved, jnp.ones(len(vectors), moved.dtype), moved),
+    }
+
+
 def encode(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> Float[Array, "*latent"]:
     """Latent of one image before quantization, [d] or [h, w, d]."""
     return jnp.asarray(Encoder(arch, arch.latent_dim).apply({"params": params["encoder"]}, image))

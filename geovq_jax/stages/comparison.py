@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -21,6 +22,7 @@ from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_pro
 from geovq_jax.evaluation.image_metrics import image_scores
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
+from geovq_jax.models import vqvae as models
 from geovq_jax.quantization.context import encode_in_context
 from geovq_jax.quantization.health import distortion, health
 from geovq_jax.stages import vqvae
@@ -35,7 +37,12 @@ from geovq_jax.workdir import save_npz, write_json
 _PROBE_IMAGES = 5_000
 
 
-JOINT = {"vqvae": "joint VQ-VAE", "vqvae_context": "joint VQ-VAE, in context"}
+JOINT = {
+    "vqvae": "joint VQ-VAE",
+    "vqvae_context": "joint VQ-VAE, in context",
+    "geodesic_joint": "geodesic, refined, then joint",
+    "geodesic_joint_context": "geodesic, refined, then joint, in context",
+}
 
 
 def run_cell(name: str, workdir: Path, config: ConfigDict, shared: Callable[[], Inputs]) -> None:
@@ -105,13 +112,22 @@ def post_hoc_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict
 
 
 def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Record and scores of every image of the joint VQ-VAE, as trained or with codes searched in context."""
-    config = inputs.config
-    model, fit = vqvae.fit_vqvae(inputs.workdir / "vqvae", inputs.dataset, config)
+    """Record and scores of every image of a jointly trained model, as trained or with codes searched in context.
+
+    The `geodesic_joint` ones are the last rung of the ladder: they start from the autoencoder and the refined geodesic
+    codebook and train everything for the steps of the fine-tuning; `vqvae` trains afresh for the whole budget.
+    """
+    config, start, before, directory = inputs.config, None, 0, inputs.workdir / "vqvae"
+    if name.startswith("geodesic_joint"):
+        metrics = inputs.metrics["train"][inputs.rows].reshape(-1, *inputs.metrics["train"].shape[-2:])
+        book = METHODS["geodesic_pullback"].fit(inputs).vectors
+        start = models.from_vae(inputs.params, jnp.asarray(book), jnp.asarray(metrics.mean(axis=0)))
+        before, directory = config.vae.num_steps, inputs.workdir / "geodesic_joint"
+    model, fit = vqvae.fit_vqvae(directory, inputs.dataset, config, start=start)
     found = Codes(
         vqvae.vectors(model), {split: vqvae.encode(model, getattr(inputs.dataset, split).images) for split in SPLITS}
     )
-    if name == "vqvae_context":
+    if name.endswith("_context"):
         grids = found.vectors[found.codes["test"]]
         metrics = np.asarray(geometry.cell_metrics(decoder(model.params, model.arch), grids), np.float32)
         found = _searched(
@@ -122,8 +138,8 @@ def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[st
         )
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
-    record = _codes_record(name, inputs, found.codes) | {"steps": fit.last_step, "searches": 0}
-    _add(rows, images, inputs, "joint", model.params, found, record)
+    record = _codes_record(name, inputs, found.codes) | {"steps": before + fit.last_step, "searches": 0}
+    _add(rows, images, inputs, "encoder" if before else "joint", model.params, found, record)
     images["codes"] = found.codes["test"]
     return rows, images
 

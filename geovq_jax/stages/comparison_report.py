@@ -43,6 +43,8 @@ _QUESTIONS = (
     (("geodesic_context", "decoder"), ("kmeans_context", "decoder")),
     (("geodesic_context", "decoder"), ("vqvae_context", "joint")),
     (("geodesic_context", "codes"), ("geodesic_context", "decoder")),
+    (("geodesic_joint", "encoder"), ("vqvae", "joint")),
+    (("geodesic_joint_context", "encoder"), ("vqvae_context", "joint")),
 )
 
 

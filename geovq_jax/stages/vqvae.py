@@ -74,14 +74,32 @@ def train(workdir: Path, config: ConfigDict) -> str:
 
 
 def fit_vqvae(
-    directory: Path, dataset: data.Dataset, config: ConfigDict, *, log: tracking.Writer | None = None
+    directory: Path,
+    dataset: data.Dataset,
+    config: ConfigDict,
+    *,
+    start: Any = None,
+    log: tracking.Writer | None = None,
 ) -> tuple[Model, loop.Fit]:
-    """Train, or continue, a VQ-VAE with checkpoints in a directory."""
+    """Train, or continue, a VQ-VAE with checkpoints in a directory.
+
+    Args:
+        directory: of the checkpoints.
+        dataset: images.
+        config: of the experiment.
+        start: parameters to fine-tune in codebook.finetune_steps; None trains fresh ones for the whole budget.
+        log: receives the figures of each evaluation.
+
+    Returns:
+        The model with the smallest squared error on the validation split, and its training.
+    """
     section = config.vqvae
     arch, quantizer = architecture_of(config, dataset.train.images.shape[1:]), quantizer_of(config)
     objective = objectives.Objective(loss=section.loss)
     init_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    steps = num_steps(config)
+    steps, learning_rate = num_steps(config), config.vae.learning_rate
+    if start is not None:
+        steps, learning_rate = config.codebook.finetune_steps, config.codebook.finetune_learning_rate
 
     def loss_fn(params, key, step, batch):
         augment_key, loss_key = jax.random.split(key)
@@ -99,14 +117,16 @@ def fit_vqvae(
         errors = map_chunks(partial(squared_errors, params), (dataset.valid.images,), batch_size=size)
         return {"objective": float(np.mean(errors))}
 
+    if start is None:
+        start = vqvae.init(init_key, arch, quantizer, data.to_float(dataset.train.images[:_SEED_IMAGES]))
     with progress_bar("training the VQ-VAE") as progress:
         fit = loop.fit(
             loss_fn,
-            vqvae.init(init_key, arch, quantizer, data.to_float(dataset.train.images[:_SEED_IMAGES])),
+            start,
             {"images": dataset.train.images},
             key=fit_key,
             optimizer=optimizer.make_optimizer(
-                learning_rate=config.vae.learning_rate,
+                learning_rate=learning_rate,
                 num_steps=steps,
                 warmup_steps=config.vae.warmup_steps,
                 weight_decay=config.vae.weight_decay,

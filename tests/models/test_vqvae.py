@@ -144,3 +144,20 @@ def test_almost_all_of_512_codes_are_used():
 def test_impossible_quantizers_are_refused(quantizer, message):
     with pytest.raises(ValueError, match=message):
         vqvae.init(jax.random.key(0), ARCH, quantizer, IMAGES)
+
+
+def test_a_start_from_a_vae_encodes_and_decodes_as_it_does():
+    of_vae = jax.jit(vae.init, static_argnums=1)(jax.random.key(3), ARCH)
+    generator = np.random.default_rng(1)
+    vectors, factor = generator.normal(size=(6, 2)).astype(np.float32), generator.normal(size=(2, 2))
+    metric = (factor @ factor.T).astype(np.float32)
+    started = vqvae.from_vae(of_vae, jnp.asarray(vectors), jnp.asarray(metric))
+    z = np.asarray(vqvae.encode(started, ARCH, IMAGES[0]))
+    mean = np.asarray(vae.encode(of_vae, ARCH, IMAGES[0]).mean)
+    np.testing.assert_allclose(np.sum(z**2, axis=-1), np.einsum("hwi,ij,hwj->hw", mean, metric, mean), rtol=1e-4)
+    codes = generator.integers(0, 6, z.shape[:-1])
+    np.testing.assert_allclose(
+        vae.decode(started, ARCH, started["codebook"].vectors[codes]),
+        vae.decode(of_vae, ARCH, jnp.asarray(vectors[codes])),
+        rtol=1e-4,
+    )

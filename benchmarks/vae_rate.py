@@ -1,0 +1,93 @@
+"""Which rate of the VAE suits codes of a given size: quantized quality on validation images against beta.
+
+    python benchmarks/vae_rate.py [--config configs/compare/fashion_mnist.py] [--betas 0.5,0.2,0.1,0.05] [--cell-bits 8]
+
+Each VAE is trained as in the comparison, on fewer images; its latents are quantized by K-means, Euclidean and in the
+metric at each latent, and the decoder is fine-tuned on the codes. Printed are decibels of the mean squared error on the
+validation split: of the unquantized latents, and of the codes before and after the fine-tuning. `--cell-bits` adds VAEs
+that are steered to so many bits at every cell of the grid, instead of to a total.
+"""
+
+import argparse
+import importlib.util
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+
+def decibels(error: float) -> float:
+    return float(-10.0 * np.log10(error))
+
+
+def measure(config, directory: Path) -> None:
+    import jax
+
+    from geovq_jax import data, pipeline
+    from geovq_jax.geometry.batching import map_chunks
+    from geovq_jax.models import vae
+    from geovq_jax.stages import methods
+    from geovq_jax.stages.ladder import finetune
+    from geovq_jax.training import checkpoint
+
+    for stage in ("vae", "latents", "graph"):
+        pipeline.run_stage(stage, directory, config)
+    inputs = methods.inputs_of(directory, config)
+    decode = jax.jit(jax.vmap(partial(vae.decode, inputs.params, inputs.arch)))
+    truth = np.asarray(data.to_float(inputs.dataset.valid.images))
+    continuous = np.asarray(map_chunks(decode, (inputs.latents["valid"],), batch_size=250))
+    rate = checkpoint.load_metadata(directory / "vae" / "best")["valid/kl"]
+    line = f"rate {rate:6.1f} nats, continuous {decibels(np.mean((continuous - truth) ** 2)):.2f} dB"
+    for name in ("kmeans", "mahalanobis_pullback"):
+        found = methods.METHODS[name].fit(inputs)
+        tuned = finetune(
+            None,
+            inputs.dataset,
+            found.codes,
+            inputs.params,
+            inputs.arch,
+            found.vectors,
+            rung="decoder",
+            num_steps=config.codebook.finetune_steps,
+            learning_rate=config.codebook.finetune_learning_rate,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+        )
+        line += f"; {methods.METHODS[name].title} {decibels(tuned.frozen):.2f} -> {decibels(tuned.error):.2f} dB"
+    print(line, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/compare/fashion_mnist.py")
+    parser.add_argument("--data", default="", help="folder of the data set's files")
+    parser.add_argument("--betas", default="0.5,0.2,0.1,0.05")
+    parser.add_argument("--cell-bits", type=float, default=0.0)
+    parser.add_argument("--images", type=int, default=5_000)
+    arguments = parser.parse_args()
+    specification = importlib.util.spec_from_file_location("config", arguments.config)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    objectives = [{"vae.beta": float(beta)} for beta in arguments.betas.split(",")]
+    if arguments.cell_bits:
+        objectives.append({"vae.beta": 1.0, "vae.cell_bits": arguments.cell_bits})
+    common = {
+        "data.dir": arguments.data,
+        "data.max_train": arguments.images,
+        "data.max_valid": 1_000,
+        "data.max_test": 100,
+        "graph.num_images": 1_000,
+    }
+    for objective in objectives:
+        config = module.get_config()
+        config.update_from_flattened_dict(common | objective)
+        print(objective, flush=True)
+        with tempfile.TemporaryDirectory() as directory:
+            measure(config, Path(directory))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""A comparison end to end on small digits, its tables from cells by hand, and the ladder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from geovq_jax.config import experiment
+from geovq_jax.data.datasets import Dataset, Split
+from geovq_jax.models import vae
+from geovq_jax.stages import comparison_report
+from geovq_jax.stages.ladder import finetune
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "--config=configs/compare/mnist.py:smoke",
+    "--config.data.name=digits",
+    "--config.data.max_train=200",
+    "--config.vae.channels=(4,8)",
+    "--config.vae.num_steps=30",
+    "--config.graph.num_images=100",
+    "--config.compare.seeds=(0,)",
+    '--config.compare.methods=("kmeans","geodesic_context","vqvae")',
+    "--config.compare.prior=()",
+)
+
+
+def compare(tmp_path, *arguments):
+    command = [sys.executable, "-m", "geovq_jax.compare", *SMALL, f"--workdir={tmp_path / 'work'}"]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    return done
+
+
+def test_a_comparison_reproduces_its_tables(tmp_path):
+    done = compare(tmp_path, f"--output={tmp_path / 'first'}")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "first" / "mnist-smoke.json").read_text())
+    assert result["bits_per_image"] == 4 * 4.0
+    rows = {(row["method"], row["rung"]): row for row in result["rows"]}
+    assert rows["kmeans", "decoder"]["steps"] == rows["vqvae", "joint"]["steps"] == 50
+    with np.load(tmp_path / "first" / "mnist-smoke.npz", allow_pickle=False) as scores:
+        for (method, rung), row in rows.items():
+            np.testing.assert_allclose(scores[f"{method}/0/psnr_{rung}"].mean(dtype=np.float64), row["psnr"], atol=0.02)
+        assert scores["geodesic_context/0/codes"].shape == (100, 2, 2)
+    (tmp_path / "work" / "seed0" / "cells" / "geodesic_context.json").unlink()
+    again = compare(tmp_path, f"--output={tmp_path / 'second'}")
+    assert again.returncode == 0, again.stderr
+    for name in ("mnist-smoke.md", "mnist-smoke.json"):
+        assert (tmp_path / "first" / name).read_text() == (tmp_path / "second" / name).read_text()
+    assert (tmp_path / "work" / "report" / "index.html").stat().st_size > 0
+
+
+def cells(workdir, config, rows):
+    """Cells of two methods and two seeds with hand-made scores."""
+    for seed in config.compare.seeds:
+        for method, rung in rows:
+            folder = workdir / f"seed{seed}" / "cells"
+            folder.mkdir(parents=True, exist_ok=True)
+            base = 20.0 + seed + (method == "vqvae")
+            psnr = np.asarray([base - 1.0, base + 1.0], np.float32)
+            row = {"rung": rung, "bits": 16.0, "cells": 4, "steps": 5, "images_seen": 10, "searches": 0}
+            row |= {"psnr": base, "ssim": 0.5, "used": 4, "perplexity": 3.0}
+            if rung == "frozen":
+                row["units"] = {"latent": {"rms": 1.0 + seed}}
+            (folder / f"{method}.json").write_text(json.dumps({"settings": {}, "rows": [row]}))
+            np.savez(folder / f"{method}.npz", **{f"psnr_{rung}": psnr, "codes": np.zeros((2, 2, 2), np.int32)})
+
+
+@pytest.fixture
+def config():
+    return experiment("compare-hand", {"compare.methods": ("kmeans", "vqvae"), "compare.seeds": (0, 1)})
+
+
+def test_tables_by_hand(tmp_path, config):
+    cells(tmp_path, config, [("kmeans", "frozen"), ("vqvae", "joint")])
+    with config.unlocked():
+        config.compare.prior = ()
+    comparison_report.write_results(tmp_path, config, tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "hand.json").read_text())
+    rows = {row["method"]: row for row in result["rows"]}
+    assert rows["kmeans"]["psnr"] == 20.5
+    assert rows["kmeans"]["psnr_seeds"] == [20.0, 21.0]
+    assert rows["vqvae"]["psnr"] == 21.5
+    assert rows["kmeans"]["units"] == {"latent": 1.5}
+    table = (tmp_path / "out" / "hand.md").read_text()
+    assert "| K-means | frozen | 20.50 | 0.5 | 4 | 3 |" in table
+
+
+def test_unequal_bits_share_no_table(tmp_path, config):
+    cells(tmp_path, config, [("kmeans", "frozen"), ("vqvae", "joint")])
+    path = tmp_path / "seed0" / "cells" / "vqvae.json"
+    path.write_text(path.read_text().replace('"bits": 16.0', '"bits": 18.0'))
+    with pytest.raises(ValueError, match="same bits an image"):
+        comparison_report.write_results(tmp_path, config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_rung_lowers_the_error_and_moves_what_it_names():
+    rng = np.random.default_rng(0)
+    arch = vae.Architecture(kind="spatial", image_shape=(8, 8, 1), latent_dim=2, channels=(4,), norm="none")
+    params = jax.jit(vae.init, static_argnums=1)(jax.random.key(0), arch)
+    codes = rng.integers(0, 3, (40, 4, 4)).astype(np.int32)
+    images = np.kron(codes, np.ones((1, 2, 2), np.int64))[..., None].astype(np.uint8) * 100
+    split = Split(images, np.zeros(40, np.int32), np.arange(40))
+    vectors = rng.normal(size=(3, 2)).astype(np.float32)
+    for rung in ("decoder", "codes"):
+        tuned = finetune(
+            None,
+            Dataset("hand", 1, split, split, split, "hand"),
+            {"train": codes, "valid": codes},
+            params,
+            arch,
+            vectors,
+            rung=rung,
+            num_steps=40,
+            learning_rate=1e-2,
+            batch_size=20,
+            seed=0,
+        )
+        assert tuned.error < 0.7 * tuned.frozen
+        assert np.array_equal(tuned.vectors, vectors) == (rung == "decoder")
+        same = jax.tree.map(np.array_equal, tuned.params["encoder"], params["encoder"])
+        assert all(jax.tree.leaves(same))
