@@ -57,7 +57,7 @@ def main(workdir: Path) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1300, "height": 1270})
+        page = browser.new_page(viewport={"width": 1300, "height": 1390})
         page.set_default_timeout(120_000)
         explorer(page, f"http://{HOST}:{server.server_port}/", len(space.points))
         page = browser.new_page(viewport={"width": 1100, "height": 1200})
