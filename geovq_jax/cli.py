@@ -30,6 +30,11 @@ _CONFIG_HELP = (
 )
 
 
+# Bad input, and what a machine does to a program: no disk, no memory, a device that fails (RuntimeError of jax).
+_FAULTS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError, RuntimeError)
+_CONTINUES = "the same command continues from the last checkpoint"
+
+
 def main(
     stage: Callable[[Path, ConfigDict], None],
     *,
@@ -39,8 +44,8 @@ def main(
 ) -> None:
     """Parse the command line, check the configuration, run one stage under the work directory's lock, exit.
 
-    ValueError, OSError and FloatingPointError become one line on standard error and exit code 2; SIGTERM ends the
-    process with 143.
+    Bad input and faults of the machine become one line on standard error and exit code 2; SIGTERM ends the process with
+    143 and Ctrl-C with 130, at a place from which the same command continues.
 
     Args:
         stage: called with the work directory and the locked configuration.
@@ -48,7 +53,7 @@ def main(
         argv: the command line; sys.argv by default.
         adjust: lets an entry point put flags of its own into the unlocked configuration.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _terminate)
     logging.set_verbosity(logging.ERROR)
     arguments = list(sys.argv if argv is None else argv)
     if any(argument in ("--help", "-h") for argument in arguments):
@@ -61,8 +66,11 @@ def main(
     try:
         with files.locked(workdir):
             stage(workdir, config)
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+    except _FAULTS as error:
         _refuse(error)
+    except KeyboardInterrupt:
+        print(f"interrupted; {_CONTINUES}", file=sys.stderr)
+        sys.exit(130)
 
 
 def main_without_config(
@@ -75,7 +83,7 @@ def main_without_config(
         documentation: what --help shows first.
         argv: the command line; sys.argv by default.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _terminate)
     logging.set_verbosity(logging.ERROR)
     arguments = list(sys.argv if argv is None else argv)
     if any(argument in ("--help", "-h") for argument in arguments):
@@ -84,7 +92,7 @@ def main_without_config(
         _refuse_leftover(flags.FLAGS(arguments)[1:], "--workdir=...")
         console.quiet = _QUIET.value
         work(Path(_WORKDIR.value).absolute() if _WORKDIR.value else None)
-    except (ValueError, OSError, flags.Error) as error:
+    except (*_FAULTS, flags.Error) as error:
         _refuse(error)
 
 
@@ -104,9 +112,17 @@ def _help(documentation: str | None, *, config: bool = True) -> NoReturn:
     sys.exit(0)
 
 
+def _terminate(*_: object) -> NoReturn:
+    print(f"ended by SIGTERM; {_CONTINUES}", file=sys.stderr)
+    sys.exit(143)
+
+
 def _refuse(error: Exception) -> NoReturn:
     """One line on standard error, exit code 2."""
-    print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+    text = str(error).strip()
+    if "Traceback (most recent call last)" in text:  # what a configuration file raised, as the flag reports it
+        text = text.splitlines()[-1]
+    print(f"error: {' '.join(text.split()) or type(error).__name__}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -90,5 +90,6 @@ KEYS: dict[str, str] = {
     "compare.prior": "those for which a prior is trained too",
     "compare.sweeps": "sweeps of the assignment in context",
     "evaluate.geometry_pairs": "targets of shortest paths in the report",
+    "mesh.data": "devices that batches, chunks and sources are split over; 0 for all",
     "evaluate.geodesic_pairs": "pairs of images between which continuous geodesics are measured; 0 for none",
 }

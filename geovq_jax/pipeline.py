@@ -111,6 +111,8 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
 
 def run_all(workdir: Path, config: ConfigDict) -> None:
     """Run every stage that is not finished, in order, then show the figures."""
+    if not files.read_manifest(workdir).get("vae", {}).get("outputs"):
+        importlib.import_module("geovq_jax.stages.vae").check_sizes(config)
     _store_config(workdir, config)
     for name in STAGES:
         if name not in _APART:
@@ -141,7 +143,8 @@ def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
     _store_devices(workdir)
     start = time.monotonic()
     module, function = stage.function.split(".")
-    outcome = getattr(importlib.import_module(f"geovq_jax.stages.{module}"), function)(workdir, config)
+    with importlib.import_module("geovq_jax.mesh").over(config.mesh.data):
+        outcome = getattr(importlib.import_module(f"geovq_jax.stages.{module}"), function)(workdir, config)
     record |= {"outputs": _hashes(stage.outputs, workdir), "files": files.file_hashes(workdir, stage.outputs)}
     files.write_manifest(workdir, manifest | {name: record})
     _store_checksums(workdir, manifest | {name: record})

@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -21,10 +22,16 @@ import numpy as np
 
 MANIFEST = "stages.json"
 CHECKSUMS = "SHA256SUMS"
+# What reading a damaged npz raises: RuntimeError for a flag that claims encryption, MemoryError for a shape, ...
+_DAMAGES = (ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write(file)` on a temporary binary file beside `path`, then rename it to `path`."""
+    """Call `write(file)` on a temporary binary file beside `path`, then rename it to `path`.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; names `path`, which stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -34,9 +41,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -60,8 +69,12 @@ def load_npz(path: Path, *, stage: str) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"expected {path}, found none; run python -m geovq_jax.{stage} first")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, OSError) as error:
+            arrays = {name: archive[name] for name in archive.files}
+            file.seek(-12, os.SEEK_END)  # of the end record, where the number of entries stands
+            if int.from_bytes(file.read(2), "little") != len(arrays):
+                raise ValueError(f"only the arrays {', '.join(arrays)}")
+            return arrays
+    except _DAMAGES as error:
         raise ValueError(f"expected an npz file in {path}, got {error}; rerun python -m geovq_jax.{stage}") from error
 
 

@@ -1,6 +1,8 @@
 """Strict settings for every test: no silent rank promotion. Programs compile without costly optimisations."""
 
 import os
+import signal
+import sys
 
 # Nearly all of the suite's time is compilation; child processes inherit the setting.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -12,3 +14,28 @@ import pytest
 @pytest.fixture(autouse=True, scope="session")
 def _strict_jax():
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def front_door(monkeypatch, capsys):
+    """Calls the command line in this process: (stage, *arguments) -> (exit code, standard error)."""
+    from absl.testing import flagsaver
+
+    from geovq_jax import cli
+
+    def call(stage, *arguments: str, **settings) -> tuple[int, str]:
+        argv = ["entry", *arguments]
+        monkeypatch.setattr(sys, "argv", argv)  # ml_collections looks for overrides there
+        saved, handler = flagsaver.save_flag_values(), signal.getsignal(signal.SIGTERM)
+        code = 0
+        try:
+            cli.main(stage, documentation="", argv=argv, **settings)
+        except SystemExit as ended:
+            code = ended.code
+        finally:
+            flagsaver.restore_flag_values(saved)
+            sys.modules.pop("config_config", None)
+            signal.signal(signal.SIGTERM, handler)
+        return code, capsys.readouterr().err
+
+    return call

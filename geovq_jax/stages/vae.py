@@ -34,6 +34,29 @@ def load_data(config: ConfigDict) -> data.Dataset:
     )
 
 
+def check_sizes(config: ConfigDict) -> None:
+    """Refuse, before anything is trained, what cannot fit the data: a class, neighbours or codes that are not there.
+
+    Raises:
+        ValueError: the key, what was expected and what came.
+    """
+    dataset = load_data(config)
+    arch = architecture(config, dataset.train.images.shape[1:])
+    images = min(config.graph.num_images or len(dataset.train.images), len(dataset.train.images))
+    nodes = images if arch.kind == "vanilla" else images * int(np.prod(vae.grid_shape(arch)))
+    k, num_clusters = config.graph.k, config.codebook.num_clusters
+    if k >= nodes:
+        raise ValueError(f"expected graph.k below the number of nodes {nodes}, got {k}; lower --config.graph.k")
+    if num_clusters > nodes:
+        raise ValueError(
+            f"expected codebook.num_clusters at most the number of nodes {nodes}, got {num_clusters}; "
+            "lower --config.codebook.num_clusters"
+        )
+    num_classes, class_id = dataset.num_classes, config.sample.class_id
+    if class_id >= num_classes:
+        raise ValueError(f"expected sample.class_id below {num_classes}, got {class_id}; -1 samples every class")
+
+
 def architecture(config: ConfigDict, image_shape: tuple[int, ...]) -> vae.Architecture:
     """Sizes of the VAE for images of a shape."""
     section = config.vae

@@ -1,9 +1,13 @@
 """Checkpoints of one pytree with JSON metadata; the only module that imports orbax.
 
 A checkpoint directory holds numbered saves. A save is written under a temporary name, renamed, and only then are the
-older ones removed, so a process killed at any moment leaves the newest complete save readable.
+older ones removed, so a process killed at any moment leaves the newest complete save readable. Each save holds
+the hashes of its files: bytes that changed on disk are refused, not loaded.
 """
 
+import hashlib
+import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,10 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
+
+from geovq_jax import mesh
+
+_CHECKSUMS = "checksums.json"
 
 
 def _saves(directory: Path) -> list[int]:
@@ -35,6 +43,30 @@ def _describe(tree: PyTree) -> dict[str, str]:
     }
 
 
+def _hashes(path: Path) -> dict[str, str]:
+    """Name -> sha256 of every file of a save but the hashes themselves."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file != path / _CHECKSUMS)
+    return {file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _check(path: Path) -> None:
+    """Refuse a save whose files are not as they were written; a save that was killed before its hashes has none."""
+    stored = path / _CHECKSUMS
+    if not stored.is_file():
+        return
+    try:
+        expected = json.loads(stored.read_text())
+    except ValueError:
+        expected = {_CHECKSUMS: "damaged"}
+    found = _hashes(path)
+    differing = [name for name in expected if found.get(name) != expected[name]] if isinstance(expected, dict) else []
+    if differing or expected != found:
+        raise ValueError(
+            f"expected checkpoint {path} as it was written, got other bytes in {(differing or [_CHECKSUMS])[0]}; "
+            f"remove {path.parent.parent} and rerun"
+        )
+
+
 def exists(directory: str | Path) -> bool:
     """Whether the directory holds a complete save."""
     return bool(_saves(Path(directory).absolute()))
@@ -47,12 +79,23 @@ def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = 
         directory: created if absent.
         tree: arrays; typed PRNG keys and NamedTuples are welcome.
         metadata: JSON values to keep beside it.
+
+    Raises:
+        OSError: it cannot be written; the earlier save stays.
     """
     path = Path(directory).absolute()
     path.mkdir(parents=True, exist_ok=True)
     old = _saves(path)
     new = path / str(old[-1] + 1 if old else 0)
-    ocp.save(new, tree, custom_metadata={"leaves": _describe(tree), "metadata": metadata})
+    try:
+        ocp.save(new, tree, custom_metadata={"leaves": _describe(tree), "metadata": metadata})
+        if jax.process_index() == 0:
+            (path / _CHECKSUMS).write_text(json.dumps(_hashes(new)))
+            os.replace(path / _CHECKSUMS, new / _CHECKSUMS)
+    except Exception as error:  # whatever the storage layers raise
+        for part in path.glob(f"{new.name}*"):
+            shutil.rmtree(part, ignore_errors=True)
+        raise OSError(f"expected to write checkpoint {new}, got {_first_line(error)}; free disk space") from error
     if jax.process_index() == 0:
         for stale in path.iterdir():
             if stale != new:
@@ -64,8 +107,11 @@ def load_metadata(directory: str | Path) -> dict[str, Any] | None:
 
     Raises:
         FileNotFoundError: if there is none.
+        ValueError: if it is damaged.
     """
-    return ocp.metadata(_newest(directory)).custom_metadata["metadata"]
+    path = _newest(directory)
+    _check(path)
+    return ocp.metadata(path).custom_metadata["metadata"]
 
 
 def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
@@ -74,16 +120,17 @@ def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
     Args:
         directory: as given to `save`.
         abstract_state: pytree of arrays or jax.ShapeDtypeStruct of the expected structure; a leaf's sharding is kept,
-            leaves without one go to the default device.
+            leaves without one go to the default device, or to every device of the mesh.
 
     Returns:
         Pytree of arrays, bit for bit as saved.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if its leaves are not the expected ones.
+        ValueError: if its leaves are not the expected ones, or it is damaged.
     """
     path = _newest(directory)
+    _check(path)
     stored, expected = ocp.metadata(path).custom_metadata["leaves"], _describe(abstract_state)
     for name in sorted(stored.keys() | expected.keys()):
         if stored.get(name) != expected.get(name):
@@ -91,10 +138,14 @@ def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
                 f"expected {name} {expected.get(name, 'absent')}, got {stored.get(name, 'absent')} "
                 f"in checkpoint {path}; load it with the settings that wrote it, or remove it"
             )
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    device = mesh.replicated() or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def target(leaf: jax.Array | jax.ShapeDtypeStruct | np.ndarray) -> jax.ShapeDtypeStruct:
         sharding = getattr(leaf, "sharding", None) or device
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     return ocp.load(path, jax.tree.map(target, abstract_state))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,9 +1,13 @@
 """The training loop: one jitted step, evaluation, best and latest checkpoints, early stop, exact resume."""
 
+import contextlib
 import json
 import math
+import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +17,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from geovq_jax import mesh
 from geovq_jax.training import checkpoint
 from geovq_jax.training.tracking import Writer
 
 Record = dict[str, int | float]
+_INTERRUPTED = "interrupted"
 LossFn = Callable[..., tuple[Float[Array, ""], Any]]
 
 
@@ -117,6 +123,8 @@ def make_step(
         )
         return TrainState(params, opt_state, state.step + 1), totals
 
+    if mesh.size() > 1:
+        return jax.jit(step, donate_argnums=(0, 1), out_shardings=mesh.replicated())
     return jax.jit(step, donate_argnums=(0, 1))
 
 
@@ -152,15 +160,45 @@ def _stopped(history: list[Record], patience: int | None) -> bool:
     return sum(record["step"] > best["step"] for record in history) >= patience
 
 
-def _resume(directory: Path, state: TrainState, metadata: Any) -> tuple[TrainState, list[Record], PyTree]:
-    """State, history and best parameters from the checkpoints of an earlier call."""
-    stored = checkpoint.load_metadata(directory / "latest") or {}
-    if stored.get("settings") != metadata:
-        raise ValueError(
-            f"expected the settings of the run in {directory}, got others; give the same settings or remove it"
-        )
-    state = checkpoint.load(directory / "latest", state)
-    return state, stored["history"], checkpoint.load(directory / "best", state.params)
+def _resume(
+    directory: Path, state: TrainState, totals: Totals, metadata: Any
+) -> tuple[TrainState, Totals, list[Record], PyTree]:
+    """State, totals, history and best parameters from the checkpoints of an earlier call, if there are any."""
+    history: list[Record] = []
+    best_params = None
+
+    def stored(name: str) -> dict[str, Any]:
+        found = checkpoint.load_metadata(directory / name) or {}
+        if found.get("settings") != metadata:
+            raise ValueError(
+                f"expected the settings of the run in {directory}, got others; give the same settings or remove it"
+            )
+        return found
+
+    if checkpoint.exists(directory / "latest"):
+        history = stored("latest")["history"]
+        state = checkpoint.load(directory / "latest", state)
+        best_params = checkpoint.load(directory / "best", state.params)
+    if checkpoint.exists(directory / _INTERRUPTED) and stored(_INTERRUPTED)["history"] == history:
+        state, totals = checkpoint.load(directory / _INTERRUPTED, (state, totals))
+    return state, totals, history, best_params
+
+
+@contextlib.contextmanager
+def _sigterm_deferred() -> Iterator[Callable[[], bool]]:
+    """Within it SIGTERM only sets what the yielded function returns; at the end it goes to its own handler."""
+    before = signal.getsignal(signal.SIGTERM)
+    if before in (None, signal.SIG_IGN) or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if asked:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def fit(
@@ -184,7 +222,9 @@ def fit(
     """Minimise a loss, keep the parameters that evaluate best, and continue where an interrupted call stopped.
 
     A step depends on (state, key, indices_fn(step)) alone and the state is saved at every evaluation, so an interrupted
-    and repeated call computes what an unbroken one does.
+    and repeated call computes what an unbroken one does. SIGTERM is heeded at the end of a step: state and totals are
+    saved as checkpoint `interrupted`, and the signal goes on to its own handler. Within `mesh.over(n)` the examples of
+    a batch are split over n devices, which sum their gradients; every device holds the whole state.
 
     Args:
         loss_fn: (params, key, step, batch) -> (loss, metrics), traced once.
@@ -213,40 +253,55 @@ def fit(
     """
     if num_steps < 1 or evaluate_every < 1:
         raise ValueError(f"expected num_steps and evaluate_every of at least 1, got {num_steps} and {evaluate_every}")
-    state, data = init_state(params, optimizer), jax.device_put(data)
+    if len(indices_fn(0)) % mesh.size():
+        raise ValueError(
+            f"expected a batch that {mesh.size()} devices can share, got {len(indices_fn(0))} examples; change the "
+            "batch size or --config.mesh.data"
+        )
+    state, data = mesh.replicate(init_state(params, optimizer)), mesh.replicate(jax.device_put(data))
+    key = mesh.replicate(key)
     metadata = json.loads(json.dumps(metadata))
     history: list[Record] = []
     best_params = None
     root = None if directory is None else Path(directory)
-    if root is not None and checkpoint.exists(root / "latest"):
-        state, history, best_params = _resume(root, state, metadata)
+    totals = mesh.replicate(zero_totals(loss_fn, state.params, key, indices_fn(0), data, update_fn))
+    if root is not None:
+        state, totals, history, best_params = _resume(root, state, totals, metadata)
     first = int(state.step)
     if log is not None:
         log.rewind(first)
     train_step = make_step(loss_fn, optimizer, update_fn)
-    totals = zero_totals(loss_fn, state.params, key, indices_fn(0), data, update_fn)
     started = time.monotonic()
-    for done in range(first + 1, num_steps + 1):
-        if _stopped(history, patience):
-            break
-        state, totals = train_step(state, totals, key, indices_fn(done - 1), data)
-        if progress is not None:
-            progress(done, num_steps)
-        if done % evaluate_every and done != num_steps:
-            continue
-        record = _evaluate(done, totals, evaluate_fn, state.params, history, root)
-        totals = jax.tree.map(jnp.zeros_like, totals)._replace(failed_step=totals.failed_step)
-        history = [*history, record]
-        # The state comes last: what a kill leaves half done before it is done again, equally, after the resume.
-        if log is not None:
-            figures = {name: value for name, value in record.items() if name != "step"}
-            log.write(done, {**figures, "seconds": time.monotonic() - started})
-        if _best(history) is record:
-            best_params = jax.tree.map(jnp.copy, state.params)
+    with _sigterm_deferred() as asked_to_end:
+        for done in range(first + 1, num_steps + 1):
+            if _stopped(history, patience):
+                break
+            state, totals = train_step(state, totals, key, mesh.split(indices_fn(done - 1)), data)
+            if progress is not None:
+                progress(done, num_steps)
+            if done % evaluate_every and done != num_steps:
+                if asked_to_end():
+                    if root is not None:
+                        so_far = {"settings": metadata, "history": history}
+                        checkpoint.save(root / _INTERRUPTED, (state, totals), so_far)
+                    break
+                continue
+            record = _evaluate(done, totals, evaluate_fn, state.params, history, root)
+            totals = jax.tree.map(jnp.zeros_like, totals)._replace(failed_step=totals.failed_step)
+            history = [*history, record]
+            # The state comes last: what a kill leaves half done before it is done again, equally, after the resume.
+            if log is not None:
+                figures = {name: value for name, value in record.items() if name != "step"}
+                log.write(done, {**figures, "seconds": time.monotonic() - started})
+            if _best(history) is record:
+                best_params = jax.tree.map(jnp.copy, state.params)
+                if root is not None:
+                    checkpoint.save(root / "best", best_params, {"settings": metadata, **record})
             if root is not None:
-                checkpoint.save(root / "best", best_params, {"settings": metadata, **record})
-        if root is not None:
-            checkpoint.save(root / "latest", state, {"settings": metadata, "history": history})
+                checkpoint.save(root / "latest", state, {"settings": metadata, "history": history})
+                shutil.rmtree(root / _INTERRUPTED, ignore_errors=True)
+            if asked_to_end():
+                break
     best = _best(history)
     return Fit(best_params, int(best["step"]), best["valid/objective"], int(history[-1]["step"]), history)
 

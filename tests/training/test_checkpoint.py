@@ -1,5 +1,7 @@
 """Round trips bit for bit, the newest complete save, and one clear line for what cannot be loaded."""
 
+import random
+import resource
 from typing import NamedTuple
 
 import jax
@@ -69,3 +71,40 @@ def test_what_cannot_be_loaded_is_named_in_one_line(tmp_path):
         checkpoint.load(tmp_path / "nowhere", _state())
     with pytest.raises(FileNotFoundError, match=r"expected a checkpoint in .*nowhere, found none"):
         checkpoint.load_metadata(tmp_path / "nowhere")
+
+
+def test_a_flipped_bit_or_a_cut_file_is_refused(tmp_path):
+    checkpoint.save(tmp_path / "here", _state(), {"history": [1, 2]})
+    rng = random.Random(0)
+    files = [path for path in sorted((tmp_path / "here").rglob("*")) if path.is_file() and path.stat().st_size]
+    for path in files:
+        whole = path.read_bytes()
+        place = rng.randrange(len(whole))
+        for damaged in (whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :], whole[: len(whole) // 2]):
+            path.write_bytes(damaged)
+            for call in (checkpoint.load_metadata, lambda directory: checkpoint.load(directory, _state())):
+                with pytest.raises(ValueError, match="expected checkpoint .* as it was written, got other bytes in"):
+                    call(tmp_path / "here")
+        path.write_bytes(whole)
+    assert _bits(checkpoint.load(tmp_path / "here", _state())) == _bits(_state())
+
+
+def test_a_save_that_was_killed_before_its_hashes_counts(tmp_path):
+    checkpoint.save(tmp_path, _state(1), {"seed": 1})
+    (tmp_path / "0" / "checksums.json").unlink()
+    assert _bits(checkpoint.load(tmp_path, _state())) == _bits(_state(1))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_keeps_the_earlier_save_and_nothing_else(tmp_path):
+    checkpoint.save(tmp_path, _state(1), {"seed": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = {"weights": jax.random.normal(jax.random.key(0), (300, 300))}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(OSError, match="expected to write checkpoint .*/1, got .*; free disk space"):
+            checkpoint.save(tmp_path, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+    assert _bits(checkpoint.load(tmp_path, _state())) == _bits(_state(1))

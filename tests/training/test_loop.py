@@ -194,6 +194,26 @@ def test_kill_9(tmp_path, unbroken):
     assert_equal_runs(tmp_path, run(tmp_path), *unbroken)
 
 
+@pytest.mark.parametrize("step", [3, 13, 15])
+def test_sigterm_saves_the_step_it_came_in(tmp_path, unbroken, step):
+    def terminate(done, _):
+        if done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(tmp_path, progress=terminate)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
+    steps = []
+    fit = run(tmp_path, progress=lambda done, _: steps.append(done))
+    assert steps == list(range(step + 1, NUM_STEPS + 1))
+    assert_equal_runs(tmp_path, fit, *unbroken)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["best", "latest"]
+
+
 def test_a_finished_run_takes_no_step(unbroken):
     directory, first = unbroken
     steps = []

@@ -1,0 +1,159 @@
+"""Faults of machine and operator at the command line: one clear line, the promised exit code, nothing half-written."""
+
+import os
+import resource
+import signal
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geovq_jax import pipeline
+from geovq_jax import workdir as files
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+CONFIG = f"--config={Path(__file__).parents[1]}/configs/digits.py:smoke"
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_runs_in_one_work_directory(front_door, tmp_path):
+    with files.locked(tmp_path):
+        code, message = front_door(pipeline.run_all, CONFIG, f"--workdir={tmp_path}")
+    assert code == 2
+    assert "another run works in it; wait for it or choose another --workdir" in message
+    assert names(tmp_path) == {".lock"}
+
+
+@pytest.mark.parametrize(("stage", "entry"), [("prior", "build_codebook"), ("samples", "train_prior")])
+def test_a_missing_stage(front_door, tmp_path, stage, entry):
+    code, message = front_door(pipeline.entry(stage), CONFIG, f"--workdir={tmp_path}")
+    assert code == 2
+    assert f"rerun python -m geovq_jax.{entry} --workdir={tmp_path}" in message
+    assert names(tmp_path) == {".lock"}
+
+
+@pytest.mark.parametrize("below", ["", "new/run"])
+def test_a_read_only_work_directory(front_door, below):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        user = os.geteuid()
+        if user == 0:  # root may write anywhere
+            os.seteuid(65534)
+        try:
+            code, message = front_door(pipeline.run_all, CONFIG, f"--workdir={Path(folder) / below}")
+        finally:
+            os.seteuid(user)
+            os.chmod(folder, 0o755)
+        assert code == 2
+        assert "Permission denied" in message
+        assert folder in message
+        assert message.count("\n") == 1
+        assert names(Path(folder)) == set()
+
+
+def test_a_full_disk(front_door, tmp_path):
+    files.save_npz(tmp_path / "graph.npz", points=np.zeros(3))
+    earlier = (tmp_path / "graph.npz").read_bytes()
+
+    def stage(workdir, config):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        try:
+            files.save_npz(workdir / "graph.npz", points=np.zeros(100_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    code, message = front_door(stage, CONFIG, f"--workdir={tmp_path}")
+    assert code == 2
+    assert message == f"error: [Errno 27] File too large: '{tmp_path / 'graph.npz'}'\n"
+    assert (tmp_path / "graph.npz").read_bytes() == earlier
+    assert names(tmp_path) == {".lock", "graph.npz"}
+
+
+def test_sigterm_within_a_write_leaves_nothing_half_written(front_door, tmp_path):
+    def stage(workdir, config):
+        def write(file):
+            file.write(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        files.write_atomically(workdir / "codes.npz", write)
+
+    code, message = front_door(stage, CONFIG, f"--workdir={tmp_path}")
+    assert code == 143
+    assert message == "ended by SIGTERM; the same command continues from the last checkpoint\n"
+    assert names(tmp_path) == {".lock"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; the same command continues"),
+        (MemoryError("Unable to allocate 9 TiB"), 2, "error: Unable to allocate 9 TiB"),
+        (RuntimeError("RESOURCE_EXHAUSTED:\nout of memory"), 2, "error: RESOURCE_EXHAUSTED: out of memory"),
+        (FloatingPointError("expected a finite loss"), 2, "error: expected a finite loss"),
+        (OSError(28, "No space left on device"), 2, "No space left on device"),
+        (ValueError(), 2, "error: ValueError"),
+    ],
+)
+def test_what_a_stage_raises_is_one_line(front_door, tmp_path, error, code, expected):
+    def stage(workdir, config):
+        raise error
+
+    ended, message = front_door(stage, CONFIG, f"--workdir={tmp_path}")
+    assert ended == code
+    assert message.startswith(expected) or expected in message
+    assert message.count("\n") == 1
+
+
+def test_every_flipped_byte_of_an_npz_is_refused_or_harmless(tmp_path):
+    arrays = {"codes": np.arange(6, dtype=np.int32), "distance": np.linspace(0, 1, 6)}
+    files.save_npz(tmp_path / "x.npz", **arrays)
+    whole = (tmp_path / "x.npz").read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        (tmp_path / "x.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 0x11]) + whole[place + 1 :])
+        try:
+            loaded = files.load_npz(tmp_path / "x.npz", stage="build_codebook")
+        except ValueError:
+            refused += 1
+            continue
+        assert loaded.keys() == arrays.keys()
+        assert all(loaded[name].tobytes() == array.tobytes() for name, array in arrays.items()), place
+    assert refused > len(whole) / 2
+
+
+@pytest.mark.parametrize("stage", ["vae", "latents", "graph", "codebook", "codes", "decoder", "prior"])
+def test_other_bytes_than_a_stage_left_are_refused_by_what_reads_them(front_door, tmp_path, monkeypatch, stage):
+    """Every stage recorded as finished; then one byte of one stage's first file changes."""
+    from geovq_jax.config import settings
+
+    recorded = {}
+
+    def record(workdir, config):
+        manifest = {}
+        for name, each in pipeline.STAGES.items():
+            for path in each.outputs:
+                file = workdir / path if "." in path else workdir / path / "0"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(f"{name} {path}")
+        for name, each in pipeline.STAGES.items():
+            manifest[name] = {
+                "settings": settings(config, *each.sections),
+                "inputs": pipeline._hashes(each.inputs, workdir),
+                "outputs": pipeline._hashes(each.outputs, workdir),
+            }
+        files.write_manifest(workdir, manifest)
+        recorded.update(manifest)
+
+    assert front_door(record, CONFIG, f"--workdir={tmp_path}")[0] == 0
+    path = tmp_path / pipeline.STAGES[stage].outputs[0]
+    path = path / "0" if path.is_dir() else path
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    code, message = front_door(pipeline.entry("report"), CONFIG, f"--workdir={tmp_path}")
+    assert code == 2
+    assert f"as stage {stage} left them, got other bytes; rerun python -m geovq_jax." in message or "changed" in message
+    assert files.read_manifest(tmp_path) == recorded
