@@ -14,10 +14,11 @@ ALLOWED = {
     "geovq_jax.workdir": set(),
     "geovq_jax.config": set(),
     "geovq_jax.terminal": set(),
-    "geovq_jax.geometry": set(),
+    "geovq_jax.mesh": set(),
+    "geovq_jax.geometry": {"geovq_jax.mesh"},
     "geovq_jax.data": set(),
     "geovq_jax.models": set(),
-    "geovq_jax.training": set(),
+    "geovq_jax.training": {"geovq_jax.mesh"},
     "geovq_jax.quantization": {"geovq_jax.geometry", "geovq_jax.models", "geovq_jax.workdir"},
     "geovq_jax.evaluation": {"geovq_jax.models", "geovq_jax.training", "geovq_jax.quantization", "geovq_jax.geometry"},
 }

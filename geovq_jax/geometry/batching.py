@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from geovq_jax import mesh
 from geovq_jax.geometry.graph_kernels import num_threads
 
 Progress = Callable[[int, int], None]
@@ -20,7 +21,8 @@ def map_chunks(
 ) -> Any:
     """Applies a batched function to consecutive chunks of rows and joins what it returns.
 
-    The last chunk is filled up with copies of its last row, so that every call has the same shapes.
+    The last chunk is filled up with copies of its last row, so that every call has the same shapes. Within
+    `mesh.over(n)` the rows of each chunk are split over n devices.
 
     Args:
         function: jitted map of arrays [batch_size, ...] to a pytree of arrays [batch_size, ...].
@@ -40,6 +42,8 @@ def map_chunks(
     if num_rows == 0:
         raise ValueError("expected at least one row, got none; mend: skip the call for empty input")
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((function, arrays)))
+    if not traced:
+        batch_size = mesh.rounded(batch_size)
     rows = arrays if traced else tuple(np.asarray(array) for array in arrays)
     numpy = jnp if traced else np
     outputs = []
@@ -48,7 +52,7 @@ def map_chunks(
         missing = batch_size - chunk[0].shape[0]
         if missing:
             chunk = [numpy.concatenate([part, numpy.repeat(part[-1:], missing, axis=0)]) for part in chunk]
-        outputs.append(function(*chunk))
+        outputs.append(function(*(chunk if traced else map(mesh.split, chunk))))
         if progress is not None:
             progress(min(start + batch_size, num_rows), num_rows)
     return jax.tree.map(lambda *parts: _join(parts)[:num_rows], *outputs)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from joblib import Parallel, delayed, effective_n_jobs
 from scipy.sparse import csgraph
 
+from geovq_jax import mesh
 from geovq_jax.geometry.components import Graph
 
 Nodes = Int[np.ndarray, " s"] | Int[Array, " s"] | Sequence[int]
@@ -179,7 +180,7 @@ def relax(
         lengths: lengths >= 0, infinity in free slots.
         sources: node ids [s].
         num_nodes: number of nodes n if there are overflow rows; all r rows by default.
-        batch_size: sources swept together.
+        batch_size: sources swept together, split over the devices of `mesh.over`.
 
     Returns:
         Distances [s, n] in the device's default precision, infinity where a source does not reach.
@@ -189,9 +190,10 @@ def relax(
     """
     n = len(neighbours) if num_nodes is None else num_nodes
     nodes = _check_nodes(n, sources)
-    batch = min(batch_size, len(nodes))
+    batch = mesh.rounded(min(batch_size, len(nodes)))
     padded = np.pad(nodes, (0, -len(nodes) % batch), mode="edge").reshape(-1, batch)
-    table = _relax_batches(jnp.asarray(neighbours), _as_float(lengths), jnp.asarray(padded, jnp.int32), n)
+    starts = mesh.split(jnp.asarray(padded, jnp.int32), axis=1)
+    table = _relax_batches(jnp.asarray(neighbours), _as_float(lengths), starts, n)
     return table[: len(nodes)]
 
 
