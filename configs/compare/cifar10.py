@@ -1,4 +1,4 @@
-"""Codes against codes on CIFAR-10: 10,000 training images, a 4 x 4 grid of 256 codes (128 bits an image).
+"""Codes against codes on CIFAR-10: 5,000 training images, a 4 x 4 grid of 256 codes (128 bits an image).
 
 Variants: spatial (default), vanilla (one code an image), smoke (seconds).
 """
@@ -13,7 +13,14 @@ def get_config(variants: str = "") -> ConfigDict:
     overrides = COMPARE | {
         "data.name": "cifar10",
         "vae.beta": 0.3,
-        "data.max_train": 10_000,
+        "data.max_train": 5_000,
+        "data.max_valid": 1_000,
+        "data.max_test": 2_000,
+        "vae.num_steps": 1_200,
+        "vae.evaluate_every": 400,
+        "graph.num_images": 1_000,
+        "codebook.finetune_steps": 400,
+        "compare.prior": ("kmeans", "geodesic_context", "vqvae"),
         "compare.methods": (
             "kmeans",
             "mahalanobis",

@@ -1,6 +1,7 @@
 """A comparison end to end on small digits, its tables from cells by hand, and the ladder."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,33 +25,45 @@ SMALL = (
     "--config.vae.num_steps=30",
     "--config.graph.num_images=100",
     "--config.compare.seeds=(0,)",
-    '--config.compare.methods=("kmeans","geodesic_context","vqvae")',
     "--config.compare.prior=()",
 )
 
 
-def compare(tmp_path, *arguments):
-    command = [sys.executable, "-m", "geovq_jax.compare", *SMALL, f"--workdir={tmp_path / 'work'}"]
-    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
-    return done
+METHODS = ("kmeans", "vqvae")
+EVERY = ("mahalanobis", "geodesic_pullback", "geodesic_context", "geodesic_joint_context")
 
 
-def test_a_comparison_reproduces_its_tables(tmp_path):
-    done = compare(tmp_path, f"--output={tmp_path / 'first'}")
+def compare(tmp_path, methods, output):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "geovq_jax.compare", *SMALL, f"--workdir={tmp_path / 'work'}"),
+            *(f"--config.compare.methods={methods}", f"--output={tmp_path / output}"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")},
+    )
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "first" / "mnist-smoke.json").read_text())
+    return tmp_path / output / "mnist-smoke"
+
+
+@pytest.mark.parametrize("methods", [METHODS, pytest.param(METHODS + EVERY, marks=pytest.mark.slow)])
+def test_a_comparison_reproduces_its_tables(tmp_path, methods):
+    first = compare(tmp_path, methods, "first")
+    result = json.loads(first.with_suffix(".json").read_text())
     assert result["bits_per_image"] == 4 * 4.0
     rows = {(row["method"], row["rung"]): row for row in result["rows"]}
-    assert rows["kmeans", "decoder"]["steps"] == rows["vqvae", "joint"]["steps"] == 50
-    with np.load(tmp_path / "first" / "mnist-smoke.npz", allow_pickle=False) as scores:
+    assert {method for method, _ in rows} == set(methods)
+    assert {row["steps"] for (_, rung), row in rows.items() if rung != "frozen"} == {50}
+    with np.load(first.with_suffix(".npz"), allow_pickle=False) as scores:
         for (method, rung), row in rows.items():
             np.testing.assert_allclose(scores[f"{method}/0/psnr_{rung}"].mean(dtype=np.float64), row["psnr"], atol=0.02)
-        assert scores["geodesic_context/0/codes"].shape == (100, 2, 2)
-    (tmp_path / "work" / "seed0" / "cells" / "geodesic_context.json").unlink()
-    again = compare(tmp_path, f"--output={tmp_path / 'second'}")
-    assert again.returncode == 0, again.stderr
-    for name in ("mnist-smoke.md", "mnist-smoke.json"):
-        assert (tmp_path / "first" / name).read_text() == (tmp_path / "second" / name).read_text()
+        assert scores[f"{methods[-1]}/0/codes"].shape == (100, 2, 2)
+    (tmp_path / "work" / "seed0" / "cells" / f"{methods[0]}.json").unlink()
+    second = compare(tmp_path, methods, "second")
+    for suffix in (".md", ".json"):
+        assert first.with_suffix(suffix).read_text() == second.with_suffix(suffix).read_text()
     assert (tmp_path / "work" / "report" / "index.html").stat().st_size > 0
 
 
