@@ -1,10 +1,11 @@
-"""Seconds from a click to its picture and neighbours in the explorer, in a headless browser.
+"""Seconds from a click to its picture and neighbours in the explorer: of the server, and in a headless browser.
 
     python benchmarks/explorer.py [NUM_POINTS]
 
 The built-in toy with 60,000 points by default; chromium on the PATH, and the extras `explore` and `test`.
 """
 
+import json
 import shutil
 import sys
 import threading
@@ -16,6 +17,8 @@ from werkzeug.serving import make_server
 
 from geovq_jax.explorer.app import HOST, build_app
 from geovq_jax.explorer.demo import demo_space
+from geovq_jax.explorer.drawing import markers
+from geovq_jax.explorer.space import first_k, graphs_of, metrics_of, nearest
 
 ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 TO_PIXELS = """node => {
@@ -26,9 +29,17 @@ TO_PIXELS = """node => {
 
 
 def main(num_points: int) -> None:
-    start = time.monotonic()
-    server = make_server(HOST, 0, build_app(demo_space(num_points=num_points)).server, threaded=True)
-    print(f"{num_points:,} points ready after {time.monotonic() - start:.1f} s")
+    space = demo_space(num_points=num_points)
+    print(f"{num_points:,} points ready after {time.process_time():.1f} CPU s")
+    graphs = graphs_of(space)
+    for node in (5, num_points // 2):
+        graphs.graph(first_k(space), metrics_of(space)[0])
+        start = time.process_time()
+        reach = graphs.reach(first_k(space), metrics_of(space)[0], node)
+        space.picture(nearest(reach, 13))
+        json.dumps(markers(space, "distance", reach))
+        print(f"answer to a click, server's part: {time.process_time() - start:.2f} CPU s")
+    server = make_server(HOST, 0, build_app(space).server, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
