@@ -48,14 +48,21 @@ def main() -> None:
     for devices in (1, 2, 4, 8):
         mesh = Mesh(np.asarray(jax.devices()[:devices]), ("data",))
         rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
-        columns = NamedSharding(mesh, PartitionSpec(None, "data"))
         copied = jax.device_put(decode, whole)
         z = jax.ShapeDtypeStruct((ROWS * devices, DIM), jnp.float32, sharding=rows)
         measure("node metrics", jax.jit(edges._metrics_chunk).lower(copied, z), devices)
         neighbours = jax.ShapeDtypeStruct((NODES, WIDTH), jnp.int32, sharding=whole)
         lengths = jax.ShapeDtypeStruct((NODES, WIDTH), jnp.float32, sharding=whole)
-        sources = jax.ShapeDtypeStruct((1, SOURCES * devices), jnp.int32, sharding=columns)
-        measure("a sweep of relax", paths._relax_batches.lower(neighbours, lengths, sources, NODES), devices)
+        starts = jax.ShapeDtypeStruct((devices, SOURCES), jnp.int32, sharding=rows)
+        specs = (PartitionSpec("data"), PartitionSpec(), PartitionSpec())
+        relax = jax.shard_map(
+            lambda s, *graph: paths._relax_batches(*graph, s, NODES),
+            mesh=mesh,
+            in_specs=specs,
+            out_specs=PartitionSpec("data"),
+            check_vma=False,
+        )
+        measure("a sweep of relax", jax.jit(relax).lower(starts, neighbours, lengths), devices)
 
 
 if __name__ == "__main__":

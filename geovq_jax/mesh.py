@@ -5,7 +5,7 @@ few sums that cross devices. Without `over`, and on one device, everything is as
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -61,14 +61,23 @@ def replicate(tree: Any) -> Any:
     return tree if sharding is None else jax.device_put(tree, sharding)
 
 
-def split(array: Any, *, axis: int = 0) -> Any:
-    """The array with its rows dealt out to the devices; as it is without a mesh.
+def split(array: Any) -> Any:
+    """The array with its rows dealt out to the devices, whose number divides theirs; as it is without a mesh."""
+    mesh = _current.get()
+    return array if mesh is None else jax.device_put(array, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def over_rows(function: Callable[..., Any], rows: Any, *whole: Any) -> Any:
+    """`function(rows, *whole)`, each device on its own rows and for itself, joined in order.
 
     Args:
-        array: `size()` divides its length along the axis.
-        axis: the axis that is split.
+        function: maps rows [r, ...] to an array with as many, or a fixed multiple of as many, rows.
+        rows: array whose length `size()` divides.
+        whole: arrays that every device needs.
     """
     mesh = _current.get()
     if mesh is None:
-        return array
-    return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS)))
+        return function(rows, *whole)
+    specs = (PartitionSpec(AXIS), *(PartitionSpec() for _ in whole))
+    alone = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
+    return alone(rows, *whole)

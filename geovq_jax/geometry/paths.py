@@ -180,7 +180,7 @@ def relax(
         lengths: lengths >= 0, infinity in free slots.
         sources: node ids [s].
         num_nodes: number of nodes n if there are overflow rows; all r rows by default.
-        batch_size: sources swept together, split over the devices of `mesh.over`.
+        batch_size: sources swept together, on each of the devices of `mesh.over`.
 
     Returns:
         Distances [s, n] in the device's default precision, infinity where a source does not reach.
@@ -190,10 +190,14 @@ def relax(
     """
     n = len(neighbours) if num_nodes is None else num_nodes
     nodes = _check_nodes(n, sources)
-    batch = mesh.rounded(min(batch_size, len(nodes)))
-    padded = np.pad(nodes, (0, -len(nodes) % batch), mode="edge").reshape(-1, batch)
-    starts = mesh.split(jnp.asarray(padded, jnp.int32), axis=1)
-    table = _relax_batches(jnp.asarray(neighbours), _as_float(lengths), starts, n)
+    batch = min(batch_size, -(-len(nodes) // mesh.size()))
+    padded = np.pad(nodes, (0, -len(nodes) % (batch * mesh.size())), mode="edge").reshape(-1, batch)
+
+    def sweep_batches(starts: Int[Array, "batches b"], *graph: Array) -> Float[Array, "s n"]:
+        return _relax_batches(*graph, starts, n)
+
+    starts = jnp.asarray(padded, jnp.int32)
+    table = mesh.over_rows(sweep_batches, starts, jnp.asarray(neighbours), _as_float(lengths))
     return table[: len(nodes)]
 
 
