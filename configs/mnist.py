@@ -1,6 +1,6 @@
 """MNIST, the full training set.
 
-Variants: spatial (default), vanilla, cpu (sizes and budgets for two CPU cores, half an hour), smoke (seconds).
+Variants: spatial (default), vanilla, cpu (sizes and budgets for two CPU cores), smoke (seconds).
 """
 
 from ml_collections import ConfigDict
@@ -32,8 +32,10 @@ CPU = {
     "prior.num_layers": 3,
     "prior.num_heads": 4,
     "prior.learning_rate": 2e-3,
-    "prior.num_steps": 8_000,
-    "prior.evaluate_every": 1_000,
+    "prior.num_steps": 4_000,
+    "prior.evaluate_every": 500,
+    "classifier.learning_rate": 3e-3,
+    "classifier.num_steps": 3_000,
 }
 
 
