@@ -3,7 +3,7 @@
 from geovq_jax.geometry.cells import cell_edge_lengths, cell_metrics
 from geovq_jax.geometry.components import Connectivity, bridges, connectivity
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
-from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics
+from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics, node_speeds
 from geovq_jax.geometry.exponential import exp_map, log_map
 from geovq_jax.geometry.frechet import Refined, refine_cell_centres, refine_centres
 from geovq_jax.geometry.geodesic import Geodesic, geodesic, geodesics, length_ratios
@@ -70,6 +70,7 @@ __all__ = [
     "log_volume",
     "nearest_source",
     "node_metrics",
+    "node_speeds",
     "pad_graph",
     "pullback_kmeans",
     "pullback_metric",

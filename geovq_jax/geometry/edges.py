@@ -72,6 +72,15 @@ def _metrics_chunk(decode_fn: Any, z: Array) -> Array:
 
 
 @jax.jit
+def _speeds_chunk(decode_fn: Any, z: Array, vectors: Array) -> Array:
+    def speeds_at(node: Array, directions: Array) -> Array:
+        _, push_forward = jax.linearize(decode_fn, node)
+        return jax.vmap(lambda v: safe_norm(push_forward(v)))(directions)
+
+    return map_rows(speeds_at, (z, vectors), num_tangents=vectors.shape[1])
+
+
+@jax.jit
 def _fan_chunk(decode_fn: Any, points: Array, nodes: Array, partners: Array) -> Array:
     """Speeds at each node towards its partners, [b, w]; a node that is its own partner fills an empty place."""
 
@@ -126,6 +135,33 @@ def node_metrics(
     """
     function, size = partial(_metrics_chunk, as_pytree(decode_fn)), batch_size or default_batch_size(z.shape[1])
     return map_chunks(function, (jnp.asarray(z),), batch_size=size, progress=progress)
+
+
+def node_speeds(
+    decode_fn: DecodeFn,
+    z: Points,
+    vectors: Float[Array | np.ndarray, "n w d"],
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Float[Array, "n w"]:
+    """Speeds of several velocities at each of many latents, equation (3), from one linearisation a latent.
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        z: latents, [n, d].
+        vectors: w velocities at each, [n, w, d]; cheaper than `node_metrics` for w < d.
+        batch_size: latents decoded at once; the default suits the device.
+        progress: called with (latents done, n).
+
+    Returns:
+        Speeds [n, w]; zero, with derivative zero, for a velocity of zero.
+
+    Raises:
+        ValueError: if there are no latents.
+    """
+    function, size = partial(_speeds_chunk, as_pytree(decode_fn)), batch_size or default_batch_size(vectors.shape[1])
+    return map_chunks(function, (jnp.asarray(z), jnp.asarray(vectors)), batch_size=size, progress=progress)
 
 
 def lengths_from_metrics(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.batching import Progress, map_chunks
 from geovq_jax.geometry.cells import cell_metrics
-from geovq_jax.geometry.edges import node_metrics
+from geovq_jax.geometry.edges import node_speeds
 from geovq_jax.geometry.knn import knn
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
 from geovq_jax.quantization.codebook import Codebook, lookup
@@ -23,6 +23,7 @@ from geovq_jax.quantization.codebook import Codebook, lookup
 Latents = Float[np.ndarray, "n d"] | Float[np.ndarray, "n h w d"]
 
 _CHUNK = 4096
+_TRIED = 4  # entries asked about at a time; most latents need no more
 
 
 class Tokenizer(NamedTuple):
@@ -103,12 +104,14 @@ def encode(
     codes, distances = np.empty(latents.shape[:-1], np.int32), np.empty(latents.shape[:-1], np.float64)
     for start in range(0, len(latents), batch_size):
         rows = slice(start, min(start + batch_size, len(latents)))
-        part, metrics = latents[rows], None
-        if decode_fn is not None:
-            spatial = latents.ndim == 4
-            found = cell_metrics(decode_fn, part, context=context) if spatial else node_metrics(decode_fn, part)
-            metrics = np.asarray(found, np.float32)
-        result = encode_measured(tokenizer, part.reshape(-1, part.shape[-1]), metrics, k=k)
+        part = latents[rows]
+        if decode_fn is None:
+            result = encode_measured(tokenizer, part.reshape(-1, part.shape[-1]), None, k=k)
+        elif latents.ndim == 4:
+            metrics = np.asarray(cell_metrics(decode_fn, part, context=context), np.float32)
+            result = encode_measured(tokenizer, part.reshape(-1, part.shape[-1]), metrics, k=k)
+        else:
+            result = _encode_vectors(tokenizer, part, decode_fn, k)
         codes[rows], distances[rows] = (values.reshape(part.shape[:-1]) for values in result)
         if progress is not None:
             progress(rows.stop, len(latents))
@@ -212,6 +215,37 @@ def encode_measured(
         totals[chunk] = np.take_along_axis(through, best, axis=1)[:, 0]
         codes[chunk] = tokenizer.labels[np.take_along_axis(entry, best, axis=1)[:, 0]]
     return Encoded(codes, totals)
+
+
+def _encode_vectors(tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], decode_fn: DecodeFn, k: int) -> Encoded:
+    """The same as `encode_measured`, with the decoder asked only about entries that may be the best.
+
+    Half of an edge's length is known from its entry's metric, so half the length and the entry's distance bound the
+    way through it from below. Entries are tried in the order of what they promise, until no bound undercuts the best.
+    """
+    assert tokenizer.metrics is not None
+    entry = knn(tokenizer.points, min(k, len(tokenizer.points)), queries=latents).indices
+    steps = tokenizer.points[entry] - latents[:, None, :]
+    half = 0.5 * _norms(tokenizer.metrics[entry], steps)
+    bound = half + tokenizer.distances[entry]
+    order = np.argsort(bound + half, axis=1, kind="stable")
+    entry, bound = np.take_along_axis(entry, order, axis=1), np.take_along_axis(bound, order, axis=1)
+    steps = np.take_along_axis(steps, order[:, :, None], axis=1)
+    through = np.full(bound.shape, np.inf)
+    rows = np.arange(len(latents))
+    for first in range(0, bound.shape[1], _TRIED):
+        tried = steps[rows, first : first + _TRIED]
+        width = tried.shape[1]
+        filled = np.pad(tried, ((0, 0), (0, _TRIED - width), (0, 0)))
+        here = np.asarray(node_speeds(decode_fn, latents[rows], filled), np.float64)[:, :width]
+        through[rows, first : first + _TRIED] = bound[rows, first : first + _TRIED] + 0.5 * here
+        best = through[rows].min(axis=1)
+        rows = rows[(bound[rows, first + _TRIED :] < best[:, None]).any(axis=1)]
+        if not len(rows):
+            break
+    best = through.argmin(axis=1)[:, None]
+    codes = tokenizer.labels[np.take_along_axis(entry, best, axis=1)[:, 0]]
+    return Encoded(codes.astype(np.int32), np.take_along_axis(through, best, axis=1)[:, 0])
 
 
 def _check(tokenizer: Tokenizer, latents: np.ndarray, measure: object, wanted: str) -> None:

@@ -1,5 +1,6 @@
 """Tokenizing held-out latents and the codebook record, against brute force on a joint graph."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.sparse import csgraph
@@ -112,6 +113,21 @@ def test_latents_and_grids_are_measured_by_the_decoder_and_chunks_do_not_matter(
     np.testing.assert_array_equal(trip.codes, found.codes)
     np.testing.assert_array_equal(trip.latents, book.vectors[found.codes])
     np.testing.assert_allclose(trip.images, book.vectors[found.codes] @ MATRIX.T, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 4, 11])
+def test_entries_that_are_not_tried_could_not_have_won(setting, k):
+    points, _, _, _, nodes = setting
+
+    def bent(z):
+        return jnp.tanh(1.5 * MATRIX @ z) + jnp.square(MATRIX @ z)
+
+    metrics = np.asarray(geometry.node_metrics(bent, points), np.float32)
+    bent_nodes = nodes._replace(metrics=metrics[:300])
+    expected = tokenizing.encode_measured(bent_nodes, points[300:], metrics[300:], k=k)
+    found = tokenizing.encode(bent_nodes, points[300:], bent, k=k)
+    np.testing.assert_array_equal(found.codes, expected.codes)
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-5)
 
 
 def test_euclidean_latents_need_no_decoder_to_encode(setting):
