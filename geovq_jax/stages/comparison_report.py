@@ -64,16 +64,20 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
             + "; compare codebooks of one size"
         )
     scores = {
-        f"{method}/{seed}/{part}": values.astype(np.float16 if values.dtype == np.float32 else np.uint16)
+        f"{method}/{seed}/{part}": values.astype(np.float16)
         for (method, seed), (_, images) in cells.items()
         for part, values in images.items()
+        if part != "codes"
     }
     differences = _differences(cells, config)
     seeds = list(config.compare.seeds)
+    record = describe(config)
+    record["config"]["data"].pop("dir")
     result = to_json(
-        describe(config) | {"name": name, "seeds": seeds, "bits_per_image": rows[0]["bits"], "rows": rows}
-        | {"differences": differences}
-    )  # fmt: skip
+        record
+        | {"name": name, "seeds": seeds, "bits_per_image": rows[0]["bits"]}
+        | {"rows": rows, "differences": differences}
+    )
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / f"{name}.json", result)
     save_npz(output / f"{name}.npz", **scores)

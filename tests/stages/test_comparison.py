@@ -59,7 +59,6 @@ def test_a_comparison_reproduces_its_tables(tmp_path, methods):
     with np.load(first.with_suffix(".npz"), allow_pickle=False) as scores:
         for (method, rung), row in rows.items():
             np.testing.assert_allclose(scores[f"{method}/0/psnr_{rung}"].mean(dtype=np.float64), row["psnr"], atol=0.02)
-        assert scores[f"{methods[-1]}/0/codes"].shape == (100, 2, 2)
     (tmp_path / "work" / "seed0" / "cells" / f"{methods[0]}.json").unlink()
     second = compare(tmp_path, methods, "second")
     for suffix in (".md", ".json"):
