@@ -198,7 +198,7 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
     spread = {f"{row['title']}, {row['rung']}": (min(row["psnr_seeds"]), max(row["psnr_seeds"])) for row in rows}
     gaps = {f"{entry['first']} - {entry['second']}": entry["psnr"] for entry in differences}
     limits = {f"{entry['first']} - {entry['second']}": (entry["low"], entry["high"]) for entry in differences}
-    best = [row for row in rows if "prior" in row]
+    best = [row for row in rows if "prior" in row and row["rung"] in ("decoder", "joint", "encoder")]
     figures = [
         ReportFigure(
             "Test PSNR, mean and range over seeds",
