@@ -89,7 +89,7 @@ def test_seed_decides_everything(sheet, method):
     np.testing.assert_array_equal(first.medoids, again.medoids)
     np.testing.assert_array_equal(first.labels, again.labels)
     assert first.cost == again.cost
-    assert not np.array_equal(np.sort(first.medoids), np.sort(other.medoids))
+    assert first.history[0] != other.history[0]  # two searches may end in one optimum, but not from one start
 
 
 @pytest.mark.parametrize("method", ["swap", "alternate"])
