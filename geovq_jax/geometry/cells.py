@@ -175,7 +175,7 @@ def cell_metrics(
     decode = as_pytree(decode_fn)
     windows = _windows_pay(decode, grids)
     chunk = partial(_windowed_chunk if windows else _whole_chunk, decode)
-    size = batch_size or default_batch_size(4 * grids.shape[3])
+    size = batch_size or default_batch_size(2 * grids.shape[3])
     metrics = map_chunks(chunk, (grids,), batch_size=size, progress=progress)
     return metrics.reshape(-1, *metrics.shape[2:])
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.batching import Progress, map_chunks, map_rows
-from geovq_jax.geometry.metric import DecodeFn, as_pytree, pullback_metric, safe_norm, safe_sqrt, speed
+from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, safe_sqrt, speed
 
 Points = Float[Array | np.ndarray, "n d"]
 Grids = Float[Array | np.ndarray, "n h w d"]
@@ -68,27 +68,34 @@ def quadrature(rule: str, order: int = 4) -> Quadrature:
 
 @jax.jit
 def _metrics_chunk(decode_fn: Any, z: Array) -> Array:
-    return map_rows(partial(pullback_metric, decode_fn), (z,), num_tangents=z.shape[1])
+    """Metric tensors [b, d, d]: all latents linearised together, a few directions pushed at a time.
+
+    What does not depend on the latent, such as the order in which a product wants its weights, is computed once.
+    """
+    _, push_forward = jax.linearize(jax.vmap(decode_fn), z)
+
+    def push(direction: Array) -> Any:
+        return push_forward(jnp.broadcast_to(direction[None], z.shape))
+
+    columns = map_rows(push, (jnp.eye(z.shape[1], dtype=z.dtype),), num_tangents=z.shape[0])
+    return jax.vmap(gram, in_axes=1)(columns)
 
 
 @jax.jit
 def _speeds_chunk(decode_fn: Any, z: Array, vectors: Array) -> Array:
-    def speeds_at(node: Array, directions: Array) -> Array:
-        _, push_forward = jax.linearize(decode_fn, node)
-        return jax.vmap(lambda v: safe_norm(push_forward(v)))(directions)
+    """Speeds [b, w] at each of the latents [b, d] along its vectors [b, w, d]."""
+    _, push_forward = jax.linearize(jax.vmap(decode_fn), z)
 
-    return map_rows(speeds_at, (z, vectors), num_tangents=vectors.shape[1])
+    def push(directions: Array) -> Array:
+        return jax.vmap(safe_norm)(push_forward(directions))
+
+    return map_rows(push, (jnp.swapaxes(vectors, 0, 1),), num_tangents=z.shape[0]).T
 
 
 @jax.jit
 def _fan_chunk(decode_fn: Any, points: Array, nodes: Array, partners: Array) -> Array:
     """Speeds at each node towards its partners, [b, w]; a node that is its own partner fills an empty place."""
-
-    def fan(node: Array, partner: Array) -> Array:
-        _, push_forward = jax.linearize(decode_fn, points[node])
-        return jax.vmap(lambda other: safe_norm(push_forward(points[other] - points[node])))(partner)
-
-    return map_rows(fan, (nodes, partners), num_tangents=partners.shape[1])
+    return _speeds_chunk(decode_fn, points[nodes], points[partners] - points[nodes][:, None])
 
 
 @jax.jit
@@ -332,5 +339,5 @@ def check_edges(edges: Edges, num_nodes: int) -> np.ndarray:
 
 def default_batch_size(num_tangents: int) -> int:
     """Latents in a chunk, each with `num_tangents` tangents: they hide the overhead of a call, or fill the device."""
-    tangents_at_once = 256 if jax.default_backend() == "cpu" else 16384
+    tangents_at_once = 128 if jax.default_backend() == "cpu" else 16384
     return max(1, tangents_at_once // num_tangents)
