@@ -13,6 +13,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,6 +121,28 @@ def run_all(workdir: Path, config: ConfigDict) -> None:
     figures = json.loads((workdir / "report" / "metrics.json").read_text())["headline"]
     show_figures("test split", dict(figures))
     console.print(f"report: {workdir / 'report' / 'index.html'}")
+
+
+def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
+    """Run every cell of a comparison that is not finished, one method and seed after the other, and gather the results.
+
+    Args:
+        workdir: holds a work directory `seed<k>` for each seed.
+        config: of the comparison.
+        output: folder that the results go to.
+    """
+    comparison, report, methods = (
+        importlib.import_module(f"geovq_jax.stages.{name}") for name in ("comparison", "comparison_report", "methods")
+    )
+    for seed in config.compare.seeds:
+        own, directory = config.copy_and_resolve_references(), workdir / f"seed{seed}"
+        own.seed = seed
+        for stage in ("vae", "latents", "graph", "codebook"):
+            run_stage(stage, directory, own)
+        shared = cache(partial(methods.inputs_of, directory, own))
+        for method in config.compare.methods:
+            comparison.run_cell(method, directory, own, shared)
+    say("compare", report.write_results(workdir, config, output))
 
 
 def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:

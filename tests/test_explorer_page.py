@@ -63,6 +63,7 @@ def click(page, node: int) -> None:
     page.mouse.click(*page.evaluate(TO_PIXELS, node))
 
 
+@pytest.mark.slow
 def test_the_toy_from_first_sight_to_samples(page, address):
     page.goto(address)
     page.wait_for_function("() => document.querySelector('#scatter .js-plotly-plot')?._fullData?.[0]?.x.length === 300")

@@ -101,7 +101,7 @@ def _axis_label(number: int, share: float) -> str:
 
 
 def _decode_cell(
-    decode_fn: Any, grid: Float[Array, "h w d"], where: Array, z: Float[Array, " d"]
+    decode_fn: Any, grid: Float[Array, "h w d"], where: Array, z: Float[Array | np.ndarray, " d"]
 ) -> Float[Array, "H W C"]:
     """The image of a grid whose cell `where` is replaced by z."""
     return decode_fn(grid.at[where[0], where[1]].set(z))
