@@ -57,7 +57,7 @@ def test_no_set_of_medoids_beats_the_best_of_restarts(seed, n, data):
     table = dijkstra(graph)
     best = min(table[list(m)].min(axis=0) ** 2 @ weights for m in combinations(range(n), num_clusters)) / weights.sum()
     found = kmedoids(
-        graph, num_clusters, seed=0, init="random", tolerance=0.0, restarts=6, perturbations=0, node_weights=weights
+        graph, num_clusters, seed=0, init="random", tolerance=0.0, restarts=24, perturbations=0, node_weights=weights
     )
     assert found.cost == pytest.approx(best, rel=1e-9, abs=1e-12)
 
