@@ -64,6 +64,7 @@ _POSITIVE = [
     "scores.num_items",
     "scores.resamples",
     "evaluate.geometry_pairs",
+    "compare.searches",
 ]
 _FRACTIONS = [
     "vqvae.decay",
@@ -312,6 +313,7 @@ def default_config() -> ConfigDict:
             ),
             prior=("kmeans", "geodesic_pullback", "geodesic_context", "vqvae"),
             sweeps=1,
+            searches=2,
         )
     )
     config.evaluate = ConfigDict(dict(geometry_pairs=200, geodesic_pairs=200))

@@ -89,6 +89,7 @@ KEYS: dict[str, str] = {
     "compare.methods": "codebooks that are compared",
     "compare.prior": "those for which a prior is trained too",
     "compare.sweeps": "sweeps of the assignment in context",
+    "compare.searches": "searches in context during the fine-tuning, one before each equal part of its steps",
     "evaluate.geometry_pairs": "targets of shortest paths in the report",
     "mesh.data": "devices that batches, chunks and sources are split over; 0 for all",
     "evaluate.geodesic_pairs": "pairs of images between which continuous geodesics are measured; 0 for none",

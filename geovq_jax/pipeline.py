@@ -137,7 +137,7 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
     for seed in config.compare.seeds:
         own, directory = config.copy_and_resolve_references(), workdir / f"seed{seed}"
         own.seed = seed
-        for stage in ("vae", "latents", "graph", "codebook"):
+        for stage in ("vae", "latents", "graph", "codebook", *(["classifier"] if config.compare.prior else [])):
             run_stage(stage, directory, own)
         shared = cache(partial(methods.inputs_of, directory, own))
         for method in config.compare.methods:

@@ -18,8 +18,10 @@ from ml_collections import ConfigDict
 from geovq_jax import data, geometry
 from geovq_jax.config import settings
 from geovq_jax.evaluation import likelihood
+from geovq_jax.evaluation.classifier import predict
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
 from geovq_jax.evaluation.image_metrics import image_scores
+from geovq_jax.evaluation.sample_scores import class_consistency, frechet_distance
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
 from geovq_jax.models import vqvae as models
@@ -29,7 +31,9 @@ from geovq_jax.stages import vqvae
 from geovq_jax.stages.codes import nodes_of
 from geovq_jax.stages.ladder import finetune
 from geovq_jax.stages.methods import METHODS, Codes, Inputs
-from geovq_jax.stages.prior import fit_prior, likelihoods
+from geovq_jax.stages.prior import decode_latents, fit_prior, likelihoods
+from geovq_jax.stages.samples import draw
+from geovq_jax.stages.scores import load_classifier, real_images
 from geovq_jax.stages.vae import BATCH, SPLITS, decoder
 from geovq_jax.terminal import progress_bar, say
 from geovq_jax.workdir import save_npz, write_json
@@ -48,7 +52,10 @@ JOINT = {
 def run_cell(name: str, workdir: Path, config: ConfigDict, shared: Callable[[], Inputs]) -> None:
     """Run one method on one seed, unless its record is there and was made under the same settings."""
     path = workdir / "cells" / f"{name}.json"
-    record = settings(config, "seed", "data", "vae", "graph", "codebook", "vqvae", "prior", "compare")
+    record = settings(config, "seed", "data", "vae", "graph", "codebook", "vqvae", "compare")
+    if name in config.compare.prior:
+        record |= settings(config, "prior", "sample", "classifier", "scores")
+    record["compare"].pop("prior")
     record["compare"].pop("methods")
     record["compare"].pop("seeds")
     if path.exists() and json.loads(path.read_text())["settings"] == record:
@@ -61,31 +68,25 @@ def run_cell(name: str, workdir: Path, config: ConfigDict, shared: Callable[[], 
 
 
 def post_hoc_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Records and scores of every image of one post-hoc method: frozen, then each rung."""
+    """Records and scores of every image of one post-hoc method: frozen, then each rung.
+
+    Methods in context search all codes before each part of the fine-tuning, and the test codes after it.
+    """
     method, config = METHODS[name], inputs.config
     found = method.fit(inputs)
-    searched = 0
+    parts = config.compare.searches if method.in_context else 1
     if method.in_context:
-        found, searched = _searched(inputs, inputs.params, found), 1
+        found = _searched(inputs, inputs.params, found)
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
-    common = _codes_record(name, inputs, found.codes)
-    _add(
-        rows,
-        images,
-        inputs,
-        "frozen",
-        inputs.params,
-        found,
-        common | {"steps": config.vae.num_steps, "searches": searched},
-    )
+    budget = {"steps": config.vae.num_steps, "searches": int(method.in_context)}
+    _add(rows, images, inputs, "frozen", inputs.params, found, _codes_record(inputs, found.codes) | budget)
+    params, last = inputs.params, found
     for rung in method.rungs:
         params, now = inputs.params, found
-        halves = 2 if method.in_context else 1
-        for half in range(halves):
-            if half:
+        for part in range(parts):
+            if part:
                 now = _searched(inputs, params, now)
-            steps = config.codebook.finetune_steps // halves
             with progress_bar(f"{name}: {rung}") as progress:
                 tuned = finetune(
                     None,
@@ -95,19 +96,23 @@ def post_hoc_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict
                     inputs.arch,
                     now.vectors,
                     rung=rung,  # type: ignore[arg-type]
-                    num_steps=steps,
+                    num_steps=config.codebook.finetune_steps // parts,
                     learning_rate=config.codebook.finetune_learning_rate,
                     batch_size=config.data.batch_size,
-                    seed=config.seed + half,
+                    seed=config.seed + part,
                     progress=progress,
                 )
             params, now = tuned.params, Codes(tuned.vectors, now.codes)
         if method.in_context:
             now = _searched(inputs, params, now, splits=("test",))
-            common = _codes_record(name, inputs, now.codes)
-        steps = config.vae.num_steps + config.codebook.finetune_steps
-        _add(rows, images, inputs, rung, params, now, common | {"steps": steps, "searches": halves * searched})
-    images["codes"] = now.codes["test"] if method.rungs else found.codes["test"]
+        budget = {
+            "steps": config.vae.num_steps + config.codebook.finetune_steps // parts * parts,
+            "searches": parts * method.in_context,
+        }
+        _add(rows, images, inputs, rung, params, now, _codes_record(inputs, now.codes) | budget)
+        last = now
+    rows[-1] |= _generation(name, inputs, params, last)
+    images["codes"] = last.codes["test"]
     return rows, images
 
 
@@ -138,8 +143,9 @@ def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[st
         )
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
-    record = _codes_record(name, inputs, found.codes) | {"steps": before + fit.last_step, "searches": 0}
+    record = _codes_record(inputs, found.codes) | {"steps": before + fit.last_step, "searches": 0}
     _add(rows, images, inputs, "encoder" if before else "joint", model.params, found, record)
+    rows[-1] |= _generation(name, inputs, model.params, found)
     images["codes"] = found.codes["test"]
     return rows, images
 
@@ -162,9 +168,9 @@ def _searched(inputs: Inputs, params: Any, found: Codes, splits: tuple[str, ...]
     return Codes(found.vectors, codes)
 
 
-def _codes_record(name: str, inputs: Inputs, codes: dict[str, np.ndarray], *, prior: bool = True) -> dict[str, Any]:
+def _codes_record(inputs: Inputs, codes: dict[str, np.ndarray]) -> dict[str, Any]:
     """What does not depend on the decoder: use, agreement with the classes, and code lengths."""
-    config, num_codes = inputs.config, inputs.config.codebook.num_clusters
+    num_codes = inputs.config.codebook.num_clusters
     labels = {split: getattr(inputs.dataset, split).labels for split in SPLITS}
     usage = health(codes["test"], num_codes, labels["test"])
     probe = slice(_PROBE_IMAGES)
@@ -183,21 +189,47 @@ def _codes_record(name: str, inputs: Inputs, codes: dict[str, np.ndarray], *, pr
     for model, function in simple.items():
         values = function(codes["train"], codes["test"], num_codes)
         record[model] = float(-values.mean() / np.log(2))
-    if prior and name in config.compare.prior:
-        with progress_bar(f"{name}: prior") as progress:
-            params, arch, _ = fit_prior(
-                None,
-                {split: (codes[split], labels[split]) for split in ("train", "valid")},
-                num_codes=num_codes,
-                num_classes=inputs.dataset.num_classes,
-                section=config.prior,
-                seed=config.seed,
-                progress=progress,
-            )
-        size = inputs.dataset.test.images[0].size
-        found = likelihoods(params, arch, codes["train"], codes["test"], labels["test"], num_dimensions=size)
-        record["prior"] = float(found["gpt"].bits_per_code)
     return record
+
+
+def _generation(name: str, inputs: Inputs, params: Any, found: Codes) -> dict[str, Any]:
+    """Bits of the test codes under a prior, and scores of its samples by the seed's classifier, where asked for."""
+    config, dataset = inputs.config, inputs.dataset
+    if name not in config.compare.prior:
+        return {}
+    with progress_bar(f"{name}: prior") as progress:
+        prior, arch, _ = fit_prior(
+            None,
+            {split: (found.codes[split], getattr(dataset, split).labels) for split in ("train", "valid")},
+            num_codes=config.codebook.num_clusters,
+            num_classes=dataset.num_classes,
+            section=config.prior,
+            seed=config.seed,
+            progress=progress,
+        )
+    size = dataset.test.images[0].size
+    lengths = likelihoods(
+        prior, arch, found.codes["train"], found.codes["test"], dataset.test.labels, num_dimensions=size
+    )
+    real = real_images(dataset, num_items=config.scores.num_items, seed=config.seed)
+    drawn, _ = draw(jax.random.key(config.sample.seed), prior, arch, real.labels, config.sample)
+    decode = partial(decode_latents, decoder(params, inputs.arch))
+    predictions = {
+        images: predict(*load_classifier(inputs.workdir, config, dataset), pixels)
+        for images, pixels in {
+            "reference": real.reference,
+            "real": real.floor,
+            "reconstructions": decode(found.vectors[found.codes["test"][real.rows]]),
+            "samples": decode(found.vectors[drawn.reshape(len(drawn), *found.codes["test"].shape[1:])]),
+        }.items()
+    }
+    reference = predictions.pop("reference").features
+    scores = {"prior": float(lengths["gpt"].bits_per_code)}
+    for images, prediction in predictions.items():
+        agreement = class_consistency(prediction.labels, real.labels, num_classes=dataset.num_classes, seed=config.seed)
+        scores[f"frechet_{images}"] = frechet_distance(reference, prediction.features)
+        scores[f"consistency_{images}"] = agreement.overall.value
+    return scores
 
 
 def _add(

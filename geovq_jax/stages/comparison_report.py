@@ -28,6 +28,15 @@ _COLUMNS = {
     "bigram": "bigram [bits]",
     "prior": "prior [bits]",
 }
+_GENERATION = {
+    "prior": "prior [bits]",
+    "frechet_real": "Frechet distance, real",
+    "frechet_reconstructions": "reconstructions",
+    "frechet_samples": "samples",
+    "consistency_real": "in their class, real",
+    "consistency_reconstructions": "reconstructions",
+    "consistency_samples": "samples",
+}
 # What the differences ask: (first, second), each a method at a rung.
 _QUESTIONS = (
     (("geodesic_context", "decoder"), ("vqvae", "joint")),
@@ -126,7 +135,7 @@ def _row(method: str, rung: str, records: list[dict[str, Any]]) -> dict[str, Any
         "cells": first["cells"],
     }
     row |= {part: first[part] for part in ("bits", "cells", "steps", "images_seen", "searches")}
-    for column in (*_COLUMNS, "continuous_psnr", "continuous_ssim"):
+    for column in (*_COLUMNS, *_GENERATION, "continuous_psnr", "continuous_ssim"):
         values = [record[column] for record in records if column in record]
         if values:
             row |= {column: float(np.mean(values)), f"{column}_seeds": values}
@@ -177,7 +186,7 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
         ]
         for entry in differences
     ]
-    return [
+    tables = [
         Table(f"Test split, means over {seeds} seeds", ["codes", "rung", *(_COLUMNS[c] for c in columns)], scores),
         Table(
             "Differences in PSNR [dB], paired by image, 95 % bootstrap intervals",
@@ -191,6 +200,11 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
             cost,
         ),
     ]
+    generated = [[row["title"], row["rung"], *(row[c] for c in _GENERATION)] for row in rows if "prior" in row]
+    if generated:
+        caption = f"The same prior on each codebook's codes, and its samples in features of a classifier, {seeds} seeds"
+        tables.append(Table(caption, ["codes", "rung", *_GENERATION.values()], generated))
+    return tables
 
 
 def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> list[ReportFigure]:
