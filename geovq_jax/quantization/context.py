@@ -5,9 +5,10 @@ of an image's grid and x the image to match,
 
     |f(v + s) - x|^2 = |f(v) - x|^2 + g' s + s' G_p s + ...,   g the gradient with respect to cell p, G_p = J_p'J_p,
 
-so a cell's best code under the pull-back metric minimises (c - v_p)' G_p (c - v_p) + g' (c - v_p) over all codes c.
-Cells that do not touch move together; a move is kept only where it lowers the true error. See docs/clustering.md,
-equation (6).
+so a cell's best code under the pull-back metric minimises (1 + damping) (c - v_p)' G_p (c - v_p) + g' (c - v_p) over
+all codes c. Of the cells a quarter, no two of which touch, moves at a time, and only where that lowers the true error.
+The damping stands for what cells that move together add to one another. As in Levenberg and Marquardt's method it
+doubles where a move is refused, so that the next is shorter, and halves otherwise. See docs/clustering.md, (6) and (7).
 """
 
 from typing import Any, NamedTuple
@@ -64,7 +65,8 @@ def encode_in_context(
     Raises:
         ValueError: codes outside [0, K), or shapes that do not fit.
 
-    Reference: for the closed loop, Gersho & Gray 1992, "Vector quantization and signal compression", chapter 12.
+    Reference: for the closed loop, Gersho & Gray 1992, "Vector quantization and signal compression", chapter 12; for
+    the damping, Marquardt 1963, "An algorithm for least-squares estimation of nonlinear parameters".
     """
     if codes.min() < 0 or codes.max() >= len(vectors):
         raise ValueError(f"expected codes in [0, {len(vectors)}), got {codes.min()}..{codes.max()}; encode them anew")
@@ -99,20 +101,25 @@ def _descend(
         squares = jnp.einsum("hwij,kij->hwk", metric, outer)
         before, gradient = jax.value_and_grad(error)(vectors[codes])
 
-        def move(step: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            codes, lowest, gradient = state
-            slope = gradient - 2.0 * jnp.einsum("hwij,hwj->hwi", metric, vectors[codes])
-            best = jnp.argmin(squares + jnp.einsum("hwi,ki->hwk", slope, vectors), axis=-1).astype(codes.dtype)
-            trial = jnp.where(quarter == step % 4, best, codes)
+        def move(step: Array, state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+            codes, lowest, gradient, damping = state
+            moved = quarter == step % 4
+            strength = 1.0 + damping[step % 4]
+            slope = gradient - 2.0 * strength * jnp.einsum("hwij,hwj->hwi", metric, vectors[codes])
+            best = jnp.argmin(strength * squares + jnp.einsum("hwi,ki->hwk", slope, vectors), axis=-1)
+            trial = jnp.where(moved, best.astype(codes.dtype), codes)
             value, trial_gradient = jax.value_and_grad(error)(vectors[trial])
             better = value < lowest
+            refused = ~better & jnp.any(trial != codes)
             return (
                 jnp.where(better, trial, codes),
                 jnp.where(better, value, lowest),
                 jnp.where(better, trial_gradient, gradient),
+                damping.at[step % 4].multiply(jnp.where(refused, 2.0, 0.5)),
             )
 
-        codes, after, _ = jax.lax.fori_loop(0, 4 * sweeps, move, (codes, before, gradient))
+        state = codes, before, gradient, jnp.ones(4, before.dtype)
+        codes, after, *_ = jax.lax.fori_loop(0, 4 * sweeps, move, state)
         return codes, before, after
 
     return jax.vmap(one)(codes, metrics, targets)

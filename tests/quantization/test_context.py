@@ -66,9 +66,19 @@ def test_a_grid_of_one_cell_takes_the_best_of_all_codes():
 
     targets = RNG.normal(size=(20, 12)).astype(np.float32)
     metrics = np.tile(np.asarray(matrix @ matrix.T), (20, 1, 1, 1, 1))
-    found = encode_in_context(decode_fn, VECTORS, np.zeros((20, 1, 1), np.int32), metrics, targets, sweeps=1)
+    found = encode_in_context(decode_fn, VECTORS, np.zeros((20, 1, 1), np.int32), metrics, targets, sweeps=10)
     table = np.sum((targets[:, None] - VECTORS[None] @ np.asarray(matrix)) ** 2, axis=2)
     np.testing.assert_array_equal(found.codes.ravel(), table.argmin(axis=1))
+
+
+def test_cells_that_add_up_do_not_overshoot():
+    # All sixteen cells bear on the same value: each of four that move together would make up for the whole gap.
+    vectors = np.linspace(-1.0, 1.0, 33, dtype=np.float32)[:, None]
+    targets = np.asarray([[3.0], [-5.0]], np.float32)
+    ones = np.ones((2, 4, 4, 1, 1), np.float32)
+    centre = np.full((2, 4, 4), 16, np.int32)
+    found = encode_in_context(lambda grid: jnp.sum(grid)[None], vectors, centre, ones, targets, sweeps=4)
+    np.testing.assert_allclose(found.after, 0.0, atol=1 / 16**2)
 
 
 def test_bad_codes_are_refused():
