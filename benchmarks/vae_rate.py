@@ -1,11 +1,11 @@
 """Which rate of the VAE suits codes of a given size: quantized quality on validation images against beta.
 
-    python benchmarks/vae_rate.py [--config configs/compare/fashion_mnist.py] [--betas 0.5,0.2,0.1,0.05] [--cell-bits 8]
+    python benchmarks/vae_rate.py [--config configs/compare/fashion_mnist.py] [--betas 0.5,0.2,0.1] [--cell-bits 6,8]
 
 Each VAE is trained as in the comparison, on fewer images; its latents are quantized by K-means, Euclidean and in the
-metric at each latent, and the decoder is fine-tuned on the codes. Printed are decibels of the mean squared error on the
-validation split: of the unquantized latents, and of the codes before and after the fine-tuning. `--cell-bits` adds VAEs
-that are steered to so many bits at every cell of the grid, instead of to a total.
+metric at each latent, the latter also in context, and the decoder is fine-tuned on the codes. Printed are decibels of
+the mean squared error on the validation split: of the unquantized latents, and of the codes before and after the
+fine-tuning. `--cell-bits` adds VAEs that are steered to so many bits at every cell of the grid, instead of to a total.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def measure(config, directory: Path) -> None:
     from geovq_jax import data, pipeline
     from geovq_jax.geometry.batching import map_chunks
     from geovq_jax.models import vae
-    from geovq_jax.stages import methods
+    from geovq_jax.stages import comparison, methods
     from geovq_jax.stages.ladder import finetune
     from geovq_jax.training import checkpoint
 
@@ -39,8 +39,10 @@ def measure(config, directory: Path) -> None:
     continuous = np.asarray(map_chunks(decode, (inputs.latents["valid"],), batch_size=250))
     rate = checkpoint.load_metadata(directory / "vae" / "best")["valid/kl"]
     line = f"rate {rate:6.1f} nats, continuous {decibels(np.mean((continuous - truth) ** 2)):.2f} dB"
-    for name in ("kmeans", "mahalanobis_pullback"):
-        found = methods.METHODS[name].fit(inputs)
+    fitted = {name: methods.METHODS[name].fit(inputs) for name in ("kmeans", "mahalanobis_pullback")}
+    titles = {name: methods.METHODS[name].title for name in fitted} | {"in context": "in context"}
+    fitted["in context"] = comparison.search(inputs, inputs.params, fitted["mahalanobis_pullback"])
+    for name, found in fitted.items():
         tuned = finetune(
             None,
             inputs.dataset,
@@ -54,7 +56,7 @@ def measure(config, directory: Path) -> None:
             batch_size=config.data.batch_size,
             seed=config.seed,
         )
-        line += f"; {methods.METHODS[name].title} {decibels(tuned.frozen):.2f} -> {decibels(tuned.error):.2f} dB"
+        line += f"; {titles[name]} {decibels(tuned.frozen):.2f} -> {decibels(tuned.error):.2f} dB"
     print(line, flush=True)
 
 
@@ -63,7 +65,7 @@ def main() -> None:
     parser.add_argument("--config", default="configs/compare/fashion_mnist.py")
     parser.add_argument("--data", default="", help="folder of the data set's files")
     parser.add_argument("--betas", default="0.5,0.2,0.1,0.05")
-    parser.add_argument("--cell-bits", type=float, default=0.0)
+    parser.add_argument("--cell-bits", default="", help="bits a cell, by commas")
     parser.add_argument("--images", type=int, default=5_000)
     arguments = parser.parse_args()
     specification = importlib.util.spec_from_file_location("config", arguments.config)
@@ -71,9 +73,9 @@ def main() -> None:
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    objectives = [{"vae.beta": float(beta)} for beta in arguments.betas.split(",")]
-    if arguments.cell_bits:
-        objectives.append({"vae.beta": 1.0, "vae.cell_bits": arguments.cell_bits})
+    objectives = [{"vae.beta": float(beta)} for beta in filter(None, arguments.betas.split(","))]
+    for bits in filter(None, arguments.cell_bits.split(",")):
+        objectives.append({"vae.beta": 1.0, "vae.cell_bits": float(bits)})
     common = {
         "data.dir": arguments.data,
         "data.max_train": arguments.images,

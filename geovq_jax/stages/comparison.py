@@ -76,7 +76,7 @@ def post_hoc_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict
     found = method.fit(inputs)
     parts = config.compare.searches if method.in_context else 1
     if method.in_context:
-        found = _searched(inputs, inputs.params, found)
+        found = search(inputs, inputs.params, found)
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
     budget = {"steps": config.vae.num_steps, "searches": int(method.in_context)}
@@ -86,7 +86,7 @@ def post_hoc_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict
         params, now = inputs.params, found
         for part in range(parts):
             if part:
-                now = _searched(inputs, params, now)
+                now = search(inputs, params, now)
             with progress_bar(f"{name}: {rung}") as progress:
                 tuned = finetune(
                     None,
@@ -104,7 +104,7 @@ def post_hoc_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict
                 )
             params, now = tuned.params, Codes(tuned.vectors, now.codes)
         if method.in_context:
-            now = _searched(inputs, params, now, splits=("test",))
+            now = search(inputs, params, now, splits=("test",))
         budget = {
             "steps": config.vae.num_steps + config.codebook.finetune_steps // parts * parts,
             "searches": parts * method.in_context,
@@ -135,7 +135,7 @@ def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[st
     if name.endswith("_context"):
         grids = found.vectors[found.codes["test"]]
         metrics = np.asarray(geometry.cell_metrics(decoder(model.params, model.arch), grids), np.float32)
-        found = _searched(
+        found = search(
             inputs._replace(metrics={"test": metrics.reshape(*grids.shape, grids.shape[-1])}),
             model.params,
             found,
@@ -150,7 +150,7 @@ def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[st
     return rows, images
 
 
-def _searched(inputs: Inputs, params: Any, found: Codes, splits: tuple[str, ...] = SPLITS) -> Codes:
+def search(inputs: Inputs, params: Any, found: Codes, splits: tuple[str, ...] = SPLITS) -> Codes:
     """Codes chosen in the context of their images, to match the images themselves."""
     decode_fn = decoder(params, inputs.arch)
     codes = dict(found.codes)
