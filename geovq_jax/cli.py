@@ -9,6 +9,7 @@ from typing import NoReturn
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from geovq_jax import processes
 from geovq_jax import workdir as files
 from geovq_jax.config import read_config, validate
 from geovq_jax.terminal import console
@@ -23,6 +24,13 @@ _TRACKER = flags.DEFINE_enum(
     ["none", "tensorboard", "mlflow"],
     "Where figures go besides metrics.jsonl, e.g. --tracker=mlflow; default: the configuration's, none. TensorBoard "
     "writes to W/tensorboard, MLflow to $MLFLOW_TRACKING_URI or mlflow.db beside W; each is an extra of its name.",
+)
+_PROCESSES = flags.DEFINE_string(
+    "processes",
+    None,
+    "Several processes do one run, each called with the same flags: --processes=auto under SLURM, Open MPI, Kubernetes "
+    "or on a TPU pod, else INDEX/COUNT@HOST:PORT of process 0, e.g. --processes=0/2@localhost:9911. They split work "
+    "by --config.mesh.data=0.",
 )
 _CONFIG_HELP = (
     "Experiment with variants after a colon, e.g. --config=configs/mnist.py:spatial; default: config.json of "
@@ -62,15 +70,19 @@ def main(
         workdir, config = _resolve(arguments, adjust)
     except Exception as error:  # whatever a configuration file or a flag can raise, the mend is on the command line
         _refuse(error)
-    console.quiet = _QUIET.value
     try:
+        if _PROCESSES.value is not None:
+            processes.join(_PROCESSES.value)
+        console.quiet = _QUIET.value or not processes.first()
         with files.locked(workdir):
             stage(workdir, config)
     except _FAULTS as error:
         _refuse(error)
     except KeyboardInterrupt:
         print(f"interrupted; {_CONTINUES}", file=sys.stderr)
-        sys.exit(130)
+        processes.leave(130)
+    except SystemExit as ended:
+        processes.leave(ended.code if isinstance(ended.code, int) else 1)
 
 
 def main_without_config(
@@ -123,7 +135,7 @@ def _refuse(error: Exception) -> NoReturn:
     if "Traceback (most recent call last)" in text:  # what a configuration file raised, as the flag reports it
         text = text.splitlines()[-1]
     print(f"error: {' '.join(text.split()) or type(error).__name__}", file=sys.stderr)
-    sys.exit(2)
+    processes.leave(2)
 
 
 def _resolve(arguments: list[str], adjust: Callable[[ConfigDict], None] | None) -> tuple[Path, ConfigDict]:

@@ -2,6 +2,9 @@
 
 Every device runs the same program on its own rows; parameters, data sets and graphs are copied to all, and XLA adds the
 few sums that cross devices. Without `over`, and on one device, everything is as it is without a mesh.
+
+The devices may belong to several processes that `jax.distributed.initialize` has joined. All of them then run the same
+program on the same values, and each ends with the same results.
 """
 
 import contextlib
@@ -11,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
@@ -22,7 +26,7 @@ def over(num_devices: int) -> Iterator[None]:
     """Within it, work is split over so many devices; 0 for all there are.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: there are fewer, or some process would be left without work.
     """
     devices = jax.devices()
     if num_devices > len(devices):
@@ -31,6 +35,11 @@ def over(num_devices: int) -> Iterator[None]:
             "--config.mesh.data"
         )
     count = num_devices or len(devices)
+    if jax.process_count() > 1 and count != len(devices):
+        raise ValueError(
+            f"expected mesh.data 0 for all devices of {jax.process_count()} processes, got {num_devices}; set "
+            "--config.mesh.data=0"
+        )
     token = _current.set(Mesh(np.asarray(devices[:count]), (AXIS,)) if count > 1 else None)
     try:
         yield
@@ -58,26 +67,54 @@ def replicated() -> NamedSharding | None:
 def replicate(tree: Any) -> Any:
     """The pytree whole on every device; as it is without a mesh."""
     sharding = replicated()
-    return tree if sharding is None else jax.device_put(tree, sharding)
+    return tree if sharding is None else jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
 
 
 def split(array: Any) -> Any:
     """The array with its rows dealt out to the devices, whose number divides theirs; as it is without a mesh."""
     mesh = _current.get()
-    return array if mesh is None else jax.device_put(array, NamedSharding(mesh, PartitionSpec(AXIS)))
+    return array if mesh is None else _put(array, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """The leaf under a sharding; where that spans processes, each puts its part of what all of them hold."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def to_host(tree: Any) -> Any:
+    """The pytree as numpy arrays, whole on every process."""
+
+    def fetch(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        return jax.device_get(leaf)
+
+    return jax.tree.map(fetch, tree)
 
 
 def over_rows(function: Callable[..., Any], rows: Any, *whole: Any) -> Any:
     """`function(rows, *whole)`, each device on its own rows and for itself, joined in order.
 
     Args:
-        function: maps rows [r, ...] to an array with as many, or a fixed multiple of as many, rows.
-        rows: array whose length `size()` divides.
-        whole: arrays that every device needs.
+        function: maps rows [r, ...] to a pytree of arrays with as many, or a fixed multiple of as many, rows. Its
+            devices may talk along `AXIS`.
+        rows: pytree of arrays whose length `size()` divides.
+        whole: pytrees of arrays that every device needs.
     """
     mesh = _current.get()
     if mesh is None:
         return function(rows, *whole)
     specs = (PartitionSpec(AXIS), *(PartitionSpec() for _ in whole))
     alone = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
-    return alone(rows, *whole)
+    joined = jax.jit(alone)(jax.tree.map(split, rows), *map(replicate, whole))
+    return joined if jax.process_count() == 1 else jax.tree.map(jax.numpy.asarray, to_host(joined))
+
+
+def gathered(rows: Any) -> Any:
+    """Within what `over_rows` calls on a mesh: the rows of all devices, in order, on each of them."""
+    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, AXIS, tiled=True), rows)

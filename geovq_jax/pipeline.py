@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from geovq_jax import config as configuration
+from geovq_jax import processes
 from geovq_jax import workdir as files
 from geovq_jax.terminal import console, say, show_figures
 from geovq_jax.training import tracking
@@ -130,7 +131,12 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
         workdir: holds a work directory `seed<k>` for each seed.
         config: of the comparison.
         output: folder that the results go to.
+
+    Raises:
+        ValueError: several processes share the run.
     """
+    if not processes.alone():
+        raise ValueError("expected one process for a comparison, got several; give each seeds of its own instead")
     comparison, report, methods = (
         importlib.import_module(f"geovq_jax.stages.{name}") for name in ("comparison", "comparison_report", "methods")
     )
@@ -146,13 +152,19 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
 
 
 def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
-    """Run one stage, continue it, or skip it, as the manifest says."""
+    """Run one stage, continue it, or skip it, as the manifest says.
+
+    Several processes read before the first of them writes, and read what it wrote only after it came to the end.
+    """
     stage = STAGES[name]
+    processes.wait(f"{name}: before")
     record = {"settings": configuration.settings(config, *stage.sections), "inputs": _hashes(stage.inputs, workdir)}
     manifest = files.read_manifest(workdir)
     earlier = manifest.get(name, {})
     same = all(earlier.get(part) == record[part] for part in record)
-    if same and earlier.get("outputs") and earlier["outputs"] == _hashes(stage.outputs, workdir):
+    finished = same and earlier.get("outputs") and earlier["outputs"] == _hashes(stage.outputs, workdir)
+    processes.wait(f"{name}: {'finished' if finished else 'runs'}")
+    if finished:
         if "files" not in earlier:  # of a manifest from before there were checksums
             manifest[name]["files"] = files.file_hashes(workdir, stage.outputs)
             files.write_manifest(workdir, manifest)
@@ -164,10 +176,12 @@ def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
             files.remove(workdir / output)
     files.write_manifest(workdir, manifest | {name: record})
     _store_devices(workdir)
+    processes.wait(f"{name}: starts")
     start = time.monotonic()
     module, function = stage.function.split(".")
     with importlib.import_module("geovq_jax.mesh").over(config.mesh.data):
         outcome = getattr(importlib.import_module(f"geovq_jax.stages.{module}"), function)(workdir, config)
+    processes.wait(f"{name}: done")
     record |= {"outputs": _hashes(stage.outputs, workdir), "files": files.file_hashes(workdir, stage.outputs)}
     files.write_manifest(workdir, manifest | {name: record})
     _store_checksums(workdir, manifest | {name: record})

@@ -20,6 +20,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from geovq_jax import processes
+
 MANIFEST = "stages.json"
 CHECKSUMS = "SHA256SUMS"
 # What reading a damaged npz raises: RuntimeError for a flag that claims encryption, MemoryError for a shape, ...
@@ -29,9 +31,13 @@ _DAMAGES = (ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError, 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write(file)` on a temporary binary file beside `path`, then rename it to `path`.
 
+    Of the processes of a run only the first writes.
+
     Raises:
         OSError: the disk is full or the folder cannot be written; names `path`, which stays as it was.
     """
+    if not processes.first():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -152,11 +158,14 @@ def hash_arrays(arrays: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Hold the work directory for one process; the lock ends with the process, however it ends.
+    """Hold the work directory for one run; the lock ends with its first process, however that ends.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another run holds it.
     """
+    if not processes.first():
+        yield
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / ".lock").open("w") as file:
         try:
@@ -194,7 +203,9 @@ def write_manifest(workdir: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
+    """Delete a file or a folder, if it is there; of several processes only the first does."""
+    if not processes.first():
+        return
     if path.is_dir():
         shutil.rmtree(path)
     else:

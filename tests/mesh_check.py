@@ -1,14 +1,17 @@
-"""Run by tests/test_mesh.py on eight simulated devices: everything that is split, against one device."""
+"""Run by tests/test_mesh.py: everything that is split, against one device.
+
+python tests/mesh_check.py 8 FOLDER                            eight simulated devices
+python tests/mesh_check.py 4 FOLDER 0/2@localhost:9911         the first of two processes with two devices each
+"""
 
 import sys
-import tempfile
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from geovq_jax import geometry, mesh
+from geovq_jax import geometry, mesh, processes
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import gpt, vae, vqvae
 from geovq_jax.models.objective import Objective
@@ -20,7 +23,7 @@ IMAGES = RNG.integers(0, 256, (48, 8, 8, 1), np.uint8)
 LABELS = RNG.integers(0, 10, 48).astype(np.int32)
 CODES = RNG.integers(0, 7, (48, 4)).astype(np.int32)
 ARCH = vae.Architecture("spatial", (8, 8, 1), 3, (4, 6), "none", "sigmoid")
-WEIGHTS = jnp.asarray(RNG.normal(size=(2, 3, 24)), jnp.float32)
+WEIGHTS = RNG.normal(size=(2, 3, 24)).astype(np.float32)
 
 
 def decode(z):
@@ -101,34 +104,37 @@ def assert_close(one, many, what):
 
 def main():
     """Compare, and say what was split."""
-    assert len(jax.devices()) == 8
+    count, folder, *joined = sys.argv[1:]
+    if joined:
+        processes.join(*joined)
+    assert len(jax.devices()) == int(count)
     exact, close = geometry_results()
-    with mesh.over(8):
+    with mesh.over(0):
+        assert mesh.size() == int(count)
         spread = map_chunks(jax.jit(lambda x: x + 1), (np.zeros((21, 2), np.float32),), batch_size=5)
         assert spread.shape == (21, 2)
-        assert len(mesh.split(np.zeros(16)).sharding.device_set) == 8
-        exact_8, close_8 = geometry_results()
-        latents_8 = latents()
+        assert len(mesh.split(np.zeros(16)).sharding.device_set) == int(count)
+        exact_many, close_many = geometry_results()
+        latents_many = latents()
     for name, values in exact.items():
-        np.testing.assert_array_equal(exact_8[name], values, err_msg=name)
+        np.testing.assert_array_equal(exact_many[name], values, err_msg=name)
     for name, values in close.items():
-        assert_close(values, close_8[name], name)
-    assert_close(latents(), latents_8, "latents")
+        assert_close(values, close_many[name], name)
+    assert_close(latents(), latents_many, "latents")
     for name in ("vae", "vqvae", "gpt"):
         one = fit(name)
-        with mesh.over(8):
+        with mesh.over(0):
             many = fit(name)
         assert_close(one.params, many.params, name)
         assert_close(one.history, many.history, name)
-    with tempfile.TemporaryDirectory() as folder:
-        with mesh.over(8):
-            fit("vae", folder, num_steps=2)
-        with mesh.over(4):
-            moved = fit("vae", folder)
-        assert_close(fit("vae").params, moved.params, "continued on other devices")
-        alone = checkpoint.load(f"{folder}/best", jax.tree.map(np.asarray, moved.params))
-        assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(alone))
-    print("equal on 8 devices", file=sys.stdout)
+    with mesh.over(0):
+        fit("vae", folder, num_steps=2)
+    with mesh.over(0 if joined else 4):
+        moved = fit("vae", folder)
+    assert_close(fit("vae").params, moved.params, "continued on other devices")
+    alone = checkpoint.load(f"{folder}/best", jax.tree.map(np.asarray, moved.params))
+    assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(alone))
+    print(f"equal on {count} devices", file=sys.stdout)
 
 
 def latents():

@@ -11,16 +11,24 @@ PACKAGE = Path(__file__).parents[1] / "geovq_jax"
 STAGES = "geovq_jax.stages"
 EXPLORER = "geovq_jax.explorer"
 ALLOWED = {
-    "geovq_jax.workdir": set(),
+    "geovq_jax.processes": set(),
+    "geovq_jax.workdir": {"geovq_jax.processes"},
+    "geovq_jax.shards": {"geovq_jax.processes", "geovq_jax.workdir"},
     "geovq_jax.config": set(),
     "geovq_jax.terminal": set(),
     "geovq_jax.mesh": set(),
     "geovq_jax.geometry": {"geovq_jax.mesh"},
     "geovq_jax.data": set(),
     "geovq_jax.models": set(),
-    "geovq_jax.training": {"geovq_jax.mesh"},
+    "geovq_jax.training": {"geovq_jax.mesh", "geovq_jax.processes"},
     "geovq_jax.quantization": {"geovq_jax.geometry", "geovq_jax.models", "geovq_jax.workdir"},
-    "geovq_jax.evaluation": {"geovq_jax.models", "geovq_jax.training", "geovq_jax.quantization", "geovq_jax.geometry"},
+    "geovq_jax.evaluation": {
+        "geovq_jax.processes",
+        "geovq_jax.models",
+        "geovq_jax.training",
+        "geovq_jax.quantization",
+        "geovq_jax.geometry",
+    },
 }
 LIBRARIES_OF_GEOMETRY = {"jax", "numpy", "scipy", "numba", "joblib", "jaxtyping", "faiss"} | set(
     sys.stdlib_module_names

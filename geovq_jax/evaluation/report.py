@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from geovq_jax import processes
 from geovq_jax.evaluation.report_page import CSS, SCRIPT
 from geovq_jax.evaluation.statistics import Interval
 from geovq_jax.evaluation.style import DPI
@@ -212,6 +213,8 @@ def write_report(path: str | Path, *, title: str, subtitle: str, sections: Seque
     if len(set(map(_slug, names))) != len(names):
         raise ValueError(f"expected a name of its own for each figure, got {sorted(names)}; rename the repeated ones")
     pictures = {figure.name: figure_png(figure.figure) for figure in figures}
+    if not processes.first():
+        return path
     folder = path.parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for name, png in pictures.items():

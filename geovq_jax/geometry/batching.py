@@ -84,4 +84,4 @@ def map_rows(function: Callable[..., Any], arrays: tuple, *, num_tangents: int) 
 def _join(parts: tuple) -> jax.Array:
     if any(isinstance(part, jax.core.Tracer) for part in parts):
         return jnp.concatenate(parts)
-    return jnp.asarray(np.concatenate(jax.device_get(parts)))
+    return jnp.asarray(np.concatenate(mesh.to_host(parts)))

@@ -1,6 +1,6 @@
 """Connected components of a graph, and the shortest bridges that join them."""
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -37,6 +37,38 @@ class Connectivity(NamedTuple):
     degree_max: int
 
 
+def check_graph(graph: Any) -> None:
+    """Refuses what is not a symmetric graph of lengths >= 0.
+
+    Raises:
+        ValueError: another type or shape, an entry twice, a self-loop, a length that is negative, infinite or NaN, or
+            an edge without its equal in the other direction.
+    """
+    mend = "build it with graph_from_edges or knn_graph"
+    if not isinstance(graph, sparse.csr_array | sparse.csr_matrix):
+        raise ValueError(f"expected a graph as scipy.sparse.csr_array, got {type(graph).__name__}; {mend}")
+    if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or graph.shape[0] == 0:
+        raise ValueError(f"expected a square matrix of edge lengths for at least one node, got shape {graph.shape}")
+    if graph.dtype.kind not in "fiu":
+        raise ValueError(f"expected real edge lengths, got {graph.dtype}; {mend}")
+    if graph.nnz and not (np.isfinite(graph.data).all() and graph.data.min() >= 0):
+        raise ValueError("expected finite edge lengths >= 0, got others; drop or mend these edges")
+    # Sorted by row of the transpose, every list of neighbours comes out in ascending order.
+    back = sparse.csr_array(graph.T)
+    rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    here = graph if graph.has_sorted_indices else sparse.csr_array(back.T)
+    if (rows == graph.indices).any():
+        raise ValueError(f"expected edges between different nodes, got a self-loop; {mend}")
+    if ((here.indices[1:] == here.indices[:-1]) & (rows[1:] == rows[:-1])).any():
+        raise ValueError(f"expected every edge once in each direction, got one twice; {mend}")
+    if not (
+        np.array_equal(here.indptr, back.indptr)
+        and np.array_equal(here.indices, back.indices)
+        and np.array_equal(here.data, back.data)
+    ):
+        raise ValueError(f"expected a symmetric graph, got one that is not; {mend}")
+
+
 def components(graph: Graph) -> Int[np.ndarray, " n"]:
     """Labels the connected components, the largest as 0 (ties by the least node)."""
     _, labels = csgraph.connected_components(graph, directed=False)
@@ -47,7 +79,12 @@ def components(graph: Graph) -> Int[np.ndarray, " n"]:
 
 
 def connectivity(graph: Graph) -> Connectivity:
-    """Counts edges, components and degrees of a symmetric graph."""
+    """Counts edges, components and degrees of a symmetric graph.
+
+    Raises:
+        ValueError: as `check_graph`.
+    """
+    check_graph(graph)
     n, degrees, labels = graph.shape[0], np.diff(graph.indptr), components(graph)
     return Connectivity(
         num_nodes=n,
@@ -75,11 +112,12 @@ def bridges(points: Float[Array, "n d"] | Float[np.ndarray, "n d"], graph: Graph
         int32 [b, 2], b = number of components - 1, from the shortest to the longest.
 
     Raises:
-        ValueError: if there is not one point a node.
+        ValueError: if there is not one point a node, or as `check_graph`.
 
     Reference: O. Boruvka, 1926; the cut property of minimum spanning trees.
     """
     x = prepare_points(points, "euclidean")
+    check_graph(graph)
     if len(x) != graph.shape[0]:
         raise ValueError(f"expected one point a node, got {len(x)} points and {graph.shape[0]} nodes")
     labels = components(graph)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import sparse
 
-from geovq_jax.geometry.components import Graph, bridges
+from geovq_jax.geometry.components import Graph, bridges, check_graph
 from geovq_jax.geometry.edges import edge_lengths
 from geovq_jax.geometry.knn import Backend, Metric, knn, prepare_points
 
@@ -106,7 +106,11 @@ def edges_of(graph: Graph) -> tuple[Int[np.ndarray, "e 2"], Float[np.ndarray, " 
 
     Returns:
         Node pairs int32 [e, 2] and lengths [e].
+
+    Raises:
+        ValueError: as `check_graph`.
     """
+    check_graph(graph)
     rows = np.repeat(np.arange(graph.shape[0], dtype=np.int32), np.diff(graph.indptr))
     upper = rows < graph.indices
     return np.stack([rows[upper], graph.indices[upper].astype(np.int32)], axis=1), graph.data[upper].astype(np.float64)
@@ -124,7 +128,11 @@ def add_edges(
 
     Returns:
         The larger graph [n, n].
+
+    Raises:
+        ValueError: as `graph_from_edges` and `check_graph`.
     """
+    check_graph(graph)
     old_edges, old_lengths = edges_of(graph)
     all_lengths = np.concatenate([old_lengths, np.asarray(lengths, np.float64)])
     return graph_from_edges(np.concatenate([old_edges, edges]), all_lengths, graph.shape[0])

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.spatial import cKDTree
 
+from geovq_jax import mesh
+
 Backend = Literal["auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf"]
 Metric = Literal["euclidean", "cosine"]
 
@@ -35,6 +37,7 @@ def knn(
     k: int,
     *,
     queries: Float[Array, "m d"] | Float[np.ndarray, "m d"] | None = None,
+    rows: Int[np.ndarray, " m"] | None = None,
     backend: Backend = "auto",
     metric: Metric = "euclidean",
 ) -> Neighbours:
@@ -50,41 +53,51 @@ def knn(
         k: number of neighbours, at most n - 1 without queries and n with them.
         queries: if given, the neighbours of queries [m, d] among the points, excluding nothing. Otherwise the
             neighbours of each point among the others: its own row is excluded, its duplicates are not.
+        rows: without queries, ask only for the neighbours of these points; what they get does not depend on the others
+            that are asked about.
         backend: "auto" takes "kdtree" on a CPU where `tree_pays`, and "jax" otherwise.
         metric: "euclidean", or "cosine" for 1 - cos(x, y).
 
     Returns:
-        Neighbours with m rows (n without queries).
+        Neighbours with m rows (n without queries and rows).
 
     Raises:
-        ValueError: for a k out of range, points that are not finite, zero vectors under "cosine", unknown names.
+        ValueError: for a k out of range, rows that do not exist, points that are not finite, zero vectors under
+            "cosine", unknown names.
     """
     x = prepare_points(points, metric)
-    q = None if queries is None else prepare_points(queries, metric)
-    (n, d), available = x.shape, x.shape[0] - (q is None)
-    if q is not None and q.shape[1] != d:
-        raise ValueError(f"expected queries of dimension {d}, got {q.shape[1]}; encode both with the same model")
+    (n, d), available = x.shape, x.shape[0] - (queries is None)
+    own = None  # of each query, the point that it is
+    if queries is None:
+        own = np.arange(n) if rows is None else np.asarray(rows)
+        if rows is not None and not (own.size and own.min() >= 0 and own.max() < n):
+            raise ValueError(f"expected rows in [0, {n}), got {own.size} of them; ask for points that exist")
+        q = x[own]
+    elif rows is not None:
+        raise ValueError("expected queries or rows, got both; rows name points among those that are searched")
+    else:
+        q = prepare_points(queries, metric)
+        if q.shape[1] != d:
+            raise ValueError(f"expected queries of dimension {d}, got {q.shape[1]}; encode both with the same model")
     if not 1 <= k <= available:
         raise ValueError(f"expected 1 <= k <= {available} for {n} points, got k = {k}; lower k or add points")
     if backend == "auto":
-        m = n if q is None else len(q)
+        m = n if queries is None else len(q)
         backend = "kdtree" if tree_pays(n, m, d) and jax.default_backend() == "cpu" else "jax"
     if backend not in _SEARCHES:
         raise ValueError(f"expected a backend among {sorted([*_SEARCHES, 'auto'])}, got {backend!r}")
 
-    exclude_self = q is None
-    q = x if q is None else q
     # A common shift changes no distance and spares the expansion |x|^2 - 2 x.y + |y|^2 from cancellation.
     centre = x.mean(axis=0)
     x, q = x - centre, q - centre
-    indices, cutoff = _SEARCHES[backend](x, q, k, exclude_self)
-    rows = np.arange(len(q))
-    found = _settle(x, q, rows, indices, k, exclude_self)
+    indices, cutoff = _SEARCHES[backend](x, q, k, own)
+    found = _settle(x, q, indices, k, own)
     if cutoff is not None:
         doubtful = np.flatnonzero(found.distances[:, -1] ** 2 > np.maximum(cutoff, 0.0))
         if len(doubtful):
-            again, _ = _search_kdtree(x, q[doubtful], k, exclude_self)
-            mended = _settle(x, q, doubtful, again, k, exclude_self)
+            their = None if own is None else own[doubtful]
+            again, _ = _search_kdtree(x, q[doubtful], k, their)
+            mended = _settle(x, q[doubtful], again, k, their)
             found.indices[doubtful], found.distances[doubtful] = mended
     if metric == "cosine":
         found = found._replace(distances=found.distances**2 / 2)
@@ -137,23 +150,24 @@ def prepare_points(points: Any, metric: Metric) -> np.ndarray:
     return x / norms  # on the unit sphere |u - v|^2 = 2 (1 - cos)
 
 
-def _settle(x: np.ndarray, q: np.ndarray, rows: np.ndarray, indices: np.ndarray, k: int, exclude: bool) -> Neighbours:
+def _settle(x: np.ndarray, q: np.ndarray, indices: np.ndarray, k: int, own: np.ndarray | None) -> Neighbours:
     """Distances of candidates in float64, own row and missing candidates (-1) last, ordered by distance then index."""
     distances = np.empty(indices.shape)
     step = max(1, 2**22 // (indices.shape[1] * x.shape[1]))
-    for start in range(0, len(rows), step):
+    for start in range(0, len(q), step):
         part = slice(start, start + step)
-        distances[part] = np.sqrt(((x[indices[part]] - q[rows[part], None, :]) ** 2).sum(axis=2))
+        distances[part] = np.sqrt(((x[indices[part]] - q[part, None, :]) ** 2).sum(axis=2))
     distances[indices < 0] = np.inf
-    if exclude:
-        distances[indices == rows[:, None]] = np.inf
+    if own is not None:
+        distances[indices == own[:, None]] = np.inf
     order = np.lexsort((indices, distances), axis=1)[:, :k]
     return Neighbours(np.take_along_axis(indices, order, 1).astype(np.int32), np.take_along_axis(distances, order, 1))
 
 
-def _search_kdtree(x: np.ndarray, q: np.ndarray, k: int, exclude: bool) -> tuple[np.ndarray, None]:
-    _, indices = cKDTree(x, balanced_tree=False).query(q, k + exclude, workers=-1)
-    return indices.reshape(len(q), k + exclude), None
+def _search_kdtree(x: np.ndarray, q: np.ndarray, k: int, own: np.ndarray | None) -> tuple[np.ndarray, None]:
+    wanted = k + (own is not None)
+    _, indices = cKDTree(x, balanced_tree=False).query(q, wanted, workers=-1)
+    return indices.reshape(len(q), wanted), None
 
 
 def _float32_error(x: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -162,42 +176,44 @@ def _float32_error(x: np.ndarray, q: np.ndarray) -> np.ndarray:
     return (x.shape[1] + 4) * 2.0**-23 * reach**2
 
 
-def _search_jax(x: np.ndarray, q: np.ndarray, k: int, exclude: bool) -> tuple[np.ndarray, np.ndarray]:
-    n, candidates = len(x), min(k + _SLACK, len(x) - exclude)
-    block = int(np.clip(2**26 // (4 * n), 1, min(len(q), 1024)))
+def _search_jax(x: np.ndarray, q: np.ndarray, k: int, own: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    n, available = len(x), len(x) - (own is not None)
+    candidates = min(k + _SLACK, available)
+    share = -(-len(q) // mesh.size())
+    block = int(np.clip(2**26 // (4 * n), 1, min(share, 1024)))
     padded = np.pad(x.astype(np.float32), ((0, -n % _GROUPS), (0, 0)))
     squares = np.pad((x**2).sum(axis=1).astype(np.float32), (0, -n % _GROUPS), constant_values=np.inf)
-    queries = np.pad(q.astype(np.float32), ((0, -len(q) % block), (0, 0)))
-    values, indices = jax.device_get(_top_k(padded, squares, queries, candidates, block, exclude))
+    missing = -len(q) % (block * mesh.size())
+    queries = np.pad(q.astype(np.float32), ((0, missing), (0, 0)))
+    left_out = np.pad(np.full(len(q), -1) if own is None else own, (0, missing)).astype(np.int32)
+    search = partial(_top_k, k=candidates, block=block)
+    values, indices = jax.device_get(mesh.over_rows(search, (queries, left_out), padded, squares))
     values, indices = values[: len(q)], indices[: len(q)]
-    if candidates == n - exclude:
+    if candidates == available:
         return indices, np.full(len(q), np.inf)  # nothing was left out
     return indices, values[:, -1] + (q**2).sum(axis=1) - _float32_error(x, q)
 
 
-@partial(jax.jit, static_argnames=("k", "block", "exclude"))
+@partial(jax.jit, static_argnames=("k", "block"))
 def _top_k(
+    rows: tuple[Float[Array, "m d"], Int[Array, " m"]],
     points: Float[Array, "n d"],
     squares: Float[Array, " n"],
-    queries: Float[Array, "m d"],
     k: int,
     block: int,
-    exclude: bool,
 ) -> tuple[Float[Array, "m k"], Int[Array, "m k"]]:
     """The k least |x|^2 - 2 x.q of each query, in two stages: by the least of each group, then inside the best groups.
 
     At most k groups hold one of the k least values, and these are the k groups of least minima: exact, and the costly
-    top_k sees n / 32 + 32 k values instead of n.
+    top_k sees n / 32 + 32 k values instead of n. Rows are queries and, of each, the point to leave out (-1 for none).
     """
     n = points.shape[0]
     groups = n // _GROUPS
 
-    def one_block(start: Int[Array, ""]) -> tuple[Float[Array, "b k"], Int[Array, "b k"]]:
-        q = jax.lax.dynamic_slice_in_dim(queries, start, block)
+    def one_block(part: tuple[Array, Array]) -> tuple[Float[Array, "b k"], Int[Array, "b k"]]:
+        q, own = part
         values = squares[None, :] - 2 * jnp.matmul(q, points.T, precision=jax.lax.Precision.HIGHEST)
-        if exclude:
-            own = start + jnp.arange(block)
-            values = jnp.where(jnp.arange(n)[None, :] == own[:, None], jnp.inf, values)
+        values = jnp.where(jnp.arange(n)[None, :] == own[:, None], jnp.inf, values)
         if groups <= k:
             best, indices = jax.lax.top_k(-values, k)
             return -best, indices
@@ -207,12 +223,12 @@ def _top_k(
         best, position = jax.lax.top_k(-jnp.take_along_axis(values, members, axis=1), k)
         return -best, jnp.take_along_axis(members, position, axis=1)
 
-    best, indices = jax.lax.map(one_block, jnp.arange(0, queries.shape[0], block))
+    best, indices = jax.lax.map(one_block, jax.tree.map(lambda x: x.reshape(-1, block, *x.shape[1:]), rows))
     return best.reshape(-1, k), indices.reshape(-1, k)
 
 
 def _search_faiss(
-    x: np.ndarray, q: np.ndarray, k: int, exclude: bool, kind: Literal["flat", "hnsw", "ivf"]
+    x: np.ndarray, q: np.ndarray, k: int, own: np.ndarray | None, kind: Literal["flat", "hnsw", "ivf"]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         import faiss
@@ -221,7 +237,8 @@ def _search_faiss(
             "expected faiss for this backend, got no such package; pip install 'geovq-jax[knn]'"
         ) from error
     n, d = x.shape
-    candidates = min(k + exclude + _SLACK, n)
+    wanted = k + (own is not None)
+    candidates = min(wanted + _SLACK, n)
     points, queries = x.astype(np.float32), q.astype(np.float32)
     index: Any = faiss.IndexFlatL2(d)
     if kind == "hnsw":
@@ -242,10 +259,10 @@ def _search_faiss(
     if kind == "flat":
         return indices, np.full(len(q), np.inf) if candidates == n else squares[:, -1] - _float32_error(x, q)
     # An approximate search may come home with too few: these rows are searched exactly.
-    short = np.flatnonzero((indices >= 0).sum(axis=1) < k + exclude)
+    short = np.flatnonzero((indices >= 0).sum(axis=1) < wanted)
     if len(short):
-        indices[short, : k + exclude], _ = _search_kdtree(x, q[short], k, exclude)
-        indices[short, k + exclude :] = -1
+        indices[short, :wanted], _ = _search_kdtree(x, q[short], k, None if own is None else own[short])
+        indices[short, wanted:] = -1
     return indices, None
 
 

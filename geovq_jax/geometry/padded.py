@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from geovq_jax.geometry.components import Graph
+from geovq_jax.geometry.components import Graph, check_graph
 
 
 class PaddedGraph(NamedTuple):
@@ -31,7 +31,11 @@ def pad_graph(graph: Graph) -> PaddedGraph:
 
     Degrees of union graphs are uneven (hubs hold ten times the mean), so nodes wider than w continue in overflow rows:
     with m of them a node has room for w - m + m w neighbours. One level suffices for w >= sqrt(largest degree).
+
+    Raises:
+        ValueError: as `check_graph`.
     """
+    check_graph(graph)
     n, degrees = graph.shape[0], np.diff(graph.indptr)
     widest = max(int(degrees.max(initial=0)), 1)
     widths = np.unique(np.linspace(max(2, int(np.ceil(np.sqrt(widest)))), max(2, widest), 64).astype(int))

@@ -17,7 +17,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from scipy.sparse import csgraph
 
 from geovq_jax import mesh
-from geovq_jax.geometry.components import Graph
+from geovq_jax.geometry.components import Graph, check_graph
 
 Nodes = Int[np.ndarray, " s"] | Int[Array, " s"] | Sequence[int]
 
@@ -59,8 +59,9 @@ def dijkstra(
         the source itself and where it does not reach.
 
     Raises:
-        ValueError: without sources, or for nodes out of range.
+        ValueError: without sources, for nodes out of range, or as `check_graph`.
     """
+    check_graph(graph)
     nodes = _check_nodes(graph.shape[0], sources)
     search = partial(
         csgraph.dijkstra, graph, limit=limit, unweighted=unweighted, return_predecessors=return_predecessors
@@ -88,8 +89,9 @@ def nearest_source(graph: Graph, sources: Nodes, *, limit: float = np.inf) -> Ne
         Nearest(distance[n], source[n]); `source` holds node ids, not positions in `sources`.
 
     Raises:
-        ValueError: without sources, or for nodes out of range.
+        ValueError: without sources, for nodes out of range, or as `check_graph`.
     """
+    check_graph(graph)
     nodes = _check_nodes(graph.shape[0], sources)
     distance = csgraph.dijkstra(graph, indices=nodes, limit=limit, min_only=True)
     return Nearest(distance, _first_sources(graph.indptr, graph.indices, graph.data, distance, nodes))
@@ -107,7 +109,7 @@ def shortest_path(graph: Graph, a: int | np.integer, b: int | np.integer) -> Int
         Node ids [t].
 
     Raises:
-        ValueError: for nodes out of range, or if no path joins them.
+        ValueError: for nodes out of range, if no path joins them, or as `check_graph`.
 
     Example:
         >>> from geovq_jax.geometry import graph_from_edges
@@ -115,6 +117,7 @@ def shortest_path(graph: Graph, a: int | np.integer, b: int | np.integer) -> Int
         >>> shortest_path(ring, 0, 3).tolist()
         [0, 1, 2, 3]
     """
+    check_graph(graph)
     _check_nodes(graph.shape[0], np.array([a, b]))
     _, predecessors = csgraph.dijkstra(graph, indices=a, return_predecessors=True)
     if a != b and predecessors[b] < 0:
@@ -151,8 +154,9 @@ def distances_between(
         Distances [s, t], infinity between different components.
 
     Raises:
-        ValueError: for an empty list, or for nodes out of range.
+        ValueError: for an empty list, for nodes out of range, or as `check_graph`.
     """
+    check_graph(graph)
     starts, ends = _check_nodes(graph.shape[0], sources), _check_nodes(graph.shape[0], targets)
     if len(ends) < len(starts):
         return distances_between(graph, ends, starts, batch_size=batch_size, num_jobs=num_jobs).T
@@ -210,7 +214,8 @@ def relax_nearest(
 ) -> Nearest:
     """Computes `nearest_source` on any device by min-plus sweeps that carry the source with the distance.
 
-    Distance and source are ordered as a pair, so among sources at equal distances the first in the list wins.
+    Distance and source are ordered as a pair, so among sources at equal distances the first in the list wins. The nodes
+    are split over the devices of `mesh.over`, which exchange distances and sources after each sweep.
 
     Args:
         neighbours: as in `relax`.
@@ -226,7 +231,10 @@ def relax_nearest(
     """
     n = len(neighbours) if num_nodes is None else num_nodes
     nodes = _check_nodes(n, sources)
-    return _relax_labels(jnp.asarray(neighbours), _as_float(lengths), jnp.asarray(nodes, jnp.int32), n)
+    graph = jnp.asarray(neighbours), _as_float(lengths)
+    parts = [jax.tree.map(_fill_rows, tuple(array[rows] for array in graph)) for rows in (slice(n), slice(n, None))]
+    found = mesh.over_rows(partial(_relax_labels, n=n, num_devices=mesh.size()), parts, jnp.asarray(nodes, jnp.int32))
+    return Nearest(found.distance[:n], found.source[:n])  # every device returned all nodes
 
 
 def _check_nodes(num_nodes: int, nodes: Nodes) -> np.ndarray:
@@ -291,27 +299,35 @@ def _relax_batches(
     return jax.lax.map(one_batch, sources).reshape(-1, n)
 
 
-@partial(jax.jit, static_argnames="n")
-def _relax_labels(
-    neighbours: Int[Array, "r w"], lengths: Float[Array, "r w"], sources: Int[Array, " s"], n: int
-) -> Nearest:
+def _fill_rows(rows: Array) -> Array:
+    """The rows and free ones behind them, so many that `mesh.size()` divides their number."""
+    free = jnp.inf if jnp.issubdtype(rows.dtype, jnp.floating) else 0
+    return jnp.pad(rows, ((0, -len(rows) % mesh.size()), (0, 0)), constant_values=free)
+
+
+@partial(jax.jit, static_argnames=("n", "num_devices"))
+def _relax_labels(parts: list[tuple[Array, Array]], sources: Int[Array, " s"], n: int, num_devices: int) -> Nearest:
+    """Sweeps of the nodes' rows and the overflow rows, both (neighbours, lengths), that are this device's own."""
+    nodes, overflow = parts
     nobody = sources.shape[0]
 
-    def pull(distance: Float[Array, " m"], label: Int[Array, " m"], rows: slice) -> tuple[Array, Array]:
-        adjacent = neighbours[rows]
-        candidates = distance[adjacent] + lengths[rows]
+    def pull(distance: Array, label: Array, neighbours: Array, lengths: Array) -> tuple[Array, Array]:
+        candidates = distance[neighbours] + lengths
         best = candidates.min(axis=1)
         nearest = (candidates == best[:, None]) & jnp.isfinite(candidates)  # no label across a free slot
-        return best, jnp.where(nearest, label[adjacent], nobody).min(axis=1)
+        found = best, jnp.where(nearest, label[neighbours], nobody).min(axis=1)
+        return found if num_devices == 1 else mesh.gathered(found)
 
     def sweep(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         distance, label, _ = state
-        far, far_label = pull(distance, label, slice(n, None))
-        new, new_label = pull(jnp.concatenate([distance, far]), jnp.concatenate([label, far_label]), slice(0, n))
+        far, far_label = pull(distance, label, *overflow)
+        new, new_label = pull(jnp.concatenate([distance, far]), jnp.concatenate([label, far_label]), *nodes)
+        new, new_label = new[:n], new_label[:n]
         better = (new < distance) | ((new == distance) & (new_label < label))
         return jnp.where(better, new, distance), jnp.where(better, new_label, label), better.any()
 
-    distance = jnp.full(n, jnp.inf, lengths.dtype).at[sources].set(0)
+    dtype = nodes[1].dtype
+    distance = jnp.full(n, jnp.inf, dtype).at[sources].set(0)
     label = jnp.full(n, nobody, sources.dtype).at[sources].min(jnp.arange(nobody, dtype=sources.dtype))
     distance, label, _ = jax.lax.while_loop(lambda state: state[2], sweep, (distance, label, jnp.array(True)))
     return Nearest(distance, jnp.append(sources, -1)[label])

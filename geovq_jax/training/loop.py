@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from geovq_jax import mesh
+from geovq_jax import mesh, processes
 from geovq_jax.training import checkpoint
 from geovq_jax.training.tracking import Writer
 
@@ -186,9 +186,13 @@ def _resume(
 
 @contextlib.contextmanager
 def _sigterm_deferred() -> Iterator[Callable[[], bool]]:
-    """Within it SIGTERM only sets what the yielded function returns; at the end it goes to its own handler."""
+    """Within it SIGTERM only sets what the yielded function returns; at the end it goes to its own handler.
+
+    Several processes would hear it at different steps, and could not save one state: there it is not deferred.
+    """
     before = signal.getsignal(signal.SIGTERM)
-    if before in (None, signal.SIG_IGN) or threading.current_thread() is not threading.main_thread():
+    alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    if before in (None, signal.SIG_IGN) or not alone:
         yield lambda: False
         return
     asked: list[int] = []
@@ -299,7 +303,8 @@ def fit(
                     checkpoint.save(root / "best", best_params, {"settings": metadata, **record})
             if root is not None:
                 checkpoint.save(root / "latest", state, {"settings": metadata, "history": history})
-                shutil.rmtree(root / _INTERRUPTED, ignore_errors=True)
+                if processes.first():
+                    shutil.rmtree(root / _INTERRUPTED, ignore_errors=True)
             if asked_to_end():
                 break
     best = _best(history)

@@ -16,6 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from geovq_jax import processes
+
 TRACKERS = ("none", "tensorboard", "mlflow")
 _EXPERIMENT = "geovq_jax"
 
@@ -178,12 +180,14 @@ def open_writer(workdir: Path, stage: str, tracker: str = "none") -> Writer:
             `mlflow.db` beside the work directory.
 
     Returns:
-        The writer.
+        The writer; of several processes only the first writes.
 
     Raises:
         ValueError: an unknown tracker.
         ImportError: the tracker's extra is not installed.
     """
+    if not processes.first():
+        return Writers()
     lines = JsonlWriter(workdir / "metrics.jsonl", stage)
     store = _store(workdir, stage, tracker)
     return lines if store is None else Writers(lines, store)
@@ -212,7 +216,7 @@ def record(
         ValueError: an unknown tracker.
         ImportError: the tracker's extra is not installed.
     """
-    store = _store(workdir, stage, tracker)
+    store = _store(workdir, stage, tracker) if processes.first() else None
     if store is not None:
         store.write(0, figures)
         store.record(parameters, artefacts)

@@ -1,6 +1,7 @@
 """Shortest paths against networkx and the full table of distances."""
 
 import jax
+import joblib
 import networkx as nx
 import numpy as np
 import pytest
@@ -212,3 +213,24 @@ def test_wrong_sources_are_refused(sources):
         relax(padded.neighbours, padded.lengths, sources, num_nodes=60)
     with pytest.raises(ValueError, match="node id"):
         relax_nearest(padded.neighbours, padded.lengths, sources, num_nodes=60)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_searches_over_the_workers_of_a_dask_cluster():
+    distributed = pytest.importorskip("dask.distributed")
+    graph, _ = random_graph(5, 300, 900, integer=False)
+    sources = np.arange(0, 300, 4)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+        joblib.parallel_config(backend="dask"),
+    ):
+        table, before = dijkstra(graph, sources, num_jobs=-1, return_predecessors=True)
+        between = distances_between(graph, sources[:9], sources, num_jobs=-1)
+        workers = len(client.scheduler_info()["workers"])
+    assert workers == 2
+    expected, expected_before = dijkstra(graph, sources, return_predecessors=True)
+    np.testing.assert_array_equal(table, expected)
+    np.testing.assert_array_equal(before, expected_before)
+    np.testing.assert_array_equal(between, expected[:9][:, sources])
