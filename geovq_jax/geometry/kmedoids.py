@@ -12,11 +12,11 @@ from jaxtyping import Float, Int32, Int64
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.csgraph import dijkstra as scipy_dijkstra
 
-from geovq_jax.geometry.components import Graph
+from geovq_jax.geometry.components import Graph, check_graph
 from geovq_jax.geometry.graph_kernels import compile_graph, make_scratch, medoid_of_cell, num_threads
 from geovq_jax.geometry.paths import nearest_source
 from geovq_jax.geometry.seeding import Backend, Seeding, draw_distinct, seed_medoids
-from geovq_jax.geometry.swaps import Improved, improve_by_swaps
+from geovq_jax.geometry.swaps import Improved, Standing, improve_by_swaps
 
 Method = Literal["swap", "alternate"]
 Progress = Callable[[int, int], None]
@@ -66,6 +66,8 @@ def kmedoids(
     perturbations: int | None = None,
     backend: Backend = "numba",
     progress: Progress | None = None,
+    remember: Callable[[Standing], None] | None = None,
+    resume: Standing | None = None,
 ) -> KMedoids:
     """Chooses K nodes M to minimise sum_u w_u min_(m in M) d(m, u)^2 / sum_u w_u, d along shortest paths.
 
@@ -91,27 +93,38 @@ def kmedoids(
         backend: "numba" for compiled, pruned searches in O(n + edges) memory, "scipy" for tables of whole rows, K x n
             and more: a check for small graphs.
         progress: called with (rounds done, rounds at most).
+        remember: called before each round of "swap" with arrays from which an equal call can go on; one restart only.
+        resume: such arrays, of a call with the same arguments: the result has the bits of an unbroken call.
 
     Returns:
         KMedoids; every node has a label.
 
     Raises:
-        ValueError: for a graph that is not symmetric or holds negative or infinite lengths, a num_clusters out of
-            range, or weights of the wrong kind.
+        ValueError: for a graph that is not symmetric or holds negative or infinite lengths (`check_graph`), a
+            num_clusters out of range, or weights of the wrong kind.
 
     Reference:
         Kaufman and Rousseeuw, Clustering by means of medoids (1987); Schubert and Rousseeuw, Fast and eager k-medoids
         clustering (2021).
     """
     weights = _check(graph, node_weights, method, restarts)
+    remembers = remember is not None or resume is not None
+    if remembers and (method != "swap" or restarts > 1):
+        raise ValueError(f"expected method 'swap' and one restart to remember, got {method!r} and {restarts}")
     if perturbations is None:
         perturbations = PERTURBATIONS if graph.shape[0] <= SMALL_GRAPH else 0
     deadline = None if time_budget is None else time.monotonic() + time_budget
     runs = []
     for restart in range(restarts):
         seeds = np.random.SeedSequence([seed, restart]).generate_state(2)
-        medoids = seed_medoids(graph, num_clusters, seed=int(seeds[0]), method=init, weights=weights, backend=backend)
-        improve = partial(improve_by_swaps, perturbations=perturbations) if method == "swap" else alternate
+        if resume is not None:
+            medoids = resume["start"]
+        else:
+            medoids = seed_medoids(
+                graph, num_clusters, seed=int(seeds[0]), method=init, weights=weights, backend=backend
+            )
+        swap = partial(improve_by_swaps, perturbations=perturbations, remember=remember, resume=resume)
+        improve = swap if method == "swap" else alternate
         runs.append(
             improve(
                 graph,
@@ -133,19 +146,7 @@ def kmedoids(
 
 
 def _check(graph, node_weights, method, restarts) -> np.ndarray:
-    if graph.shape[0] != graph.shape[1]:
-        raise ValueError(f"expected a square matrix of edge lengths, got shape {graph.shape}")
-    if graph.nnz and not (np.isfinite(graph.data).all() and graph.data.min() >= 0):
-        raise ValueError("expected finite edge lengths >= 0, got others; drop or mend these edges")
-    here, back = sp.csr_array(graph, copy=True), sp.csr_array(graph.T)
-    here.sort_indices()
-    back.sort_indices()
-    if not (
-        np.array_equal(here.indptr, back.indptr)
-        and np.array_equal(here.indices, back.indices)
-        and np.array_equal(here.data, back.data)
-    ):
-        raise ValueError("expected a symmetric graph, got one that is not; build it with graph_from_edges or knn_graph")
+    check_graph(graph)
     if method not in get_args(Method):
         raise ValueError(f"expected a method among {get_args(Method)}, got {method!r}")
     if restarts < 1:

@@ -4,8 +4,9 @@ A swap puts a node in the place of a medoid. Its exact effect on the cost is rea
 where the second-nearest medoid is nearer, so no table of n x n or K x n distances exists.
 """
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,10 @@ from jaxtyping import Float, Int
 
 from geovq_jax.geometry.components import Graph
 from geovq_jax.geometry.seeding import Backend, draw_distinct
+from geovq_jax.geometry.swap_kernels import Fields
 from geovq_jax.geometry.swap_state import Changes, CompiledState, DenseState, make_state
+
+Standing = Mapping[str, np.ndarray]  # all that a search needs to go on, as arrays
 
 CANDIDATES_PER_CLUSTER = 16  # tried in a round
 RELOCATED = 16  # a perturbation relocates one medoid of so many,
@@ -72,6 +76,8 @@ def improve_by_swaps(
     perturbations: int = 0,
     backend: Backend = "numba",
     progress: Callable[[int, int], None] | None = None,
+    remember: Callable[[Standing], None] | None = None,
+    resume: Standing | None = None,
 ) -> Improved:
     """Lowers the cost by swaps until none is found that would.
 
@@ -94,56 +100,117 @@ def improve_by_swaps(
             outcome is kept if it costs less.
         backend: see `best_swaps`.
         progress: called with (rounds done, max_iterations).
+        remember: called before each round with where the search stands; of the compiled back end only.
+        resume: what `remember` was given by an interrupted call with the same arguments, which goes on from there; the
+            medoids to start from are in it.
 
     Returns:
-        Improved; the history falls monotonically.
+        Improved; the history falls monotonically. The same bits with and without an interruption.
 
     Reference:
         Kaufman and Rousseeuw, Clustering by means of medoids (1987); Schubert and Rousseeuw, Fast and eager k-medoids
         clustering (2021), whose change formula this evaluates on balls; Lourenco et al., Iterated local search (2003).
     """
-    rng, num_clusters = np.random.default_rng(seed), len(medoids)
-    state = make_state(graph, medoids, weights, backend)
-    promise = np.full(graph.shape[0], -np.inf)  # change found when the node was last tried
-    history, batch = [state.cost], max(16, num_clusters // 8)
+    start = np.asarray(medoids, np.int64) if resume is None else resume["start"]
+    state = make_state(graph, start, weights, backend)
+    search = _Search(start, graph.shape[0], state.cost, np.random.default_rng(seed))
+    if resume is not None:
+        search.unpack(resume, state)
+    num_clusters = len(start)
+    batch, history = max(16, num_clusters // 8), search.history
 
     def late() -> bool:
         return deadline is not None and time.monotonic() > deadline
+
+    def begin_round() -> None:
+        if remember is not None:
+            remember(search.pack(state))
 
     def end_round() -> None:
         history.append(state.cost)
         if progress is not None:
             progress(len(history) - 1, max_iterations)
 
-    def descend(queue: np.ndarray, first_pass: bool) -> bool:
-        pass_improved, round_size = False, CANDIDATES_PER_CLUSTER * num_clusters
+    def descend() -> bool:
+        round_size = CANDIDATES_PER_CLUSTER * num_clusters
         while len(history) <= max_iterations:
-            before, trial, queue = state.cost, queue[:round_size], queue[round_size:]
-            for start in range(0, len(trial), batch):
-                _try_batch(state, np.setdiff1d(trial[start : start + batch], state.medoids), promise)
+            begin_round()
+            before, trial, search.queue = state.cost, search.queue[:round_size], search.queue[round_size:]
+            for first in range(0, len(trial), batch):
+                _try_batch(state, np.setdiff1d(trial[first : first + batch], state.medoids), search.promise)
                 if late():
                     break
-            improved = before - state.cost > tolerance * before
-            pass_improved |= improved
+            improved, ended = before - state.cost > tolerance * before, len(search.queue) == 0
+            search.pass_improved |= improved
             end_round()
             if late():
                 return False
-            if not improved and (len(queue) == 0 or tolerance > 0) and (first_pass or not pass_improved):
+            if not improved and (ended or tolerance > 0) and (search.first_pass or not search.pass_improved):
                 return True
-            if len(queue) == 0 or (pass_improved and not improved):
-                queue, first_pass, pass_improved = np.argsort(promise, kind="stable"), False, False
+            if ended or (search.pass_improved and not improved):
+                search.begin_pass()
         return False
 
-    converged, moved = descend(rng.permutation(graph.shape[0]), first_pass=True), False
-    for _ in range(perturbations if converged else 0):
+    converged = True
+    if search.part == "descent":
+        converged, search.part = descend(), "perturbations"
+    while converged and search.part == "perturbations" and search.perturbed < perturbations:
         if late() or len(history) > max_iterations:
             converged = False
             break
-        moved |= _perturb(state, rng, promise, batch, tolerance / RELOCATED)
+        begin_round()
+        search.moved |= _perturb(state, search.rng, search.promise, batch, tolerance / RELOCATED)
+        search.perturbed += 1
         end_round()
-    if converged and moved and tolerance == 0:
-        converged = descend(np.argsort(promise, kind="stable"), first_pass=False)
+    if converged and search.moved and tolerance == 0:
+        if search.part == "perturbations":
+            search.part = "last descent"
+            search.begin_pass()
+        converged = descend()
     return Improved(state.medoids[state.medoids >= 0], np.asarray(history) / weights.sum(), converged)
+
+
+class _Search:
+    """Where a search stands between two rounds, beside the state of its medoids."""
+
+    def __init__(self, start: np.ndarray, num_nodes: int, cost: float, rng: np.random.Generator) -> None:
+        self.start, self.rng, self.history = start, rng, [cost]
+        self.promise = np.full(num_nodes, -np.inf)  # change found when the node was last tried
+        self.queue = rng.permutation(num_nodes)
+        self.first_pass, self.pass_improved, self.moved = True, False, False
+        self.part, self.perturbed = "descent", 0
+
+    def begin_pass(self) -> None:
+        """The nodes anew, those that came nearest to an improvement first."""
+        self.queue, self.first_pass, self.pass_improved = np.argsort(self.promise, kind="stable"), False, False
+
+    def pack(self, state: CompiledState | DenseState) -> dict[str, np.ndarray]:
+        """As arrays, together with the medoids."""
+        if not isinstance(state, CompiledState):
+            raise ValueError("expected backend='numba' to remember a search, got 'scipy'; leave remember out")
+        fields, medoids, free = state.snapshot()
+        flags = [self.first_pass, self.pass_improved, self.moved]
+        return {
+            "start": self.start,
+            "history": np.asarray(self.history),
+            "promise": self.promise.copy(),
+            "queue": self.queue,
+            "counts": np.array([*flags, self.perturbed, free]),
+            "part": np.asarray(self.part),
+            "rng": np.asarray(json.dumps(self.rng.bit_generator.state)),
+            "medoids": medoids,
+            **fields._asdict(),
+        }
+
+    def unpack(self, arrays: Standing, state: CompiledState | DenseState) -> None:
+        """Take up what `pack` gave."""
+        self.history.extend(arrays["history"][1:].tolist())
+        self.promise, self.queue, self.part = arrays["promise"].copy(), arrays["queue"], str(arrays["part"])
+        self.first_pass, self.pass_improved, self.moved = (bool(flag) for flag in arrays["counts"][:3])
+        self.perturbed = int(arrays["counts"][3])
+        self.rng.bit_generator.state = json.loads(str(arrays["rng"]))
+        fields = Fields(*(arrays[name].copy() for name in Fields._fields))
+        state.restore((fields, arrays["medoids"].copy(), int(arrays["counts"][4])))
 
 
 def _perturb(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
-from geovq_jax.geometry import graph_from_edges, swap_kernels, swap_state
+from geovq_jax.geometry import graph_from_edges, kmedoids, swap_kernels, swap_state
 from geovq_jax.geometry.graph_kernels import compile_graph, make_scratch
 from geovq_jax.geometry.swaps import best_swaps, improve_by_swaps
 
@@ -196,3 +196,29 @@ def test_perturbations_stop_with_the_rounds_and_say_so():
     )
     assert len(found.history) == 8
     assert not found.converged
+
+
+@pytest.mark.parametrize(("tolerance", "perturbations"), [(0.0, 5), (1e-3, 3)])
+def test_a_search_goes_on_from_wherever_it_was_cut(tmp_path, tolerance, perturbations):
+    """Every round of an unbroken search is one that a kill may precede; what is kept goes through a file."""
+    graph = random_graph(3, 260, whole=False)
+    arguments = dict(seed=1, init="random", tolerance=tolerance, perturbations=perturbations)
+    kept = []
+    whole = kmedoids(graph, 12, **arguments, remember=kept.append)
+    assert len(kept) == len(whole.history) - 1 >= perturbations + 3
+    assert {str(arrays["part"]) for arrays in kept} >= {"descent", "perturbations"}
+    for number, arrays in enumerate(kept):
+        np.savez(tmp_path / "standing.npz", **arrays)
+        with np.load(tmp_path / "standing.npz", allow_pickle=False) as file:
+            again = kmedoids(graph, 12, **arguments, resume={name: file[name] for name in file.files})
+        assert again.history.tobytes() == whole.history.tobytes(), number
+        np.testing.assert_array_equal(again.medoids, whole.medoids)
+        np.testing.assert_array_equal(again.labels, whole.labels)
+        assert again.converged == whole.converged
+
+
+@pytest.mark.parametrize("change", [{"method": "alternate"}, {"restarts": 2}, {"backend": "scipy"}])
+def test_what_cannot_be_remembered_is_refused(change):
+    graph = random_graph(3, 60, whole=False)
+    with pytest.raises(ValueError, match="expected .* to remember"):
+        kmedoids(graph, 5, seed=0, remember=lambda arrays: None, **change)

@@ -1,0 +1,116 @@
+"""Long row-wise computations in shards on disk: a killed one loses a shard, a changed input all that depends on it.
+
+A folder belongs to one computation. Its `shards.json` holds the key, hashes and settings on which every shard depends,
+and the hash of each finished shard; under another key the folder is emptied. Folders are only a memory of work done:
+they may be deleted at any time.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geovq_jax import processes
+from geovq_jax import workdir as files
+
+MANIFEST = "shards.json"
+Arrays = Mapping[str, np.ndarray]
+
+
+def run_shards(
+    folder: Path,
+    key: Mapping[str, Any],
+    num_rows: int,
+    compute: Callable[[slice], Arrays],
+    *,
+    shard_rows: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Named arrays with a row for each of some rows, computed shard after shard; shards found on disk are read.
+
+    Args:
+        folder: of this computation alone.
+        key: JSON values that name everything the result depends on; hashes for arrays.
+        num_rows: rows n.
+        compute: rows -> arrays whose first axis is as long; the same for the same rows.
+        shard_rows: rows in a shard, the last of which is shorter.
+        progress: called with (rows done, n) after each shard.
+
+    Returns:
+        Arrays [n, ...], the bits of an unbroken call.
+
+    Raises:
+        ValueError: if a shard has another number of rows than was asked for.
+    """
+    if num_rows < 0 or shard_rows < 1:
+        raise ValueError(f"expected a number of rows and rows in a shard, got {num_rows} and {shard_rows}")
+    whole_key: dict[str, Any] = json.loads(json.dumps({**key, "rows": num_rows, "shard_rows": shard_rows}))
+    processes.wait(f"{folder.name}: before")
+    done = _finished(folder, whole_key)
+    processes.wait(f"{folder.name}: read")
+    if not done:
+        files.remove(folder)
+    parts = []
+    for start in range(0, max(num_rows, 1), shard_rows):  # no rows are a shard too: it names the arrays
+        rows = slice(start, min(start + shard_rows, num_rows))
+        name = f"{start // shard_rows:06d}.npz"
+        if name in done:
+            part = files.load_npz(folder / name, stage="run")
+        else:
+            part = {field: np.asarray(array) for field, array in compute(rows).items()}
+            lengths = {len(array) for array in part.values()}
+            if lengths != {rows.stop - rows.start}:
+                raise ValueError(f"expected {rows.stop - rows.start} rows in a shard of {folder}, got {lengths}")
+            files.save_npz(folder / name, **part)
+            if processes.first():
+                done = done | {name: files.hash_path(folder / name)}
+            files.write_json(folder / MANIFEST, {"key": whole_key, "shards": done})
+        parts.append(part)
+        if progress is not None:
+            progress(rows.stop, num_rows)
+    return {field: np.concatenate([part[field] for part in parts]) for field in parts[0]}
+
+
+def keep_standing(
+    path: Path, key: Mapping[str, Any], *, every: float = 30.0
+) -> tuple[dict[str, np.ndarray] | None, Callable[[Arrays], None]]:
+    """Keeps where a search stands in a file, for a computation whose rounds need each other.
+
+    Args:
+        path: npz file of this search alone.
+        key: JSON values that name everything the search depends on; hashes for arrays.
+        every: seconds between two writes.
+
+    Returns:
+        What an interrupted search under the same key last kept (None for nothing), and the function that keeps arrays.
+    """
+    text = json.dumps(dict(key), sort_keys=True)
+    try:
+        kept = files.load_npz(path, stage="run")
+        standing = kept if str(kept.pop("key")) == text else None
+    except (OSError, ValueError, KeyError):
+        standing = None
+    processes.wait(f"{path.name}: read")
+    written = time.monotonic()
+
+    def keep(arrays: Arrays) -> None:
+        nonlocal written
+        if time.monotonic() - written >= every:
+            files.save_npz(path, key=text, **arrays)
+            written = time.monotonic()
+
+    return standing, keep
+
+
+def _finished(folder: Path, key: dict[str, Any]) -> dict[str, str]:
+    """Name -> hash of the shards that are on disk as they were written, under this key."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        shards = dict(manifest["shards"]) if manifest["key"] == key else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    present = {name: digest for name, digest in shards.items() if (folder / name).is_file()}
+    return {name: digest for name, digest in present.items() if files.hash_path(folder / name) == digest}
