@@ -135,31 +135,35 @@ SMOKE = {
 }
 
 # Sizes and budget of the comparisons: two cores finish a seed in a quarter of an hour. The VQ-VAE takes vae.num_steps +
-# codebook.finetune_steps steps.
+# codebook.finetune_steps steps. Seven bits at every cell of the grid suit codes of eight best (benchmarks/vae_rate.py).
 COMPARE = {
     "data.max_train": 20_000,
     "data.max_valid": 2_000,
     "data.max_test": 4_000,
     "vae.channels": (16, 32, 128),
     "vae.latent_dim": 8,
+    "vae.beta": 1.0,
+    "vae.cell_bits": 7.0,
     "vae.learning_rate": 2e-3,
     "vae.num_steps": 2_000,
     "vae.evaluate_every": 500,
     "graph.num_images": 2_000,
     "codebook.method": "swap",
-    "codebook.finetune_steps": 600,
-    "codebook.finetune_learning_rate": 1e-3,
+    "codebook.finetune_steps": 800,
+    "codebook.finetune_learning_rate": 2e-3,
     "prior.embed_dim": 96,
     "prior.num_layers": 3,
     "prior.num_heads": 4,
     "prior.learning_rate": 2e-3,
     "prior.num_steps": 700,
     "prior.evaluate_every": 350,
+    "classifier.learning_rate": 3e-3,
+    "classifier.num_steps": 1_500,
 }
 COMPARE_VANILLA = {
     "vae.kind": "vanilla",
     "vae.latent_dim": 16,
-    "vae.beta": 1.0,
+    "vae.cell_bits": 0.0,
     "graph.num_images": 20_000,
     "compare.methods": (
         "gaussian",
@@ -308,12 +312,13 @@ def default_config() -> ConfigDict:
                 "geodesic_context",
                 "vqvae",
                 "vqvae_context",
+                "vqvae_double",
                 "geodesic_joint",
                 "geodesic_joint_context",
             ),
-            prior=("kmeans", "geodesic_pullback", "geodesic_context", "vqvae"),
-            sweeps=1,
-            searches=2,
+            prior=("kmeans", "geodesic_context", "vqvae"),
+            sweeps=2,
+            searches=4,
         )
     )
     config.evaluate = ConfigDict(dict(geometry_pairs=200, geodesic_pairs=200))

@@ -12,7 +12,6 @@ def get_config(variants: str = "") -> ConfigDict:
     """Configuration of the comparison, with the variants named after the colon."""
     overrides = COMPARE | {
         "data.name": "cifar10",
-        "vae.beta": 0.3,
         "data.max_train": 5_000,
         "data.max_valid": 1_000,
         "data.max_test": 2_000,
@@ -20,7 +19,6 @@ def get_config(variants: str = "") -> ConfigDict:
         "vae.evaluate_every": 400,
         "graph.num_images": 1_000,
         "codebook.finetune_steps": 400,
-        "compare.prior": ("kmeans", "geodesic_context", "vqvae"),
         "compare.methods": (
             "kmeans",
             "mahalanobis",
@@ -30,6 +28,7 @@ def get_config(variants: str = "") -> ConfigDict:
             "geodesic_context",
             "vqvae",
             "vqvae_context",
+            "vqvae_double",
             "geodesic_joint",
             "geodesic_joint_context",
         ),

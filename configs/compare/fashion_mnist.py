@@ -10,6 +10,6 @@ from geovq_jax.config import COMPARE, COMPARE_SMOKE, COMPARE_VANILLA, experiment
 
 def get_config(variants: str = "") -> ConfigDict:
     """Configuration of the comparison, with the variants named after the colon."""
-    overrides = COMPARE | {"data.name": "fashion_mnist", "vae.beta": 0.1}
+    overrides = COMPARE | {"data.name": "fashion_mnist", "vae.num_steps": 3_000}
     known = {"spatial": {}, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
     return experiment("compare-fashion_mnist", overrides, variants=variants, known_variants=known)

@@ -12,7 +12,6 @@ def get_config(variants: str = "") -> ConfigDict:
     """Configuration of the comparison, with the variants named after the colon."""
     overrides = COMPARE | {
         "data.name": "mnist",
-        "vae.beta": 0.2,
         "data.max_train": 10_000,
         "compare.methods": (
             "kmeans",
@@ -23,6 +22,7 @@ def get_config(variants: str = "") -> ConfigDict:
             "geodesic_context",
             "vqvae",
             "vqvae_context",
+            "vqvae_double",
             "geodesic_joint",
             "geodesic_joint_context",
         ),

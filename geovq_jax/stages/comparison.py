@@ -44,6 +44,7 @@ _PROBE_IMAGES = 5_000
 JOINT = {
     "vqvae": "joint VQ-VAE",
     "vqvae_context": "joint VQ-VAE, in context",
+    "vqvae_double": "joint VQ-VAE, twice the steps",
     "geodesic_joint": "geodesic, refined, then joint",
     "geodesic_joint_context": "geodesic, refined, then joint, in context",
 }
@@ -120,7 +121,8 @@ def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[st
     """Record and scores of every image of a jointly trained model, as trained or with codes searched in context.
 
     The `geodesic_joint` ones are the last rung of the ladder: they start from the autoencoder and the refined geodesic
-    codebook and train everything for the steps of the fine-tuning; `vqvae` trains afresh for the whole budget.
+    codebook and train everything for the steps of the fine-tuning; `vqvae` trains afresh for the whole budget, and
+    `vqvae_double` for twice as many steps.
     """
     config, start, before, directory = inputs.config, None, 0, inputs.workdir / "vqvae"
     if name.startswith("geodesic_joint"):
@@ -128,7 +130,10 @@ def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[st
         book = METHODS["geodesic_pullback"].fit(inputs).vectors
         start = models.from_vae(inputs.params, jnp.asarray(book), jnp.asarray(metrics.mean(axis=0)))
         before, directory = config.vae.num_steps, inputs.workdir / "geodesic_joint"
-    model, fit = vqvae.fit_vqvae(directory, inputs.dataset, config, start=start)
+    times = 1
+    if name == "vqvae_double":
+        directory, times = inputs.workdir / name, 2
+    model, fit = vqvae.fit_vqvae(directory, inputs.dataset, config, start=start, times=times)
     found = Codes(
         vqvae.vectors(model), {split: vqvae.encode(model, getattr(inputs.dataset, split).images) for split in SPLITS}
     )
@@ -255,6 +260,9 @@ def _add(
         "ssim": float(np.mean(scores.ssim)),
         "psnr_continuous": float(np.mean(against_continuous.psnr)),
         "images_seen": record["steps"] * inputs.config.data.batch_size,
+        "search_gradients": record["searches"]
+        * len(inputs.dataset.train.images)
+        * (4 * inputs.config.compare.sweeps + 1),
         **record,
     }
     if rung == "frozen":

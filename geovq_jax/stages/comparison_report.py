@@ -50,8 +50,9 @@ _QUESTIONS = (
     (("geodesic_decoded", "decoder"), ("kmeans", "decoder")),
     (("geodesic_decoded", "decoder"), ("vqvae", "joint")),
     (("geodesic_context", "decoder"), ("kmeans_context", "decoder")),
+    (("geodesic_context", "decoder"), ("vqvae_double", "joint")),
     (("geodesic_context", "decoder"), ("vqvae_context", "joint")),
-    (("geodesic_context", "codes"), ("geodesic_context", "decoder")),
+    (("geodesic_pullback", "codes"), ("geodesic_pullback", "decoder")),
     (("geodesic_joint", "encoder"), ("vqvae", "joint")),
     (("geodesic_joint_context", "encoder"), ("vqvae_context", "joint")),
 )
@@ -134,7 +135,7 @@ def _row(method: str, rung: str, records: list[dict[str, Any]]) -> dict[str, Any
         "bits": first["bits"],
         "cells": first["cells"],
     }
-    row |= {part: first[part] for part in ("bits", "cells", "steps", "images_seen", "searches")}
+    row |= {part: first[part] for part in ("bits", "cells", "steps", "images_seen", "searches", "search_gradients")}
     for column in (*_COLUMNS, *_GENERATION, "continuous_psnr", "continuous_ssim"):
         values = [record[column] for record in records if column in record]
         if values:
@@ -176,7 +177,8 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
     scores = [[row["title"], row["rung"], *(row.get(column) for column in columns)] for row in rows]
     units = list(next(row["units"] for row in rows if "units" in row))
     errors = [[row["title"], *(row["units"][unit] for unit in units)] for row in rows if "units" in row]
-    cost = [[row["title"], row["rung"], row["steps"], row["images_seen"], row["searches"]] for row in rows]
+    budget = ("steps", "images_seen", "searches", "search_gradients")
+    cost = [[row["title"], row["rung"], *(row[part] for part in budget)] for row in rows]
     gaps = [
         [
             entry["first"],
@@ -195,8 +197,8 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
         ),
         Table("Root mean square error in every unit, frozen decoder", ["codes", *units], errors),
         Table(
-            "Budget: gradient steps, images seen, and searches of all codes in context",
-            ["codes", "rung", "steps", "images seen", "searches"],
+            "Budget: gradient steps, images seen by them, searches of all codes in context, their decoder gradients",
+            ["codes", "rung", "steps", "images seen", "searches", "decoder gradients"],
             cost,
         ),
     ]

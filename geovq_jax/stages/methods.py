@@ -155,20 +155,19 @@ METHODS: dict[str, Method] = {
     "scalar": Method(
         "scalar (FSQ after the fact)",
         _baseline(lambda z, _, k, seed: baselines.scalar(z, baselines.scalar_levels(k, z.shape[1]))),
+        rungs=(),
     ),
     "kmeans": Method("K-means", _baseline(lambda z, _, k, seed: baselines.kmeans(z, k, seed=seed))),
     "kmedoids": Method("K-medoids", _baseline(lambda z, _, k, seed: baselines.kmedoids(z, k, seed=seed)), rungs=()),
     "mahalanobis": Method("K-means, mean metric", _mahalanobis),
     "mahalanobis_pullback": Method("K-means, local metrics", _pullback(_mahalanobis)),
     "geodesic": Method("geodesic K-medoids", _geodesic),
-    "geodesic_pullback": Method("geodesic, refined", _pullback(_geodesic)),
+    "geodesic_pullback": Method("geodesic, refined", _pullback(_geodesic), rungs=("decoder", "codes")),
     "geodesic_decoded": Method("geodesic, refined in decoded space", _decoded),
     "kmeans_context": Method(
         "K-means, in context",
         _baseline(lambda z, _, k, seed: baselines.kmeans(z, k, seed=seed)),
         in_context=True,
     ),
-    "geodesic_context": Method(
-        "geodesic, refined, in context", _pullback(_geodesic), in_context=True, rungs=("decoder", "codes")
-    ),
+    "geodesic_context": Method("geodesic, refined, in context", _pullback(_geodesic), in_context=True),
 }

@@ -79,6 +79,7 @@ def fit_vqvae(
     config: ConfigDict,
     *,
     start: Any = None,
+    times: int = 1,
     log: tracking.Writer | None = None,
 ) -> tuple[Model, loop.Fit]:
     """Train, or continue, a VQ-VAE with checkpoints in a directory.
@@ -88,6 +89,7 @@ def fit_vqvae(
         dataset: images.
         config: of the experiment.
         start: parameters to fine-tune in codebook.finetune_steps; None trains fresh ones for the whole budget.
+        times: train for so many budgets.
         log: receives the figures of each evaluation.
 
     Returns:
@@ -100,6 +102,7 @@ def fit_vqvae(
     steps, learning_rate = num_steps(config), config.vae.learning_rate
     if start is not None:
         steps, learning_rate = config.codebook.finetune_steps, config.codebook.finetune_learning_rate
+    steps *= times
 
     def loss_fn(params, key, step, batch):
         augment_key, loss_key = jax.random.split(key)

@@ -76,7 +76,15 @@ def cells(workdir, config, rows):
             folder.mkdir(parents=True, exist_ok=True)
             base = 20.0 + seed + (method == "vqvae")
             psnr = np.asarray([base - 1.0, base + 1.0], np.float32)
-            row = {"rung": rung, "bits": 16.0, "cells": 4, "steps": 5, "images_seen": 10, "searches": 0}
+            row = {
+                "rung": rung,
+                "bits": 16.0,
+                "cells": 4,
+                "steps": 5,
+                "images_seen": 10,
+                "searches": 0,
+                "search_gradients": 0,
+            }
             row |= {"psnr": base, "ssim": 0.5, "used": 4, "perplexity": 3.0}
             if rung == "frozen":
                 row["units"] = {"latent": {"rms": 1.0 + seed}}
