@@ -110,6 +110,20 @@ def test_latents_come_from_the_stored_weights_in_order(finished):
     np.testing.assert_array_equal(latents["index"], dataset.test.index)
 
 
+def test_codebooks_of_several_sizes(finished):
+    metrics = json.loads((finished / "report" / "metrics.json").read_text())
+    sweep, page = metrics["sizes"], (finished / "report" / "index.html").read_text()
+    assert sweep["sizes"] == [16, 32, 64]  # 8 members each of 800 nodes
+    for kind in ("pullback", "euclidean"):
+        assert (np.diff(sweep[kind]["cost"]) < 0).all()
+        assert (np.array(sweep[kind]["entropy_bits"]) <= np.log2(sweep["sizes"])).all()
+        assert (np.array(sweep[kind]["psnr_low"]) <= sweep[kind]["psnr"]).all()
+        assert (np.array(sweep[kind]["psnr"]) <= sweep[kind]["psnr_high"]).all()
+    for name in ("elbow", "rate-distortion", "entropy-psnr", "positions", "latents-by-volume"):
+        assert f'<figure id="{name}">' in page
+        assert (finished / "report" / "figures" / f"{name}.png").stat().st_size > 0
+
+
 def test_a_second_run_skips_every_stage(finished):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.npz")}
     again = call("run", CONFIG, f"--workdir={finished}")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from geovq_jax.evaluation.style import ACCENT, CONTRAST, MUTED, WIDTH, new_figure, styled
+from geovq_jax.evaluation.style import ACCENT, CONTRAST, DENSITY, INK, MUTED, WIDTH, new_figure, styled
 
 Curve = tuple[np.ndarray, np.ndarray]
 
@@ -167,6 +167,31 @@ def code_usage(counts: Int[np.ndarray, " K"]) -> Figure:
 
 
 @styled
+def position_maps(panels: Mapping[str, Float[np.ndarray, "h w"]]) -> Figure:
+    """One number a cell of the grid of codes, written into a map of the grid; one panel a quantity.
+
+    Args:
+        panels: quantity with its unit -> its value at each position [h, w], row 0 at the top.
+
+    Returns:
+        The figure.
+    """
+    height, width = next(iter(panels.values())).shape
+    figure, axes = new_figure(1, len(panels), height=min(0.45 + WIDTH / len(panels) * 0.8 * height / width, 4.5))
+    for panel, (label, values) in zip(axes, panels.items(), strict=True):
+        drawn = panel.imshow(values, cmap=DENSITY, interpolation="nearest")
+        low, high = drawn.get_clim()
+        for (row, column), value in np.ndenumerate(values):
+            ink = "white" if value > 0.5 * (low + high) else INK
+            panel.text(
+                column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=min(9.0, 48.0 / width)
+            )
+        _bare(panel)
+        panel.set_title(label)
+    return figure
+
+
+@styled
 def code_atlas(
     images: Float[np.ndarray, "K h w channels"],
     counts: Int[np.ndarray, " K"],
@@ -193,13 +218,17 @@ def code_atlas(
     order = np.argsort(-counts, kind="stable")[:max_codes]
     columns = min(columns, len(order))
     rows = -(-len(order) // columns)
-    figure, axes = new_figure(rows, columns, width=WIDTH, height=WIDTH / columns * rows * 1.22 + 0.1)
-    for panel in axes:
-        _bare(panel)
-    for panel, code in zip(axes, order, strict=False):
-        _show(panel, images[code].astype(np.float64))
-        panel.set_title(f"{counts[code]:,}", fontsize=6.5, pad=1.5, loc="center", fontweight="normal", color=MUTED)
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)  # type: ignore[union-attr,call-arg]
+    height, width, channels = images.shape[1:]
+    gap, room = max(1, width // 10), max(1, round(0.2 * width))  # pixels between pictures, and above each for its count
+    tiles = np.ones((rows * columns, height + room, width, channels))
+    tiles[: len(order), room:] = images[order]
+    picture = mosaic(tiles.reshape(rows, columns, height + room, width, channels), gap=gap)
+    figure, (axes,) = new_figure(width=WIDTH, height=WIDTH * picture.shape[0] / picture.shape[1] + 0.1)
+    _show(axes, picture)
+    for place, code in enumerate(order):
+        row, column = divmod(place, columns)
+        x, y = column * (width + gap) + (width - 1) / 2.0, row * (height + room + gap) + room - 0.5
+        axes.text(x, y, f"{counts[code]:,}", ha="center", va="bottom", fontsize=6.5, color=MUTED)
     return figure
 
 

@@ -114,13 +114,11 @@ def edge_agreement(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarra
     return EdgeAgreement(linear, ranks, float(median), float(low), float(high))
 
 
-def _plane_labels(points: Float[np.ndarray, "n d"], plane: Plane | None) -> tuple[np.ndarray, str, str]:
+def _plane_labels(points: Float[np.ndarray, "n d"], plane: Plane | None, axis: str) -> tuple[np.ndarray, str, str]:
     if points.shape[1] == 2 and plane is None:
         return points, "latent 1", "latent 2"
     plane = principal_plane(points) if plane is None else plane
-    first, second = (
-        f"principal axis {i + 1} ({100.0 * share:.0f} % of variance)" for i, share in enumerate(plane.explained)
-    )
+    first, second = (f"{axis} {i + 1} ({100.0 * share:.0f} % of variance)" for i, share in enumerate(plane.explained))
     return project(plane, points), first, second
 
 
@@ -139,6 +137,7 @@ def latent_map(
     value_label: str = "",
     codebook: Float[np.ndarray, "K d"] | None = None,
     plane: Plane | None = None,
+    axis: str = "principal axis",
 ) -> Figure:
     """Latents in the plane of largest variance, coloured by class, by code or by a value.
 
@@ -151,6 +150,7 @@ def latent_map(
         value_label: what the values are, with their unit.
         codebook: codebook vectors drawn as crosses.
         plane: plane to project on, to share one map between figures.
+        axis: name of the plane's axes.
 
     Returns:
         The figure.
@@ -162,7 +162,7 @@ def latent_map(
         raise ValueError("expected one of classes, codes and values, got several; draw one map each")
     if plane is None and latents.shape[1] > 2:
         plane = principal_plane(latents)
-    points, first, second = _plane_labels(latents, plane)
+    points, first, second = _plane_labels(latents, plane, axis)
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=WIDTH * 0.62)
     # A fixed shuffle: in data-set order the last class would cover the others.
     order = np.random.default_rng(0).permutation(len(points))

@@ -4,6 +4,7 @@ from geovq_jax.geometry.cells import cell_edge_lengths, cell_metrics
 from geovq_jax.geometry.components import Connectivity, bridges, connectivity
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
 from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics, node_speeds
+from geovq_jax.geometry.embedding import GeodesicMap, geodesic_map
 from geovq_jax.geometry.exponential import exp_map, log_map
 from geovq_jax.geometry.frechet import Refined, refine_cell_centres, refine_centres
 from geovq_jax.geometry.geodesic import Geodesic, geodesic, geodesics, length_ratios
@@ -35,6 +36,7 @@ from geovq_jax.geometry.pullback_kmeans import PullbackKMeans, assign_pullback, 
 __all__ = [
     "Connectivity",
     "Geodesic",
+    "GeodesicMap",
     "KMedoids",
     "Neighbours",
     "PullbackKMeans",
@@ -59,6 +61,7 @@ __all__ = [
     "ensemble",
     "exp_map",
     "geodesic",
+    "geodesic_map",
     "geodesics",
     "graph_from_edges",
     "kmedoids",

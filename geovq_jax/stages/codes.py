@@ -71,6 +71,13 @@ def nodes_of(latents: np.ndarray) -> np.ndarray:
     return latents.reshape(-1, latents.shape[-1])
 
 
+def edge_lengths(points: np.ndarray, metrics: np.ndarray | None, edges: np.ndarray) -> np.ndarray:
+    """Lengths [e] of edges between nodes [n, d] in the metrics of their ends [n, d, d], Euclidean without metrics."""
+    if metrics is None:
+        return np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
+    return np.asarray(geometry.lengths_from_metrics(points, metrics, edges), np.float64)
+
+
 def build_graph(workdir: Path, config: ConfigDict) -> str:
     """Symmetric k-NN graph of training latents with pull-back edge lengths, one component, into graph.npz."""
     section = config.graph
@@ -87,18 +94,13 @@ def build_graph(workdir: Path, config: ConfigDict) -> str:
     with progress_bar("metric at each node") as progress:
         metrics = latent_metrics(workdir, config, latents, progress=progress)
 
-    def lengths(edges: np.ndarray) -> np.ndarray:
-        if metrics is None:
-            return np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
-        return np.asarray(geometry.lengths_from_metrics(points, metrics, edges), np.float64)
-
     neighbours = geometry.knn(points, section.k, metric=section.metric)
     edges = geometry.unique_edges(np.asarray(neighbours.indices), symmetry=section.symmetry)
-    graph = geometry.graph_from_edges(edges, lengths(edges), len(points))
+    graph = geometry.graph_from_edges(edges, edge_lengths(points, metrics, edges), len(points))
     before = geometry.connectivity(graph)
     if section.repair and before.num_components > 1:
         bridges = geometry.bridges(points, graph)
-        graph = geometry.add_edges(graph, bridges, lengths(bridges))
+        graph = geometry.add_edges(graph, bridges, edge_lengths(points, metrics, bridges))
     save_npz(
         workdir / "graph.npz",
         data=graph.data,

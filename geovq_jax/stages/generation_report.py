@@ -49,16 +49,20 @@ def load_scores(workdir: Path) -> dict[str, Any]:
 
 
 def headline(scores: dict[str, Any]) -> dict[str, Any]:
-    """The scores that a reader wants first, name with unit -> value."""
+    """The scores that a reader wants first, name with unit -> value with its 95 % interval."""
     if not scores:
         return {}
     figures_of = {
-        f"class consistency of {name} [%]": 100.0 * row["consistency"]["value"]
+        f"class consistency of {name} [%]": _percent(row["consistency"])
         for name, row in scores["sets"].items()
         if name.startswith("samples")
     }
-    distances = {f"Frechet distance, {name}": row["frechet"]["value"] for name, row in scores["sets"].items()}
-    return {"classifier accuracy [%]": 100.0 * scores["classifier_accuracy"]["value"], **figures_of, **distances}
+    distances = {f"Frechet distance, {name}": Interval(**row["frechet"]) for name, row in scores["sets"].items()}
+    return {"classifier accuracy [%]": _percent(scores["classifier_accuracy"]), **figures_of, **distances}
+
+
+def _percent(share: dict[str, float]) -> Interval:
+    return Interval(*(100.0 * share[part] for part in Interval._fields))
 
 
 def prior_section(prior: dict[str, Any], quality: float) -> Section:
@@ -74,7 +78,7 @@ def prior_section(prior: dict[str, Any], quality: float) -> Section:
     figure = figures_comparison.comparison(
         {_MODELS[name]: bits["bits_per_code"] for name, bits in prior.items()},
         "code length of the test codes [bits a code]",
-        intervals={_MODELS[name]: _interval(bits) for name, bits in prior.items()},
+        intervals={_MODELS[name]: interval(bits)[1:] for name, bits in prior.items()},
     )
     text = f"""With an arithmetic coder, each model of the codes would store an image in so many bits, from which it
         decodes at {quality:.2f} dB (mean over the test split). Unigram and bigram count the training codes."""
@@ -86,10 +90,10 @@ def prior_section(prior: dict[str, Any], quality: float) -> Section:
     )
 
 
-def _interval(bits: dict[str, float]) -> tuple[float, float]:
-    """95 % interval of the bits a code, from the standard error over images; no width where there is one image."""
+def interval(bits: dict[str, float]) -> Interval:
+    """Bits a code with their 95 % interval, from the standard error over images; no width where there is one image."""
     error = 1.96 * (bits["standard_error"] or 0.0) * bits["bits_per_code"] / bits["bits_per_image"]
-    return bits["bits_per_code"] - error, bits["bits_per_code"] + error
+    return Interval(bits["bits_per_code"], bits["bits_per_code"] - error, bits["bits_per_code"] + error)
 
 
 def samples_section(workdir: Path, dataset: data.Dataset) -> Section:
@@ -117,18 +121,15 @@ def scores_section(scores: dict[str, Any]) -> list[Section]:
     if not scores:
         return []
 
-    def interval(entry: dict[str, float]) -> Interval:
-        return Interval(**entry)
-
     sets = scores["sets"]
-    distances = [[name, *(interval(row[part]) for part in _DISTANCES)] for name, row in sets.items()]
+    distances = [[name, *(Interval(**row[part]) for part in _DISTANCES)] for name, row in sets.items()]
     classes = [
         [
             name,
-            interval(row["consistency"]),
+            Interval(**row["consistency"]),
             row["diversity"],
             row["memorisation"]["sample_median"],
-            interval(row["memorisation"]["share_close"]),
+            Interval(**row["memorisation"]["share_close"]),
         ]
         for name, row in sets.items()
     ]

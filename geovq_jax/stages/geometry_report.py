@@ -12,10 +12,10 @@ from scipy import sparse
 
 from geovq_jax import geometry
 from geovq_jax.evaluation import figures, figures_geometry, figures_plane
-from geovq_jax.evaluation.report import ReportFigure, Section, to_json
+from geovq_jax.evaluation.report import ReportFigure, Section, Table, to_json
 from geovq_jax.geometry.components import components
 from geovq_jax.quantization.codebook import load_codebook
-from geovq_jax.stages.codes import decoder_of, load_codes, load_graph, load_latents
+from geovq_jax.stages.codes import decoder_of, edge_lengths, load_codes, load_graph, load_latents
 from geovq_jax.terminal import progress_bar
 
 _POINTS = 16  # of a curve between vanilla latents
@@ -29,7 +29,7 @@ def measure(workdir: Path, config: ConfigDict) -> dict[str, Any]:
     """Figures of the graph, of its edges and paths, of the node metrics and of continuous geodesics."""
     graph, arrays = load_graph(workdir)
     edges, lengths = geometry.edges_of(graph)
-    euclidean = edge_euclidean(arrays["points"], edges)
+    euclidean = edge_lengths(arrays["points"], None, edges)
     result = {
         "connectivity": geometry.connectivity(graph)._asdict(),
         "components_before_repair": int(arrays["components_before_repair"]),
@@ -42,11 +42,6 @@ def measure(workdir: Path, config: ConfigDict) -> dict[str, Any]:
         result["metrics"] = _metrics(arrays["metrics"])
         result["quadrature"] = _quadrature(workdir, config, edges, lengths)
     return result
-
-
-def edge_euclidean(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Euclidean lengths of edges."""
-    return np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
 
 
 def _paths(
@@ -163,7 +158,7 @@ def section(workdir: Path, config: ConfigDict, metrics: dict[str, Any]) -> Secti
     graph, arrays = load_graph(workdir)
     edges, lengths = geometry.edges_of(graph)
     chosen = np.linspace(0, len(edges) - 1, min(20_000, len(edges))).astype(np.int64)
-    scatter = figures_geometry.edge_scatter(edge_euclidean(arrays["points"], edges[chosen]), lengths[chosen])
+    scatter = figures_geometry.edge_scatter(edge_lengths(arrays["points"], None, edges[chosen]), lengths[chosen])
     sizes = np.bincount(components(graph))
     degrees = figures_geometry.degree_bars(np.diff(graph.indptr), sizes)
     pictures = [
@@ -171,13 +166,84 @@ def section(workdir: Path, config: ConfigDict, metrics: dict[str, Any]) -> Secti
         ReportFigure("Degrees and components", degrees, "connectivity", metrics["connectivity"]),
         _interpolation(workdir, config, graph),
     ]
+    if "metrics" in arrays and arrays["points"].shape[1] > 2:
+        pictures.append(_volume(arrays["points"], arrays["metrics"]))
+    if len(sizes) == 1:
+        pictures.append(_map(workdir, config, graph))
     if arrays["points"].shape[1] == 2 and load_latents(workdir, "train")["mean"].ndim == 2:
         pictures += _plane(workdir, config, graph)
     return Section(
         "Geometry",
         "Edges of the training graph: their length under the metric that the decoder induces against their Euclidean "
         "length. Interpolations are decoded at equal pull-back distances along each curve.",
+        tables=[_table(metrics)],
         figures=pictures,
+    )
+
+
+def _table(metrics: dict[str, Any]) -> Table:
+    """The figures of `measure` in words."""
+    graph, edges, paths, ways = (metrics[part] for part in ("connectivity", "edges", "paths", "geodesics"))
+    rows: list[list[Any]] = [
+        ["nodes", graph["num_nodes"]],
+        ["edges", graph["num_edges"]],
+        ["components before repair", metrics["components_before_repair"]],
+        ["edges, pull-back against Euclidean: correlation", edges["correlation"]],
+        ["edges, pull-back over Euclidean: median", edges["ratio_median"]],
+        ["edges, pull-back over Euclidean: ratio of the means", metrics["edge_length_ratio_of_means"]],
+        [
+            f"paths, pull-back over Euclidean: ratio of the means ({paths['pairs']:,} pairs)",
+            paths["pullback_over_euclidean"],
+        ],
+        ["paths, Euclidean length over distance: mean", paths["euclidean_dilation"]],
+    ]
+    if "metrics" in metrics:
+        node = metrics["metrics"]
+        rows += [
+            ["volume density, log10: median", node["log10_volume_median"]],
+            [
+                "volume density, log10: 5 % and 95 %",
+                f"{node['log10_volume_low']:.2f} and {node['log10_volume_high']:.2f}",
+            ],
+            ["condition number of the metric: median", node["condition_median"]],
+            ["effective rank of the metric: mean", node["effective_rank_mean"]],
+            ["error of the edges' endpoint rule [%]: median", 100.0 * metrics["quadrature"]["relative_error_median"]],
+            ["error of the edges' endpoint rule [%]: 95 %", 100.0 * metrics["quadrature"]["relative_error_high"]],
+        ]
+    if ways["pairs"]:
+        rows.append(
+            [f"straight line over continuous geodesic: mean ({ways['pairs']} pairs)", ways["straight_over_geodesic"]]
+        )
+        if "graph_over_geodesic" in ways:
+            rows.append(["graph path over continuous geodesic: mean", ways["graph_over_geodesic"]])
+    return Table("Graph, edges, paths and metric", ["figure", "value"], rows)
+
+
+def _volume(points: np.ndarray, metrics: np.ndarray) -> ReportFigure:
+    """Nodes in the plane of their two largest variances, coloured by the volume density of the metric."""
+    chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
+    density = np.asarray(geometry.log_volume(jnp.asarray(metrics[chosen])), np.float64) / np.log(10)
+    # A few cells of no ink at all would take the whole scale.
+    density = np.clip(density, *np.quantile(density, [0.01, 0.99]))
+    plane = figures_geometry.principal_plane(points)
+    figure = figures_geometry.latent_map(
+        points[chosen], values=density, value_label="log10 of the volume density, 1 % to 99 %", plane=plane
+    )
+    return ReportFigure("Training nodes by the volume density of the metric", figure, "latents_by_volume")
+
+
+def _map(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> ReportFigure:
+    """Nodes laid out by their distances along the graph, coloured by class."""
+    found = geometry.geodesic_map(graph, seed=config.seed)
+    labels = load_latents(workdir, "train")["label"][load_graph(workdir)[1]["rows"]]
+    labels = np.repeat(labels, graph.shape[0] // len(labels))
+    chosen = np.linspace(0, graph.shape[0] - 1, min(5000, graph.shape[0])).astype(np.int64)
+    plane = figures_geometry.Plane(np.zeros(2), np.eye(2), found.explained)
+    figure = figures_geometry.latent_map(
+        found.points[chosen], classes=labels[chosen], plane=plane, axis="geodesic axis"
+    )
+    return ReportFigure(
+        "Training nodes laid out by their distances along the graph (landmark Isomap)", figure, "geodesic_map"
     )
 
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from geovq_jax import geometry
 from geovq_jax.evaluation import figures_comparison, figures_geometry, figures_graph
 from geovq_jax.evaluation.report import ReportFigure, Section
-from geovq_jax.stages.codes import load_codes, load_graph
+from geovq_jax.stages.codes import edge_lengths, load_codes, load_graph
 
 _NODES = 5_000
 _SOURCES = 40
@@ -38,11 +38,7 @@ def section(workdir: Path, config: ConfigDict) -> Section:
     graphs = {}
     for k in sizes.tolist():
         edges = geometry.unique_edges(neighbours[:, :k])
-        if metrics is None:
-            lengths = np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
-        else:
-            lengths = np.asarray(geometry.lengths_from_metrics(points, metrics, edges), np.float64)
-        graphs[k] = geometry.graph_from_edges(edges, lengths, len(points))
+        graphs[k] = geometry.graph_from_edges(edges, edge_lengths(points, metrics, edges), len(points))
     states = [geometry.connectivity(graph) for graph in graphs.values()]
     bars = figures_geometry.connectivity_bars(
         sizes, np.array([s.num_components for s in states]), np.array([s.largest_fraction for s in states])

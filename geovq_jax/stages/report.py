@@ -13,15 +13,19 @@ from geovq_jax import data
 from geovq_jax.evaluation import figures, figures_comparison, figures_geometry, image_metrics
 from geovq_jax.evaluation.clustering_scores import clustering_scores
 from geovq_jax.evaluation.report import ReportFigure, Section, Table, to_json, write_report
+from geovq_jax.evaluation.statistics import Interval
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
+from geovq_jax.quantization.codebook import load_codebook
 from geovq_jax.quantization.health import health
-from geovq_jax.stages import generation_report, geometry_report, neighbour_report
+from geovq_jax.stages import generation_report, geometry_report, neighbour_report, overview_report, size_report
 from geovq_jax.stages.atlas import code_pictures
 from geovq_jax.stages.codes import load_codes, load_latents, nodes_of
 from geovq_jax.stages.prior import decode_codes
 from geovq_jax.stages.vae import BATCH, load_data, load_vae
 from geovq_jax.workdir import write_json
+
+_POSITION = {"perplexity": "perplexity", "information on the class [bits]": "mutual_information_bits"}
 
 
 def evaluate(workdir: Path, config: ConfigDict) -> str:
@@ -37,23 +41,28 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
 
     num_codes = config.codebook.num_clusters
     usage = health(codes["codes"], num_codes, codes["label"])
+    usage["radii"] = load_codebook(workdir / "codebook.npz").radii
     metrics = {
         "images": image_metrics.summarise(scores, seed=config.seed),
-        "codes": {k: v for k, v in usage.items() if k not in ("cell_sizes", "per_position")},
+        "codes": {k: v for k, v in usage.items() if k not in ("cell_sizes", "radii")},
         "classes": clustering_scores(codes["codes"], codes["label"])._asdict(),
         "prior": generation_report.code_lengths(workdir, config, truth[0].size),
         "scores": generation_report.load_scores(workdir),
         "geometry": geometry_report.measure(workdir, config),
+        "sizes": size_report.measure(workdir, config),
     }
-    metrics = to_json(metrics | {"headline": list(headline(metrics).items())})
+    headline = overview_report.headline(metrics)
+    plain = [(name, value.value if isinstance(value, Interval) else value) for name, value in headline.items()]
+    metrics = to_json(metrics | {"headline": plain})
     write_json(workdir / "report" / "metrics.json", metrics)
     sections = [
-        _overview(config, dataset, metrics),
+        overview_report.section(workdir, config, dataset, headline),
         _reconstructions(truth, continuous, quantized, metrics),
         generation_report.prior_section(metrics["prior"], metrics["images"]["truth-quantized"]["psnr"]),
         generation_report.samples_section(workdir, dataset),
         *generation_report.scores_section(metrics["scores"]),
         _latent_space(workdir, config, latents, codes, usage),
+        size_report.section(metrics["sizes"], metrics, config),
         geometry_report.section(workdir, config, metrics["geometry"]),
         neighbour_report.section(workdir, config),
         _training(workdir),
@@ -65,37 +74,6 @@ def evaluate(workdir: Path, config: ConfigDict) -> str:
         sections=sections,
     )
     return f"{workdir / 'report' / 'index.html'}"
-
-
-def _overview(config: ConfigDict, dataset: data.Dataset, metrics: dict[str, Any]) -> Section:
-    rows = metrics["headline"]
-    counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
-    text = f"Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen."
-    links = [("all figures", "metrics.json"), ("configuration", "../config.json"), ("what ran", "../stages.json")]
-    return Section("Figures", text, tables=[Table("", ["figure", "value"], rows)], links=links)
-
-
-def headline(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a run that a reader wants first, name with unit -> value."""
-    images, codes, prior, edges = metrics["images"], metrics["codes"], metrics["prior"], metrics["geometry"]["edges"]
-    return {
-        "PSNR truth-continuous [dB]": images["truth-continuous"]["psnr"],
-        "PSNR truth-quantized [dB]": images["truth-quantized"]["psnr"],
-        "PSNR continuous-quantized [dB]": images["continuous-quantized"]["psnr"],
-        "SSIM truth-continuous": images["truth-continuous"]["ssim"],
-        "SSIM truth-quantized": images["truth-quantized"]["ssim"],
-        "codes used": f"{codes['used']} of {codes['num_codes']}",
-        "perplexity": codes["perplexity"],
-        "NMI with the class": metrics["classes"]["nmi"],
-        "purity": metrics["classes"]["purity"],
-        "prior given the class [bits a code]": prior["gpt"]["bits_per_code"],
-        "prior without the class [bits a code]": prior["gpt_without_class"]["bits_per_code"],
-        "bigram [bits a code]": prior["bigram"]["bits_per_code"],
-        "unigram [bits a code]": prior["unigram"]["bits_per_code"],
-        **generation_report.headline(metrics["scores"]),
-        "edge lengths, pull-back vs Euclidean: correlation": edges["correlation"],
-        "edge lengths, pull-back over Euclidean: median": edges["ratio_median"],
-    }
 
 
 def _reconstructions(
@@ -135,18 +113,48 @@ def _latent_space(
     reach = figures_comparison.distance_histogram({"test latents": codes["distance"].ravel()})
     atlas = figures.code_atlas(code_pictures(workdir, config), np.asarray(usage["cell_sizes"]))
     note = "" if latents["mean"].ndim == 2 else ", each in the cell of its medoid's image"
+    pictures = [
+        ReportFigure("Coloured by class", by_class, "latents_by_class", {"explained": to_json(plane.explained)}),
+        ReportFigure("Coloured by code", by_code, "latents_by_code"),
+        ReportFigure("Use of the codes on the test split", used, "code_usage", {"counts": usage["cell_sizes"]}),
+        ReportFigure("Geodesic distance to the code", reach, "code_distances", _quantiles(codes["distance"])),
+        ReportFigure(f"Decoded codes{note}, and their use on the test split", atlas, "code_atlas"),
+    ]
+    if codes["codes"].ndim == 3:
+        grid = codes["codes"].shape[1:]
+        panels = {
+            label: np.array([entry[name] for entry in usage["per_position"]]).reshape(grid)
+            for label, name in _POSITION.items()
+        }
+        data_behind = {name: panels[label] for label, name in _POSITION.items()}
+        pictures.append(
+            ReportFigure("Codes at each cell of the grid", figures.position_maps(panels), "positions", data_behind)
+        )
     return Section(
         "Latents and codes",
         "Test latents (one point a grid cell) in the plane of their two largest variances. "
         "`python -m geovq_jax.explore --workdir=W` shows the training latents to click on.",
-        figures=[
-            ReportFigure("Coloured by class", by_class, "latents_by_class", {"explained": to_json(plane.explained)}),
-            ReportFigure("Coloured by code", by_code, "latents_by_code"),
-            ReportFigure("Use of the codes on the test split", used, "code_usage", {"counts": usage["cell_sizes"]}),
-            ReportFigure("Geodesic distance to the code", reach, "code_distances", _quantiles(codes["distance"])),
-            ReportFigure(f"Decoded codes{note}, and their use on the test split", atlas, "code_atlas"),
-        ],
+        tables=[_health(usage)],
+        figures=pictures,
     )
+
+
+def _health(usage: dict[str, Any]) -> Table:
+    rows: list[list[Any]] = [
+        ["codes used", usage["used"]],
+        ["codes never used", usage["dead"]],
+        ["entropy [bits a code]", usage["entropy_bits"]],
+        ["perplexity", usage["perplexity"]],
+        ["Gini coefficient of the use", usage["usage_gini"]],
+        ["items of a code: median", usage["cell_size_median"]],
+        ["items of a code: largest", usage["cell_size_max"]],
+        ["geodesic radius of a cell: median", float(np.median(usage["radii"]))],
+        ["geodesic radius of a cell: largest", float(np.max(usage["radii"]))],
+        ["information on the class [bits a code]", usage["mutual_information_bits"]],
+        ["entropy of the class [bits]", usage["label_entropy_bits"]],
+    ]
+    caption = f"{usage['num_codes']} codes on {usage['num_items']:,} items of the test split; radii over training nodes"
+    return Table(caption, ["figure", "value"], rows)
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

@@ -118,11 +118,26 @@ def test_code_usage_states_used_codes_and_perplexity():
     np.testing.assert_allclose(figure.axes[0].patches[0].get_data().values, [25, 25, 25, 25, 0])
 
 
+def test_position_maps_write_each_value_in_its_cell():
+    perplexity, information = RNG.random((3, 4)), 7.0 + RNG.random((3, 4))
+    figure = figures.position_maps({"perplexity": perplexity, "information [bits]": information})
+    render(figure)
+    for axes, values in zip(figure.axes, (perplexity, information), strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), values)
+        for text in axes.texts:
+            column, row = text.get_position()
+            assert float(text.get_text()) == pytest.approx(values[row, column], rel=1e-2)
+        assert len(axes.texts) == 12
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["perplexity", "information [bits]"]
+
+
 def test_code_atlas_is_in_the_order_of_use():
     images = np.arange(4.0)[:, None, None, None] / 4 + np.zeros((4, 3, 3, 1))
     figure = figures.code_atlas(images, np.array([5, 9, 0, 7]), max_codes=3)
-    assert [axes.get_title() for axes in figure.axes] == ["9", "7", "5"]
-    assert [float(axes.images[0].get_array()[0, 0]) for axes in figure.axes] == [0.25, 0.75, 0.0]
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["9", "7", "5"]
+    shown = axes.images[0].get_array()
+    assert [float(shown[-1, round(text.get_position()[0])]) for text in axes.texts] == [0.25, 0.75, 0.0]
 
 
 def test_training_curves_and_strips():
