@@ -322,7 +322,7 @@ def default_config() -> ConfigDict:
         )
     )
     config.evaluate = ConfigDict(dict(geometry_pairs=200, geodesic_pairs=200))
-    config.mesh = ConfigDict(dict(data=1))
+    config.mesh = ConfigDict(dict(data=1, shard_parameters=False))
     return config.lock()
 
 

@@ -92,5 +92,6 @@ KEYS: dict[str, str] = {
     "compare.searches": "searches in context during the fine-tuning, one before each equal part of its steps",
     "evaluate.geometry_pairs": "targets of shortest paths in the report",
     "mesh.data": "devices that batches, chunks and sources are split over; 0 for all",
+    "mesh.shard_parameters": "whether a device keeps only its part of parameters and optimiser state while training",
     "evaluate.geodesic_pairs": "pairs of images between which continuous geodesics are measured; 0 for none",
 }

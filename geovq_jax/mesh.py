@@ -1,7 +1,8 @@
 """The devices that a program computes on: one axis of a mesh, over which batches, chunks and sources are split.
 
-Every device runs the same program on its own rows; parameters, data sets and graphs are copied to all, and XLA adds the
-few sums that cross devices. Without `over`, and on one device, everything is as it is without a mesh.
+Every device runs the same program on its own rows; data sets and graphs are copied to all, and so are parameters unless
+they are to be kept in parts; XLA adds the few sums that cross devices. Without `over`, and on one device, everything is
+as it is without a mesh.
 
 The devices may belong to several processes that `jax.distributed.initialize` has joined. All of them then run the same
 program on the same values, and each ends with the same results.
@@ -18,12 +19,19 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
+LEAST_SPLIT = 2**14  # entries; smaller arrays of a training state are copied to all devices
 _current: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
+_in_parts: ContextVar[bool] = ContextVar("in_parts", default=False)
 
 
 @contextlib.contextmanager
-def over(num_devices: int) -> Iterator[None]:
+def over(num_devices: int, *, shard_parameters: bool = False) -> Iterator[None]:
     """Within it, work is split over so many devices; 0 for all there are.
+
+    Args:
+        num_devices: see above.
+        shard_parameters: whether each device keeps only its part of parameters and optimiser state while training; they
+            are gathered layer by layer when they are used.
 
     Raises:
         ValueError: there are fewer, or some process would be left without work.
@@ -41,10 +49,12 @@ def over(num_devices: int) -> Iterator[None]:
             "--config.mesh.data=0"
         )
     token = _current.set(Mesh(np.asarray(devices[:count]), (AXIS,)) if count > 1 else None)
+    parts = _in_parts.set(shard_parameters)
     try:
         yield
     finally:
         _current.reset(token)
+        _in_parts.reset(parts)
 
 
 def size() -> int:
@@ -68,6 +78,31 @@ def replicate(tree: Any) -> Any:
     """The pytree whole on every device; as it is without a mesh."""
     sharding = replicated()
     return tree if sharding is None else jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
+
+
+def stored(tree: Any) -> Any:
+    """A training state as it is kept: whole on every device, or large arrays in parts where `over` was told so."""
+    mesh = _current.get()
+    if mesh is None:
+        return tree
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, _kept(mesh, leaf.shape)), tree)
+    return jax.tree.map(lambda leaf: _put(leaf, _kept(mesh, leaf.shape)), tree)
+
+
+def whole(tree: Any) -> Any:
+    """What `stored` keeps, whole on every device."""
+    if _current.get() is None or not _in_parts.get():
+        return tree
+    return jax.jit(lambda leaves: leaves, out_shardings=replicated())(tree)
+
+
+def _kept(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """Along the longest axis that the devices can share, for large arrays."""
+    axes = [axis for axis in np.argsort(shape)[::-1] if shape[axis] % mesh.size == 0]
+    if not _in_parts.get() or int(np.prod(shape)) < LEAST_SPLIT or not axes:
+        return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, PartitionSpec(*[None] * int(axes[0]), AXIS))
 
 
 def split(array: Any) -> Any:

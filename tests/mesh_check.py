@@ -121,17 +121,27 @@ def main():
     for name, values in close.items():
         assert_close(values, close_many[name], name)
     assert_close(latents(), latents_many, "latents")
+    fit_alone = {}
     for name in ("vae", "vqvae", "gpt"):
-        one = fit(name)
+        fit_alone[name] = fit(name)
         with mesh.over(0):
             many = fit(name)
-        assert_close(one.params, many.params, name)
-        assert_close(one.history, many.history, name)
-    with mesh.over(0):
+        assert_close(fit_alone[name].params, many.params, name)
+        assert_close(fit_alone[name].history, many.history, name)
+    mesh.LEAST_SPLIT = 64
+    with mesh.over(0, shard_parameters=True):
+        kept = mesh.stored({"large": np.zeros((3, 24)), "odd": np.zeros((9, 9)), "small": np.zeros(24)})
+        sizes = {name: leaf.addressable_shards[0].data.size for name, leaf in kept.items()}
+        assert sizes == {"large": 72 // int(count), "odd": 81, "small": 24}
+        for name in ("vae", "vqvae", "gpt"):
+            many = fit(name)
+            assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(many.params))
+            assert_close(fit_alone[name].params, many.params, f"{name}, parameters in parts")
+            assert_close(fit_alone[name].history, many.history, f"{name}, parameters in parts")
         fit("vae", folder, num_steps=2)
     with mesh.over(0 if joined else 4):
         moved = fit("vae", folder)
-    assert_close(fit("vae").params, moved.params, "continued on other devices")
+    assert_close(fit_alone["vae"].params, moved.params, "continued on other devices")
     alone = checkpoint.load(f"{folder}/best", jax.tree.map(np.asarray, moved.params))
     assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(alone))
     print(f"equal on {count} devices", file=sys.stdout)

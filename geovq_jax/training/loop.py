@@ -121,10 +121,8 @@ def make_step(
             totals.steps + 1,
             jnp.where(failed, state.step + 1, totals.failed_step),
         )
-        return TrainState(params, opt_state, state.step + 1), totals
+        return mesh.stored((TrainState(params, opt_state, state.step + 1), totals))
 
-    if mesh.size() > 1:
-        return jax.jit(step, donate_argnums=(0, 1), out_shardings=mesh.replicated())
     return jax.jit(step, donate_argnums=(0, 1))
 
 
@@ -228,7 +226,7 @@ def fit(
     A step depends on (state, key, indices_fn(step)) alone and the state is saved at every evaluation, so an interrupted
     and repeated call computes what an unbroken one does. SIGTERM is heeded at the end of a step: state and totals are
     saved as checkpoint `interrupted`, and the signal goes on to its own handler. Within `mesh.over(n)` the examples of
-    a batch are split over n devices, which sum their gradients; every device holds the whole state.
+    a batch are split over n devices, which sum their gradients; every device holds the whole state, or its part of it.
 
     Args:
         loss_fn: (params, key, step, batch) -> (loss, metrics), traced once.
@@ -262,7 +260,7 @@ def fit(
             f"expected a batch that {mesh.size()} devices can share, got {len(indices_fn(0))} examples; change the "
             "batch size or --config.mesh.data"
         )
-    state, data = mesh.replicate(init_state(params, optimizer)), mesh.replicate(jax.device_put(data))
+    state, data = mesh.stored(init_state(params, optimizer)), mesh.replicate(jax.device_put(data))
     key = mesh.replicate(key)
     metadata = json.loads(json.dumps(metadata))
     history: list[Record] = []
@@ -308,7 +306,7 @@ def fit(
             if asked_to_end():
                 break
     best = _best(history)
-    return Fit(best_params, int(best["step"]), best["valid/objective"], int(history[-1]["step"]), history)
+    return Fit(mesh.whole(best_params), int(best["step"]), best["valid/objective"], int(history[-1]["step"]), history)
 
 
 def _evaluate(
