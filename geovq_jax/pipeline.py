@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from geovq_jax import config as configuration
-from geovq_jax import processes
+from geovq_jax import processes, shards
 from geovq_jax import workdir as files
 from geovq_jax.terminal import console, say, show_figures
 from geovq_jax.training import tracking
@@ -179,7 +179,8 @@ def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
     processes.wait(f"{name}: starts")
     start = time.monotonic()
     module, function = stage.function.split(".")
-    with importlib.import_module("geovq_jax.mesh").over(config.mesh.data):
+    mesh = importlib.import_module("geovq_jax.mesh")
+    with mesh.over(config.mesh.data, shard_parameters=config.mesh.shard_parameters):
         outcome = getattr(importlib.import_module(f"geovq_jax.stages.{module}"), function)(workdir, config)
     processes.wait(f"{name}: done")
     record |= {"outputs": _hashes(stage.outputs, workdir), "files": files.file_hashes(workdir, stage.outputs)}
@@ -253,7 +254,7 @@ def verify(workdir: Path | None) -> None:
     """
     if workdir is None:
         raise ValueError("expected --workdir=W of an earlier run, got none; give one")
-    found = files.differences(workdir, [path for stage in STAGES.values() for path in stage.outputs])
+    found = files.differences(workdir, ["shards", *(path for stage in STAGES.values() for path in stage.outputs)])
     if found:
         console.print("\n".join(found), markup=False)
         raise ValueError(
@@ -268,6 +269,7 @@ def _store_checksums(workdir: Path, manifest: dict[str, Any]) -> None:
     hashes = files.file_hashes(workdir, [name for name in _RECORDS if (workdir / name).exists()])
     for record in manifest.values():
         hashes |= record.get("files", {})
+    hashes |= {f"shards/{name}": digest for name, digest in shards.recorded_hashes(workdir / "shards").items()}
     files.write_checksums(workdir, hashes)
 
 

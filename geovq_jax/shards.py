@@ -66,7 +66,7 @@ def run_shards(
                 raise ValueError(f"expected {rows.stop - rows.start} rows in a shard of {folder}, got {lengths}")
             files.save_npz(folder / name, **part)
             if processes.first():
-                done = done | {name: files.hash_path(folder / name)}
+                done = done | files.file_hashes(folder, [name])
             files.write_json(folder / MANIFEST, {"key": whole_key, "shards": done})
         parts.append(part)
         if progress is not None:
@@ -112,5 +112,19 @@ def _finished(folder: Path, key: dict[str, Any]) -> dict[str, str]:
         shards = dict(manifest["shards"]) if manifest["key"] == key else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    present = {name: digest for name, digest in shards.items() if (folder / name).is_file()}
-    return {name: digest for name, digest in present.items() if files.hash_path(folder / name) == digest}
+    found = files.file_hashes(folder, [name for name in shards if (folder / name).is_file()])
+    return {name: digest for name, digest in found.items() if shards[name] == digest}
+
+
+def recorded_hashes(root: Path) -> dict[str, str]:
+    """Path below a folder -> sha256 of every shard, as recorded when it was written, and of the records themselves."""
+    hashes: dict[str, str] = {}
+    for manifest in root.rglob(MANIFEST):
+        folder = manifest.parent.relative_to(root).as_posix()
+        hashes |= files.file_hashes(root, [f"{folder}/{MANIFEST}"])
+        try:
+            shards = dict(json.loads(manifest.read_text())["shards"])
+        except (ValueError, KeyError, TypeError):
+            continue  # damaged: its shards will be computed again
+        hashes |= {f"{folder}/{name}": digest for name, digest in shards.items()}
+    return hashes

@@ -1,5 +1,6 @@
 """Work in shards: what a kill leaves is used, what a changed input touches is done again, nothing else."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geovq_jax.shards import MANIFEST, keep_standing, run_shards
+from geovq_jax.shards import MANIFEST, keep_standing, recorded_hashes, run_shards
 
 TABLE = np.random.default_rng(0).normal(size=(23, 3))
 
@@ -126,3 +127,14 @@ def test_nothing_is_written_before_its_time(tmp_path):
     _, keep = keep_standing(tmp_path / "swaps.npz", {}, every=1e9)
     keep({"medoids": np.arange(3)})
     assert not (tmp_path / "swaps.npz").exists()
+
+
+def test_recorded_hashes_are_those_of_the_files(tmp_path):
+    run(tmp_path / "one", Work())
+    run(tmp_path / "two", Work(), shard_rows=23)
+    found = recorded_hashes(tmp_path)
+    files = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert len(found) == 5 + 1 + 2
+    (tmp_path / "one" / MANIFEST).write_text("[]")
+    assert len(recorded_hashes(tmp_path)) == 1 + 2

@@ -1,5 +1,6 @@
 """K-medoids on a graph: nodes that stand for all nodes nearest to them along shortest paths."""
 
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -93,7 +94,7 @@ def kmedoids(
         backend: "numba" for compiled, pruned searches in O(n + edges) memory, "scipy" for tables of whole rows, K x n
             and more: a check for small graphs.
         progress: called with (rounds done, rounds at most).
-        remember: called before each round of "swap" with arrays from which an equal call can go on; one restart only.
+        remember: called before each round with arrays from which an equal call can go on; one restart only.
         resume: such arrays, of a call with the same arguments: the result has the bits of an unbroken call.
 
     Returns:
@@ -109,8 +110,8 @@ def kmedoids(
     """
     weights = _check(graph, node_weights, method, restarts)
     remembers = remember is not None or resume is not None
-    if remembers and (method != "swap" or restarts > 1):
-        raise ValueError(f"expected method 'swap' and one restart to remember, got {method!r} and {restarts}")
+    if remembers and restarts > 1:
+        raise ValueError(f"expected one restart to remember, got {restarts}; choose the best of several calls")
     if perturbations is None:
         perturbations = PERTURBATIONS if graph.shape[0] <= SMALL_GRAPH else 0
     deadline = None if time_budget is None else time.monotonic() + time_budget
@@ -123,8 +124,7 @@ def kmedoids(
             medoids = seed_medoids(
                 graph, num_clusters, seed=int(seeds[0]), method=init, weights=weights, backend=backend
             )
-        swap = partial(improve_by_swaps, perturbations=perturbations, remember=remember, resume=resume)
-        improve = swap if method == "swap" else alternate
+        improve = partial(improve_by_swaps, perturbations=perturbations) if method == "swap" else alternate
         runs.append(
             improve(
                 graph,
@@ -136,6 +136,8 @@ def kmedoids(
                 deadline=deadline,
                 backend=backend,
                 progress=_shift(progress, restart * max_iterations, restarts * max_iterations),
+                remember=remember,
+                resume=resume,
             )
         )
         if deadline is not None and time.monotonic() > deadline:
@@ -184,6 +186,8 @@ def alternate(
     deadline: float | None = None,
     backend: Backend = "numba",
     progress: Progress | None = None,
+    remember: Callable[[Standing], None] | None = None,
+    resume: Standing | None = None,
 ) -> Improved:
     """Moves each medoid to the best node of its cell and assigns the nodes anew, until nothing moves.
 
@@ -193,7 +197,13 @@ def alternate(
     rng, heaps = np.random.default_rng(seed), _heaps(graph)
     now = assign(graph, medoids, weights)
     history, converged, stale = [now.cost], False, np.ones(len(medoids), bool)
-    for iteration in range(max_iterations):
+    if resume is not None:
+        history, stale = resume["history"].tolist(), resume["stale"].copy()
+        rng.bit_generator.state = json.loads(str(resume["rng"]))
+    for iteration in range(len(history) - 1, max_iterations):
+        if remember is not None:
+            state = np.asarray(json.dumps(rng.bit_generator.state))
+            remember({"start": medoids, "history": np.asarray(history), "stale": stale.copy(), "rng": state})
         moved = update_medoids(graph, medoids, now, weights, np.flatnonzero(stale), rng, backend)
         moved = _redraw_wasted(moved, heaps, now, weights, rng)
         after = assign(graph, moved, weights)

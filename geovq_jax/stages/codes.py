@@ -14,11 +14,15 @@ from geovq_jax.quantization import tokenizer as tokenizing
 from geovq_jax.quantization.codebook import Codebook, load_codebook, parameters_hash, save_codebook
 from geovq_jax.quantization.health import health
 from geovq_jax.quantization.tokenizer import Tokenizer
+from geovq_jax.shards import keep_standing, run_shards
 from geovq_jax.stages.ladder import finetune
 from geovq_jax.stages.vae import SPLITS, decoder, load_data, load_vae
 from geovq_jax.terminal import ProgressCallback, progress_bar
 from geovq_jax.training import checkpoint, tracking
-from geovq_jax.workdir import load_npz, save_npz
+from geovq_jax.workdir import hash_arrays, load_npz, remove, save_npz
+
+# Rows in a shard: images whose metrics, nodes whose neighbours, edges whose lengths are lost to a kill at most.
+METRIC_SHARD, NEIGHBOUR_SHARD, EDGE_SHARD = 4096, 65536, 2**22
 
 
 def image_shape(workdir: Path) -> tuple[int, ...]:
@@ -49,21 +53,50 @@ def decoder_of(workdir: Path, config: ConfigDict) -> jax.tree_util.Partial:
 
 
 def latent_metrics(
-    workdir: Path, config: ConfigDict, latents: np.ndarray, *, progress: ProgressCallback | None = None
+    workdir: Path,
+    config: ConfigDict,
+    latents: np.ndarray,
+    *,
+    folder: Path | None = None,
+    progress: ProgressCallback | None = None,
 ) -> np.ndarray | None:
     """Pull-back metric of the trained decoder at every node of some latents [n, d] or [n, h, w, d].
+
+    Args:
+        workdir: holds the decoder.
+        config: of the run.
+        latents: of n images.
+        folder: where finished shards are kept, for the next call; None keeps none.
+        progress: called with (images done, n).
 
     Returns:
         [nodes, d, d] float32, spatial cells in the context of their own image; None where graph.weights is euclidean.
     """
     if config.graph.weights == "euclidean":
         return None
-    decode_fn = decoder_of(workdir, config)
-    if latents.ndim == 2:
-        metrics = geometry.node_metrics(decode_fn, latents, progress=progress)
-    else:
-        metrics = geometry.cell_metrics(decode_fn, latents, context=config.graph.context, progress=progress)
-    return np.asarray(metrics, np.float32)
+    params, arch = load_vae(workdir, config, image_shape(workdir))
+    decode_fn, d = decoder(params, arch), latents.shape[-1]
+
+    def metrics_of(rows: slice) -> dict[str, np.ndarray]:
+        part, report = latents[rows], None
+        if progress is not None:
+            report = lambda done, _: progress(rows.start + done, len(latents))  # noqa: E731
+        if latents.ndim == 2:
+            found = geometry.node_metrics(decode_fn, part, progress=report)
+        else:
+            found = geometry.cell_metrics(decode_fn, part, context=config.graph.context, progress=report)
+        return {"metrics": np.asarray(found, np.float32).reshape(len(part), -1, d, d)}
+
+    if folder is None:
+        return metrics_of(slice(0, len(latents)))["metrics"].reshape(-1, d, d)
+    key = {
+        "vae": parameters_hash(params),
+        "arch": str(arch),
+        "latents": hash_arrays({"latents": latents}),
+        "context": config.graph.context,
+    }
+    found = run_shards(folder, key, len(latents), metrics_of, shard_rows=METRIC_SHARD)
+    return found["metrics"].reshape(-1, d, d)
 
 
 def nodes_of(latents: np.ndarray) -> np.ndarray:
@@ -92,11 +125,17 @@ def build_graph(workdir: Path, config: ConfigDict) -> str:
             f"expected graph.k below the number of nodes {len(points)}, got {section.k}; lower --config.graph.k"
         )
     with progress_bar("metric at each node") as progress:
-        metrics = latent_metrics(workdir, config, latents, progress=progress)
-
-    neighbours = geometry.knn(points, section.k, metric=section.metric)
-    edges = geometry.unique_edges(np.asarray(neighbours.indices), symmetry=section.symmetry)
-    graph = geometry.graph_from_edges(edges, edge_lengths(points, metrics, edges), len(points))
+        metrics = latent_metrics(workdir, config, latents, folder=workdir / "shards" / "metrics", progress=progress)
+    edges = geometry.unique_edges(_neighbours(workdir, config, points), symmetry=section.symmetry)
+    measured = {"points": points, "edges": edges} | ({} if metrics is None else {"metrics": metrics})
+    lengths = run_shards(
+        workdir / "shards" / "edges",
+        {"measured": hash_arrays(measured)},
+        len(edges),
+        lambda rows: {"lengths": edge_lengths(points, metrics, edges[rows])},
+        shard_rows=EDGE_SHARD,
+    )["lengths"]
+    graph = geometry.graph_from_edges(edges, lengths, len(points))
     before = geometry.connectivity(graph)
     if section.repair and before.num_components > 1:
         bridges = geometry.bridges(points, graph)
@@ -115,6 +154,25 @@ def build_graph(workdir: Path, config: ConfigDict) -> str:
     return f"{graph.shape[0]} nodes, {graph.nnz // 2} edges, {before.num_components} components before repair"
 
 
+def _neighbours(workdir: Path, config: ConfigDict, points: np.ndarray) -> np.ndarray:
+    """Indices [n, k] of the neighbours of every node."""
+    section = config.graph
+
+    def search(rows: slice) -> dict[str, np.ndarray]:
+        asked = np.arange(rows.start, rows.stop)
+        return {"indices": geometry.knn(points, section.k, rows=asked, metric=section.metric).indices}
+
+    with progress_bar("neighbours") as progress:
+        return run_shards(
+            workdir / "shards" / "neighbours",
+            {"points": hash_arrays({"points": points}), "k": section.k, "metric": section.metric},
+            len(points),
+            search,
+            shard_rows=NEIGHBOUR_SHARD,
+            progress=progress,
+        )["indices"]
+
+
 def build_codebook(workdir: Path, config: ConfigDict) -> str:
     """K-medoids on the graph, into codebook.npz with the code and the distance of every node."""
     section = config.codebook
@@ -124,6 +182,13 @@ def build_codebook(workdir: Path, config: ConfigDict) -> str:
             f"expected codebook.num_clusters at most the number of nodes {graph.shape[0]}, got {section.num_clusters}; "
             "lower --config.codebook.num_clusters"
         )
+    key = {
+        "graph": hash_arrays({name: arrays[name] for name in ("data", "indices", "indptr")}),
+        "settings": {name: section[name] for name in ("num_clusters", "init", "method", "rounds")},
+        "seed": config.seed,
+    }
+    standing = workdir / "shards" / "codebook.npz"
+    resume, remember = keep_standing(standing, key)
     with progress_bar("K-medoids") as progress:
         clusters = geometry.kmedoids(
             graph,
@@ -133,6 +198,8 @@ def build_codebook(workdir: Path, config: ConfigDict) -> str:
             method=section.method,
             max_iterations=section.rounds,
             progress=progress,
+            remember=remember,
+            resume=resume,
         )
     distances, _ = geometry.nearest_source(graph, clusters.medoids)
     params, _ = load_vae(workdir, config, image_shape(workdir))
@@ -161,6 +228,7 @@ def build_codebook(workdir: Path, config: ConfigDict) -> str:
         node_distances=np.asarray(distances, np.float64),
         cost_history=np.asarray(clusters.history, np.float64),
     )
+    remove(standing)
     gain = 1.0 - clusters.cost / clusters.history[0]
     return f"K={section.num_clusters}, cost {clusters.cost:.4g}, {100 * gain:.1f} % below its seeding"
 

@@ -13,12 +13,15 @@ from geovq_jax.config import settings
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import objective as objectives
 from geovq_jax.models import vae
+from geovq_jax.quantization.codebook import parameters_hash
+from geovq_jax.shards import run_shards
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import checkpoint, loop, optimizer, tracking
-from geovq_jax.workdir import save_npz
+from geovq_jax.workdir import hash_arrays, save_npz
 
 SPLITS = ("train", "valid", "test")
 BATCH = 250
+SHARD = 64 * BATCH  # images; half a minute or so of encoding
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
@@ -164,15 +167,20 @@ def extract_latents(workdir: Path, config: ConfigDict) -> str:
     encode = jax.jit(jax.vmap(lambda image: vae.encode(params, arch, data.to_float(image))))
     for name in SPLITS:
         split = getattr(dataset, name)
-        posterior = jax.device_get(map_chunks(encode, (split.images,), batch_size=BATCH))
-        if not np.isfinite(posterior.mean).all():
+
+        def posteriors(rows: slice, images: np.ndarray = split.images) -> dict[str, np.ndarray]:
+            return jax.device_get(map_chunks(encode, (images[rows],), batch_size=BATCH))._asdict()
+
+        key = {"vae": parameters_hash(params), "images": hash_arrays({"images": split.images}), "arch": str(arch)}
+        found = run_shards(workdir / "shards" / f"latents_{name}", key, len(split.images), posteriors, shard_rows=SHARD)
+        if not np.isfinite(found["mean"]).all():
             raise ValueError(
                 f"expected finite latents of split {name}, got NaN or infinity; lower vae.learning_rate and retrain"
             )
         save_npz(
             workdir / "latents" / f"{name}.npz",
-            mean=posterior.mean,
-            log_variance=posterior.log_variance,
+            mean=found["mean"],
+            log_variance=found["log_variance"],
             label=split.labels,
             index=split.index,
             image_shape=np.asarray(split.images.shape[1:]),

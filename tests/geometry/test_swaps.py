@@ -198,15 +198,19 @@ def test_perturbations_stop_with_the_rounds_and_say_so():
     assert not found.converged
 
 
-@pytest.mark.parametrize(("tolerance", "perturbations"), [(0.0, 5), (1e-3, 3)])
-def test_a_search_goes_on_from_wherever_it_was_cut(tmp_path, tolerance, perturbations):
+@pytest.mark.parametrize(
+    "changes",
+    [{"tolerance": 0.0, "perturbations": 5}, {"tolerance": 1e-3, "perturbations": 3}, {"method": "alternate"}],
+)
+def test_a_search_goes_on_from_wherever_it_was_cut(tmp_path, changes):
     """Every round of an unbroken search is one that a kill may precede; what is kept goes through a file."""
     graph = random_graph(3, 260, whole=False)
-    arguments = dict(seed=1, init="random", tolerance=tolerance, perturbations=perturbations)
+    arguments = dict(seed=1, init="random", **changes)
     kept = []
     whole = kmedoids(graph, 12, **arguments, remember=kept.append)
-    assert len(kept) == len(whole.history) - 1 >= perturbations + 3
-    assert {str(arrays["part"]) for arrays in kept} >= {"descent", "perturbations"}
+    assert len(kept) == len(whole.history) - 1 >= 3
+    if "method" not in changes:
+        assert {str(arrays["part"]) for arrays in kept} >= {"descent", "perturbations"}
     for number, arrays in enumerate(kept):
         np.savez(tmp_path / "standing.npz", **arrays)
         with np.load(tmp_path / "standing.npz", allow_pickle=False) as file:
@@ -217,7 +221,7 @@ def test_a_search_goes_on_from_wherever_it_was_cut(tmp_path, tolerance, perturba
         assert again.converged == whole.converged
 
 
-@pytest.mark.parametrize("change", [{"method": "alternate"}, {"restarts": 2}, {"backend": "scipy"}])
+@pytest.mark.parametrize("change", [{"restarts": 2}, {"backend": "scipy"}])
 def test_what_cannot_be_remembered_is_refused(change):
     graph = random_graph(3, 60, whole=False)
     with pytest.raises(ValueError, match="expected .* to remember"):
