@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from geovq_jax.geometry.batching import Progress, map_chunks, map_rows
 from geovq_jax.geometry.edges import Edges, check_edges, default_batch_size, lengths_from_metrics, quadrature
-from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, speed
+from geovq_jax.geometry.metric import DecodeFn, as_pytree, check_latents, gram, safe_norm, speed
 from geovq_jax.geometry.windows import Window, product_flops, push_window
 
 Grids = Float[Array | np.ndarray, "n h w d"]
@@ -119,12 +119,14 @@ def _chord_chunk(decode_fn: Any, grids: Array, edges: Array) -> Array:
     return jax.vmap(chord)(edges)
 
 
-def _in_context(grids: Grids, context: str) -> Array:
+def _in_context(decode_fn: Any, grids: Any, context: str) -> Array:
     """The grids to decode, [n, h, w, d], or every cell as a grid of its own, [n * h * w, 1, 1, d]."""
     if context not in ("own", "isolated"):
         raise ValueError(f"expected context 'own' or 'isolated', got {context!r}; mend: 'own' is the default")
-    grids = jnp.asarray(grids)
-    return grids if context == "own" else grids.reshape(-1, 1, 1, grids.shape[-1])
+    if np.ndim(grids) == 4 and context == "isolated":
+        grids = grids.reshape(-1, 1, 1, grids.shape[-1])
+    check_latents(decode_fn, grids, "n h w d")
+    return jnp.asarray(grids)
 
 
 def _cell(grids: Array, cell: Array) -> Array:
@@ -169,9 +171,9 @@ def cell_metrics(
         Metric tensors [n * h * w, d, d].
 
     Raises:
-        ValueError: for an unknown context or no grids.
+        ValueError: for an unknown context, no grids, or as `check_latents`.
     """
-    grids = _in_context(grids, context)
+    grids = _in_context(decode_fn, grids, context)
     decode = as_pytree(decode_fn)
     windows = _windows_pay(decode, grids)
     chunk = partial(_windowed_chunk if windows else _whole_chunk, decode)
@@ -212,9 +214,10 @@ def cell_edge_lengths(
         Lengths [e] in units of x; zero, with derivative zero, for an edge between coincident cells.
 
     Raises:
-        ValueError: for an unknown rule or context, or an edge that names a cell that does not exist.
+        ValueError: for an unknown rule or context, an edge that names a cell that does not exist, or as
+            `check_latents`.
     """
-    grids = _in_context(grids, context)
+    grids = _in_context(decode_fn, grids, context)
     cells = grids.reshape(-1, grids.shape[-1])
     ends, decode = check_edges(edges, cells.shape[0]), as_pytree(decode_fn)
     if not len(ends):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.batching import Progress, map_chunks, map_rows
-from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, safe_sqrt, speed
+from geovq_jax.geometry.metric import DecodeFn, as_pytree, check_latents, gram, safe_norm, safe_sqrt, speed
 
 Points = Float[Array | np.ndarray, "n d"]
 Grids = Float[Array | np.ndarray, "n h w d"]
@@ -138,8 +138,9 @@ def node_metrics(
         Metric tensors [n, d, d].
 
     Raises:
-        ValueError: if there are no latents.
+        ValueError: if there are no latents, or as `check_latents`.
     """
+    check_latents(decode_fn, z, "n d")
     function, size = partial(_metrics_chunk, as_pytree(decode_fn)), batch_size or default_batch_size(z.shape[1])
     return map_chunks(function, (jnp.asarray(z),), batch_size=size, progress=progress)
 
@@ -165,8 +166,9 @@ def node_speeds(
         Speeds [n, w]; zero, with derivative zero, for a velocity of zero.
 
     Raises:
-        ValueError: if there are no latents.
+        ValueError: if there are no latents, or as `check_latents`.
     """
+    check_latents(decode_fn, z, "n d")
     function, size = partial(_speeds_chunk, as_pytree(decode_fn)), batch_size or default_batch_size(vectors.shape[1])
     return map_chunks(function, (jnp.asarray(z), jnp.asarray(vectors)), batch_size=size, progress=progress)
 
@@ -227,8 +229,9 @@ def edge_lengths(
         Lengths [e] in units of x; zero, with derivative zero, for an edge between coincident latents.
 
     Raises:
-        ValueError: for an unknown rule, or an edge that names a row that does not exist.
+        ValueError: for an unknown rule, an edge that names a row that does not exist, or as `check_latents`.
     """
+    check_latents(decode_fn, z, "n d")
     ends, points, decode = check_edges(edges, z.shape[0]), jnp.asarray(z), as_pytree(decode_fn)
     if not len(ends):
         return jnp.zeros(0, points.dtype)
@@ -328,8 +331,10 @@ def _fans(
     return rows, partners, place.reshape(ends.shape)
 
 
-def check_edges(edges: Edges, num_nodes: int) -> np.ndarray:
+def check_edges(edges: Any, num_nodes: int) -> np.ndarray:
     ends = np.asarray(edges)
+    if ends.ndim != 2 or ends.shape[1] != 2 or ends.dtype.kind not in "iu":
+        raise ValueError(f"expected edges as integers [e, 2], got {ends.dtype} {list(ends.shape)}; mend: unique_edges")
     if len(ends) and (ends.min() < 0 or ends.max() >= num_nodes):
         raise ValueError(
             f"expected node ids in [0, {num_nodes}), got {ends.min()} to {ends.max()}; mend: edges name rows of z"

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from geovq_jax.geometry.curves import Point, flat_output, initial_velocity, jacobian_columns
 from geovq_jax.geometry.geodesic import geodesic
-from geovq_jax.geometry.metric import DecodeFn
+from geovq_jax.geometry.metric import DecodeFn, check_latents
 
 _inner = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -26,8 +26,12 @@ def exp_map(decode_fn: DecodeFn, z: Point, v: Point, *, num_steps: int = 32) -> 
 
     Returns:
         The latent reached, [d].
+
+    Raises:
+        ValueError: as `check_latents`.
     """
     z, step = jnp.asarray(z), 1.0 / num_steps
+    check_latents(decode_fn, z[None], "n d")
     decode = partial(flat_output, decode_fn)
 
     def acceleration(point: Array, velocity: Array) -> Array:

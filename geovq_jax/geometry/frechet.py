@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
 from geovq_jax.geometry.batching import Progress, map_chunks
-from geovq_jax.geometry.metric import DecodeFn, as_pytree
+from geovq_jax.geometry.metric import DecodeFn, as_pytree, check_latents
 
 Assignment = Literal["given", "decoded"]
 FIRST_DAMPING = 1e-2  # of the mean eigenvalue of J'J
@@ -73,8 +73,9 @@ def refine_centres(
         Refined; a centre without latents stays where it is.
 
     Raises:
-        ValueError: for labels outside [0, K) or shapes that do not fit.
+        ValueError: for labels outside [0, K), shapes that do not fit, or as `check_latents`.
     """
+    check_latents(decode_fn, latents, "n d")
     z, latents, labels = np.asarray(centres), np.asarray(latents), np.asarray(labels, np.int32)
     _check(z, latents, labels, latents.shape[:1])
     if assignment not in get_args(Assignment):
@@ -211,8 +212,9 @@ def refine_cell_centres(
         Refined; a centre without cells stays where it is.
 
     Raises:
-        ValueError: for labels outside [0, K) or shapes that do not fit.
+        ValueError: for labels outside [0, K), shapes that do not fit, or as `check_latents`.
     """
+    check_latents(decode_fn, grids, "n h w d")
     c, grids, labels = np.asarray(centres), np.asarray(grids), np.asarray(labels, np.int32)
     _check(c, grids, labels, grids.shape[:3])
     decode, counts = as_pytree(decode_fn), np.bincount(labels.ravel(), minlength=len(c))[:, None]

@@ -25,7 +25,7 @@ from geovq_jax.geometry.curves import (
     straight_line,
 )
 from geovq_jax.geometry.edges import default_batch_size
-from geovq_jax.geometry.metric import DecodeFn, as_pytree
+from geovq_jax.geometry.metric import DecodeFn, as_pytree, check_latents
 
 Points = Float[Array | np.ndarray, "n d"]
 
@@ -101,13 +101,15 @@ def geodesic(
         The geodesic.
 
     Raises:
-        ValueError: for fewer than 3 points, or ends or an initial curve of the wrong shape.
+        ValueError: for fewer than 3 points, ends or an initial curve of the wrong shape, or as `check_latents`.
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
     if num_points < 3:
         raise ValueError(f"expected num_points >= 3, got {num_points}; mend: 32 suits most curves")
-    if a.shape != b.shape or (initial is not None and initial.shape[-1] != a.shape[0]):
-        raise ValueError(f"expected ends and initial curve of one dimension, got {a.shape}, {b.shape} and {initial}")
+    if a.ndim != 1 or a.shape != b.shape or (initial is not None and initial.shape[-1] != a.shape[0]):
+        shapes = a.shape, b.shape, None if initial is None else initial.shape
+        raise ValueError(f"expected ends and initial curve of one dimension, got {shapes}")
+    check_latents(decode_fn, jnp.stack([a, b]), "n d")
     if initial is None:
         start = straight_line(a, b, num_points)
     else:
@@ -288,6 +290,8 @@ def geodesics(
     Raises:
         ValueError: as `geodesic`.
     """
+    check_latents(decode_fn, a, "n d")
+    check_latents(decode_fn, b, "n d")
     starts = jnp.stack([jnp.asarray(a), jnp.asarray(b)], axis=1) if initial is None else jnp.asarray(initial)
     settings = {"num_points": num_points, "tolerance": tolerance, "max_iterations": max_iterations}
     function = partial(_geodesics_chunk, as_pytree(decode_fn), **settings)

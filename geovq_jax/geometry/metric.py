@@ -249,6 +249,46 @@ def _ensemble_output(decode: Callable[[Any, Array], Any], parameters: Any, z: Ar
     return jax.tree.map(lambda x: x / jnp.sqrt(jnp.asarray(x.shape[0], x.dtype)), outputs)
 
 
+@jax.jit
+def _decode_one(decode_fn: Any, latent: Array) -> Any:
+    """Compiled nowhere: it remembers that a decoder has been traced."""
+    return decode_fn(latent)
+
+
+def check_latents(decode_fn: Any, latents: Any, axes: str) -> None:
+    """Refuses latents that are not finite real numbers of the named axes, and decoders that cannot take one of them.
+
+    Args:
+        decode_fn: map of one latent to an array or a pytree of arrays; it is traced, not run.
+        latents: many latents; traced ones are taken to be finite.
+        axes: names of their axes, the first of which counts latents, as "n d" or "n h w d".
+
+    Raises:
+        ValueError: says which.
+    """
+    names = axes.split()
+    if not hasattr(latents, "dtype"):
+        raise ValueError(f"expected latents as an array, got {type(latents).__name__}; mend: numpy.asarray(latents)")
+    if np.ndim(latents) != len(names):
+        raise ValueError(f"expected latents [{', '.join(names)}], got shape {np.shape(latents)}; batch a lone latent")
+    if not jnp.issubdtype(latents.dtype, jnp.floating):
+        raise ValueError(f"expected latents of real numbers, got {latents.dtype}; mend: latents.astype('float32')")
+    if not isinstance(latents, jax.core.Tracer) and not np.isfinite(np.asarray(latents)).all():
+        raise ValueError("expected finite latents, got NaN or infinity; check the encoder's output")
+    one = jax.ShapeDtypeStruct(latents.shape[1:], jnp.asarray(latents[:0]).dtype)
+    try:
+        leaves = jax.tree.leaves(_decode_one.eval_shape(as_pytree(decode_fn), one))
+    except Exception as error:  # whatever the decoder raises
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise ValueError(
+            f"expected a decoder of one latent {list(one.shape)} in JAX, got from it: {reason}; mend the decoder, or "
+            "take latents of its encoder"
+        ) from error
+    if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        kinds = sorted({str(leaf.dtype) for leaf in leaves}) or "nothing"
+        raise ValueError(f"expected a decoder that returns arrays of real numbers, got {kinds}; mend: do not round")
+
+
 def as_pytree(function: Callable[..., Any]) -> jax.tree_util.Partial:
     """The function as a pytree, so that it can be an argument of a jitted function.
 
