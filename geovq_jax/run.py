@@ -10,7 +10,11 @@ from absl import flags
 
 from geovq_jax import cli, pipeline
 
-flags.DEFINE_bool("verify", False, "Recompute the hashes of a finished --workdir and name each file that differs.")
+flags.DEFINE_bool(
+    "verify",
+    False,
+    "Recompute the hashes of a finished run and name each file that differs, e.g. --workdir=runs/mnist5k --verify.",
+)
 
 if __name__ == "__main__":
     if "--verify" in sys.argv:

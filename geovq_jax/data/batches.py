@@ -34,7 +34,7 @@ def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> I
         batch_size: rows of the batch.
 
     Returns:
-        Row numbers in 0..num_examples-1.
+        Row numbers [batch_size] in 0..num_examples-1.
 
     Raises:
         ValueError: an argument is out of range.

@@ -14,11 +14,11 @@ def stratified_order(labels: Int[np.ndarray, " n"], seed: int) -> Int64[np.ndarr
     so prefixes of an order are nested stratified subsets.
 
     Args:
-        labels: class of each row.
+        labels: class of each row [n].
         seed: not negative; the order is a function of labels and seed.
 
     Returns:
-        A permutation of 0..n-1.
+        A permutation [n] of 0..n-1.
     """
     draw = np.random.default_rng(seed).random(len(labels))
     place = np.empty(len(labels))
@@ -29,7 +29,7 @@ def stratified_order(labels: Int[np.ndarray, " n"], seed: int) -> Int64[np.ndarr
 
 
 def take(examples: Examples, rows: Int64[np.ndarray, " m"]) -> Split:
-    """Picks rows of a table, sorted, as a split that remembers where they came from."""
+    """Picks rows [m] of a table, sorted, as a split that remembers where they came from."""
     rows = np.sort(rows)
     return Split(examples.images[rows], examples.labels[rows], rows)
 

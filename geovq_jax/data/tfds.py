@@ -117,7 +117,7 @@ def shuffled_rows(split: str, num_examples: int) -> Int64[np.ndarray, " n"]:
         num_examples: number of records.
 
     Returns:
-        Row numbers in the order of the records.
+        Row numbers [num_examples] in the order of the records.
     """
     digests = [hashlib.md5(f"{split}{row}".encode(), usedforsecurity=False).digest() for row in range(num_examples)]
     return np.array(sorted(range(num_examples), key=digests.__getitem__), np.int64)

@@ -29,7 +29,7 @@ def likelihood(log_probabilities: Float[np.ndarray, "n t"], num_dimensions: int)
     """Turn log-probabilities of codes into bits.
 
     Args:
-        log_probabilities: log p(c_i | c_<i) in nats, of n images of t codes.
+        log_probabilities: log p(c_i | c_<i) in nats, of n images of t codes [n, t].
         num_dimensions: values of one image, H * W * C.
 
     Returns:
@@ -50,7 +50,7 @@ def likelihood(log_probabilities: Float[np.ndarray, "n t"], num_dimensions: int)
 
 
 def uniform_log_probabilities(codes: Integer[np.ndarray, "n ..."], num_codes: int) -> Float[np.ndarray, "n t"]:
-    """-log K for every code."""
+    """-log K for every code: [n, t] of codes [n, ...] with t codes an image."""
     return np.full(_raster(codes, num_codes).shape, -np.log(num_codes))
 
 

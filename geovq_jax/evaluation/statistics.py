@@ -113,7 +113,7 @@ def half_sample_interval(
     is s^2 / (n / 2) (1 - 1/2) = s^2 / n, their spread is the standard error at the full size.
 
     Args:
-        statistic: maps one array of item indices for each sample to a number.
+        statistic: maps one array [m] of item indices for each sample to a number.
         sizes: number of items in each sample, at least 2.
         seed: seed of the halves.
         level: confidence level in (0, 1).

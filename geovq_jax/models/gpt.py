@@ -41,11 +41,11 @@ def logits(
     Args:
         params: parameters.
         arch: sizes.
-        codes: one sequence in raster order, t <= arch.length; the entry at place i changes only the rows after i.
+        codes: one sequence [t] in raster order, t <= arch.length; the entry at place i changes only the rows after i.
         label: class in [0, num_classes), or `arch.no_class`.
 
     Returns:
-        Logits over the K codes.
+        Logits [t, K] over the K codes.
 
     Raises:
         ValueError: if there are more than arch.length codes.
@@ -72,8 +72,8 @@ def loss(
         key: random key of dropout; unused when `train` is False.
         params: parameters.
         arch: sizes.
-        codes: sequences in raster order.
-        labels: class of each sequence, or `arch.no_class`.
+        codes: sequences in raster order [b, t].
+        labels: class of each sequence [b], or `arch.no_class`.
         label_smoothing: s in [0, 1).
         label_dropout: probability that a label is replaced by `arch.no_class`, for classifier-free guidance.
         train: whether dropout, label dropout and label smoothing act.
@@ -116,11 +116,11 @@ def log_probabilities(
     Args:
         params: parameters.
         arch: sizes.
-        codes: sequences in raster order.
-        labels: class of each sequence, or `arch.no_class`.
+        codes: sequences in raster order [b, t].
+        labels: class of each sequence [b], or `arch.no_class`.
 
     Returns:
-        One log-probability a code.
+        One log-probability a code [b, t].
 
     Raises:
         ValueError: if there are more than arch.length codes.
@@ -148,13 +148,13 @@ def cached_logits(
     Args:
         params: parameters.
         arch: sizes.
-        tokens: code at position - 1, or `arch.bos` at position 0.
-        labels: class of each sequence, or `arch.no_class`.
+        tokens: code at position - 1 [b], or `arch.bos` at position 0.
+        labels: class of each sequence [b], or `arch.no_class`.
         caches: one a block, filled for the places before `position`.
         position: place to predict.
 
     Returns:
-        Logits over the K codes, and the caches with this place filled in.
+        Logits [b, K] over the K codes, and the caches with this place filled in.
     """
     apply: Any = Transformer(arch).apply
     return apply({"params": params}, tokens, labels, caches, position, method="step")

@@ -57,22 +57,24 @@ def without_annealing(objective: Objective) -> Objective:
 
 
 def bernoulli_loss(logits: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Cross-entropy with logits, -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l."""
+    """Cross-entropy with logits, -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l, an image of [b, h, w, c]."""
     return jnp.sum(jax.nn.softplus(logits) - images * logits) / images.shape[0]
 
 
 def squared_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Sum of squared differences an image."""
+    """Sum of squared differences an image of [b, h, w, c], mean over the batch."""
     return jnp.sum(jnp.square(pixels - images)) / images.shape[0]
 
 
 def absolute_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Sum of absolute differences an image."""
+    """Sum of absolute differences an image of [b, h, w, c], mean over the batch."""
     return jnp.sum(jnp.abs(pixels - images)) / images.shape[0]
 
 
 def calibrated_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
     """Gaussian negative log likelihood at the variance that minimises it: D/2 (log(2 pi mse) + 1) for D pixels.
+
+    Pixels and images [b, h, w, c]; the mean over the batch.
 
     Reference: Rybkin, Daniilidis & Levine 2021, "Simple and effective VAE training with calibrated decoders",
     section 4.2.
@@ -106,18 +108,18 @@ def reconstruction(
 
 
 def mean_psnr(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Mean over images of -10 log10 of the mean squared error, in dB; 100 at most."""
+    """Mean over images [b, h, w, c] of -10 log10 of the mean squared error, in dB; 100 at most."""
     squared = jnp.mean(jnp.square(pixels - images), axis=(1, 2, 3))
     return jnp.mean(-10.0 * jnp.log10(jnp.maximum(squared, 1e-10)))
 
 
 def gaussian_kl(mean: Float[Array, "*shape"], log_variance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """KL(N(mean, variance) || N(0, 1)) a dimension, 1/2 (mean^2 + variance - log variance - 1), in nats."""
+    """KL(N(mean, variance) || N(0, 1)) a dimension, 1/2 (mean^2 + variance - log variance - 1) nats; their shape."""
     return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)
 
 
 def linear_ramp(step: Int[Array, ""] | int, steps: int) -> Float[Array, ""]:
-    """min(step / steps, 1); 1 where steps is 0."""
+    """min(step / steps, 1), of shape []; 1 where steps is 0."""
     return jnp.minimum(jnp.asarray(step, float) / steps, 1.0) if steps else jnp.asarray(1.0)
 
 
@@ -125,6 +127,8 @@ def capacity_gap(
     rates: Float[Array, "*shape"], capacity: Float[Array, ""] | float, mode: str
 ) -> Float[Array, "*shape"]:
     """Distance of rates from a capacity: |rate - capacity| ("abs") or max(rate - capacity, 0) ("clipped").
+
+    Of the shape of the rates.
 
     Reference: Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8, for "abs".
     """

@@ -26,13 +26,13 @@ class Codebook(NamedTuple):
 
 
 def squared_distances(points: Float[Array, "n d"], vectors: Float[Array, "K d"]) -> Float[Array, "n K"]:
-    """|p|^2 - 2 p.v + |v|^2 for all pairs."""
+    """|p|^2 - 2 p.v + |v|^2 for all pairs of points [n, d] and vectors [K, d]: [n, K]."""
     norms = jnp.sum(jnp.square(points), axis=1)[:, None] + jnp.sum(jnp.square(vectors), axis=1)[None]
     return norms - 2.0 * points @ vectors.T
 
 
 def nearest(points: Float[Array, "n d"], vectors: Float[Array, "K d"]) -> Int[Array, " n"]:
-    """Index of the vector nearest to each point."""
+    """Index [n] of the vector of [K, d] nearest to each point of [n, d]."""
     return jnp.argmin(squared_distances(points, vectors), axis=1).astype(jnp.int32)
 
 
@@ -43,7 +43,7 @@ def kmeans_codebook(
 
     Args:
         key: for the seeds.
-        latents: points to cluster.
+        latents: points to cluster [n, d].
         num_codes: K, at most n.
         iterations: of Lloyd's algorithm.
 
@@ -102,8 +102,8 @@ def moved_codebook(
     Args:
         key: for the re-seeding.
         codebook: before the batch.
-        latents: of the batch.
-        codes: code of each latent.
+        latents: of the batch [n, d].
+        codes: code of each latent [n].
         decay: of the moving averages, in [0, 1).
         reseed: part of an even share below which a code is dead; 0 for none.
 
@@ -134,8 +134,8 @@ def pass_gradient(
     the direction of z to that of q in their plane, R = I - 2 r r' + 2 q^ z^', r the unit vector along z^ + q^.
 
     Args:
-        z: latents before quantization.
-        quantized: their code vectors.
+        z: latents before quantization [..., d].
+        quantized: their code vectors [..., d].
         gradient: one of GRADIENTS.
 
     Returns:
@@ -186,12 +186,12 @@ def fsq(z: Float[Array, "*grid d"], levels: tuple[int, ...]) -> tuple[Float[Arra
 
 
 def fsq_vectors(levels: tuple[int, ...]) -> Float[Array, "K d"]:
-    """All vectors of `fsq`, in the order of their codes."""
+    """All vectors [K, d] of `fsq`, in the order of their codes; d levels, K their product."""
     digits = np.stack(np.unravel_index(np.arange(fsq_size(levels)), levels, order="F"), axis=1)
     return jnp.asarray(digits / (0.5 * (np.asarray(levels) - 1.0)) - 1.0, float)
 
 
 def perplexity(counts: Float[Array, " K"]) -> Float[Array, ""]:
-    """exp of the entropy of the codes' frequencies: the number of evenly used codes that would be as diverse."""
+    """exp of the entropy of the codes' frequencies [K]: the number of evenly used codes that would be as diverse."""
     frequencies = counts / jnp.maximum(jnp.sum(counts), 1.0)
     return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(frequencies, frequencies)))

@@ -85,14 +85,14 @@ def sample(
         key: one key, from which key_j = fold_in(key, j); or one key a sample.
         params: parameters.
         arch: sizes.
-        labels: class of each sample, or `arch.no_class`.
+        labels: class of each sample [b], or `arch.no_class`.
         temperature: divides the logits; 0 takes the most likely code (greedy).
         top_k: see `truncate`.
         top_p: see `truncate`.
         min_p: see `truncate`.
         guidance: scale g of classifier-free guidance, logits = free + g (conditional - free) with free those of
             `arch.no_class`; None or 1 for none. Wants a prior trained with label dropout.
-        prompt: codes to complete, of which the first `prompt_length` places are kept.
+        prompt: codes to complete [b, t], of which the first `prompt_length` places are kept.
         prompt_length: number of codes kept from `prompt`.
 
     Returns:

@@ -155,7 +155,7 @@ def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]
         arch: sizes.
 
     Returns:
-        Nested dict of arrays.
+        Nested dict of arrays of any shape.
 
     Raises:
         ValueError: if the architecture cannot be built.
@@ -184,12 +184,12 @@ def encode(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> 
 
 
 def decode_logits(params: PyTree, arch: Architecture, z: Float[Array, "*latent"]) -> Float[Array, "H W C"]:
-    """Decoder before its output map: logits for "sigmoid", pixels for "identity"."""
+    """Decoder before its output map: logits for "sigmoid", pixels for "identity"; [H, W, C]."""
     return jnp.asarray(Decoder(arch).apply({"params": params["decoder"]}, z))
 
 
 def output_map(arch: Architecture, logits: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Pixels from the decoder's logits."""
+    """Pixels from the decoder's logits, of one shape."""
     return nn.sigmoid(logits) if arch.output == "sigmoid" else logits
 
 
@@ -208,7 +208,7 @@ def decode(params: PyTree, arch: Architecture, z: Float[Array, "*latent"]) -> Fl
 
 
 def sample_posterior(key: Key[Array, ""], posterior: Posterior) -> Float[Array, "*latent"]:
-    """One draw z = mean + exp(log_variance / 2) eps (Kingma & Welling 2014, section 2.4)."""
+    """One draw z = mean + exp(log_variance / 2) eps, of the mean's shape (Kingma & Welling 2014, section 2.4)."""
     noise = jax.random.normal(key, posterior.mean.shape, posterior.mean.dtype)
     return posterior.mean + jnp.exp(0.5 * posterior.log_variance) * noise
 

@@ -92,8 +92,8 @@ def from_vae(
 
     Args:
         params: of the VAE.
-        vectors: code vectors c among its latents.
-        metric: such as the mean pull-back metric; its eigenvalues are raised to `floor` times the largest.
+        vectors: code vectors c among its latents [K, d].
+        metric: [d, d], such as the mean pull-back metric; its eigenvalues are raised to `floor` times the largest.
         floor: relative.
 
     Returns:
@@ -120,7 +120,7 @@ def encode(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> 
 
 
 def codebook_vectors(params: PyTree, quantizer: Quantizer) -> Float[Array, "K d"]:
-    """The vectors that codes stand for, in the space the decoder reads."""
+    """The vectors [K, d] that codes stand for, in the space the decoder reads."""
     return quantizers.fsq_vectors(quantizer.levels) if quantizer.method == "fsq" else params["codebook"].vectors
 
 
@@ -132,10 +132,10 @@ def quantize(
     Args:
         params: from `init`.
         quantizer: settings.
-        z: latents before quantization.
+        z: latents before quantization [..., d].
 
     Returns:
-        Vectors as `codebook_vectors` holds them, and codes in [0, K).
+        Vectors [..., d] as `codebook_vectors` holds them, and codes [...] in [0, K).
     """
     if quantizer.method == "fsq":
         return quantizers.fsq(z, quantizer.levels)

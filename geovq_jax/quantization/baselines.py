@@ -156,7 +156,7 @@ def decoded_kmeans(
 
 
 def decoded(decode_fn: DecodeFn, latents: Latents, *, batch_size: int = 256) -> Float[np.ndarray, "n p"]:
-    """Flat images of latents."""
+    """Flat images [n, p] of latents [n, d] or [n, h, w, d]."""
     decode = as_pytree(decode_fn)
     return np.asarray(map_chunks(lambda part: _decode_flat(decode, part), (latents,), batch_size=batch_size))
 
@@ -227,7 +227,7 @@ def scalar_levels(num_codes: int, dimensions: int) -> tuple[int, ...]:
 
 
 def cell_means(latents: Latents, codes: Int[np.ndarray, " n"], num_clusters: int) -> Float[np.ndarray, "K d"]:
-    """Mean latent of each cell; of all latents where a cell is empty."""
+    """Mean latent of each cell, [K, d]; of all latents where a cell is empty."""
     counts = np.bincount(codes, minlength=num_clusters)
     sums = np.stack([np.bincount(codes, column, minlength=num_clusters) for column in latents.T], axis=1)
     means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], latents.mean(axis=0)[None])

@@ -123,8 +123,8 @@ def distortion(distances: Mapping[str, Float[np.ndarray, "n ..."]]) -> dict[str,
     """Error of quantization in every unit in which it was measured.
 
     Args:
-        distances: unit ("latent", "geodesic", "decoded chord", "pixels") -> distance from each latent, cell or image to
-            what stands for it.
+        distances: unit ("latent", "geodesic", "decoded chord", "pixels") -> distance [n, ...] from each latent, cell or
+            image to what stands for it.
 
     Returns:
         For each unit `mean`, `rms`, `median` and `p95` (95 % quantile). A codebook may win in the unit it was built for

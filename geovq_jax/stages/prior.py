@@ -127,7 +127,7 @@ def fit_prior(
 def log_probabilities(
     params: Any, arch: gpt.Architecture, codes: Codes, labels: Labels | None
 ) -> Float[np.ndarray, "n t"]:
-    """log p(code | codes before it) in nats; without labels, of a prior that is not told the class."""
+    """log p(code | codes before it) in nats, [n, t]; without labels, of a prior that is not told the class."""
     if labels is None:
         labels = np.full(len(codes), arch.no_class, np.int32)
     score = partial(_score, params, arch)

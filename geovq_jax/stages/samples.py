@@ -115,7 +115,7 @@ def generate(workdir: Path, config: ConfigDict) -> str:
 
 
 def balanced_labels(num_samples: int, class_id: int, num_classes: int) -> Int[np.ndarray, " n"]:
-    """Labels of samples, sorted: one class, or (class_id = -1) all classes as equally often as the number allows."""
+    """Labels [num_samples], sorted: one class, or (class_id = -1) all classes as equally often as the number allows."""
     classes = np.asarray([class_id] if class_id >= 0 else range(num_classes), np.int32)
     return np.sort(np.resize(classes, num_samples))
 
@@ -159,7 +159,7 @@ def prompt_length(code_shape: tuple[int, ...]) -> int:
 def completion_figure(
     completed: dict[str, np.ndarray], originals: Float[np.ndarray, "r H W C"] | None = None
 ) -> Figure:
-    """One row an image: the original (where given), its codes decoded, the half that is kept, the completions."""
+    """A row an image: the original [r, H, W, C] (if given), its codes decoded, the half that is kept, completions."""
     images = completed["completion_images"]
     code_shape = completed["completion_codes"].shape[2:]
     kept = images[:, :1].copy()

@@ -177,5 +177,5 @@ def encode(model: Model, images: np.ndarray) -> Integer[np.ndarray, "n ..."]:
 
 
 def vectors(model: Model) -> Float[np.ndarray, "K d"]:
-    """Code vectors that the decoder reads."""
+    """Code vectors [K, d] that the decoder reads."""
     return np.asarray(vqvae.codebook_vectors(model.params, model.quantizer))

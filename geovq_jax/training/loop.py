@@ -79,7 +79,7 @@ def init_state(params: PyTree, optimizer: optax.GradientTransformation) -> Train
 
 
 def gather(data: PyTree, indices: Int[Array, " b"]) -> PyTree:
-    """Rows of every array of a pytree."""
+    """Rows [b] of every array [n, ...] of a pytree."""
     return jax.tree.map(lambda array: jnp.take(array, indices, axis=0), data)
 
 
