@@ -14,8 +14,10 @@ from sklearn.neighbors import kneighbors_graph
 from geovq_jax.explorer.drawing import markers, png_address, scatter, way_on_map
 from geovq_jax.explorer.space import (
     Space,
+    View,
     build_graph,
     describe_graph,
+    geodesic_view,
     graphs_of,
     log_volumes,
     members,
@@ -45,8 +47,7 @@ def space() -> Space:
         name="linear",
         subject="a point",
         points=points,
-        map=points.astype(np.float64),
-        axes=("x", "y"),
+        views=(View("latents", points.astype(np.float64), ("x", "y"), linear=True),),
         labels=codes % 2,
         codes=codes,
         metrics=metrics,
@@ -111,7 +112,20 @@ def test_ways_of_a_linear_decoder_are_as_long_as_the_decoded_chord(space):
     assert graph.length == pytest.approx(reach.distance[50], rel=0.05)
     np.testing.assert_allclose(straight.pictures[0], linear_decoder(space.points[0]), atol=1e-5)
     np.testing.assert_allclose(straight.pictures[-1], linear_decoder(space.points[50]), atol=1e-5)
-    np.testing.assert_allclose(way_on_map(space, graph), graph.curve, atol=1e-5)
+    np.testing.assert_allclose(way_on_map(space, space.views[0], graph), graph.curve, atol=1e-5)
+
+
+def test_on_a_curved_view_the_path_leads_through_its_nodes(space):
+    reach = graphs_of(space).reach(10, "pull-back", 0)
+    whole = np.arange(80)
+    (view,) = geodesic_view(build_graph(space, 10, "pull-back"), whole, seed=0)
+    straight, graph, _ = ways(space, reach, 50)
+    np.testing.assert_allclose(way_on_map(space, view, graph), view.points[path_to(reach, 50)], atol=1e-6)
+    drawn = way_on_map(space, view, straight)
+    np.testing.assert_allclose(drawn[[0, -1]], view.points[[0, 50]], atol=1e-6)
+    assert (drawn >= view.points.min(axis=0) - 1e-9).all()
+    assert (drawn <= view.points.max(axis=0) + 1e-9).all()
+    assert geodesic_view(build_graph(space, 1, "pull-back"), whole, seed=0) == ()
 
 
 def test_resampled_points_lie_at_equal_steps():

@@ -1,8 +1,14 @@
-"""The explorer in a headless browser: the toy loads, clicks answer, and nothing is asked of any other place."""
+"""The explorer and the report in a headless browser: pages load, clicks answer, and nothing is asked of another place.
+
+The slow ones walk through the toy and through a run: $GEOVQ_RUN where it is set, else a small one made here.
+"""
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,19 +28,28 @@ TO_PIXELS = """node => {
 TRACE_LENGTHS = "() => document.querySelector('#scatter .js-plotly-plot').data.map(trace => trace.x.length)"
 
 
-@pytest.fixture(scope="module")
-def address():
+@contextmanager
+def served(space):
     from werkzeug.serving import make_server
 
     from geovq_jax.explorer.app import HOST, build_app
-    from geovq_jax.explorer.demo import demo_space
 
-    server = make_server(HOST, 0, build_app(demo_space(num_points=300)).server, threaded=True)
+    server = make_server(HOST, 0, build_app(space).server, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://{HOST}:{server.server_port}/"
     server.shutdown()
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    if "GEOVQ_RUN" in os.environ:
+        return Path(os.environ["GEOVQ_RUN"])
+    workdir = tmp_path_factory.mktemp("run") / "digits"
+    command = [sys.executable, "-m", "geovq_jax.run", "--config=configs/digits.py:smoke", f"--workdir={workdir}"]
+    subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True)
+    return workdir
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +69,7 @@ def page(browser):
     page.on("request", lambda request: page.requested.append(request.url))
     page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(120_000)
     yield page
     page.close()
 
@@ -64,9 +79,27 @@ def click(page, node: int) -> None:
 
 
 @pytest.mark.slow
-def test_the_toy_from_first_sight_to_samples(page, address):
+def test_the_toy_from_first_sight_to_samples(page):
+    from geovq_jax.explorer.demo import demo_space
+
+    with served(demo_space(num_points=300)) as address:
+        walk(page, address, 300)
+
+
+@pytest.mark.slow
+def test_a_run_from_first_sight_to_samples(page, run):
+    from geovq_jax.explorer.app import load_space
+
+    space = load_space(run)
+    with served(space) as address:
+        walk(page, address, len(space.points))
+
+
+def walk(page, address: str, count: int) -> None:
     page.goto(address)
-    page.wait_for_function("() => document.querySelector('#scatter .js-plotly-plot')?._fullData?.[0]?.x.length === 300")
+    page.wait_for_function(
+        f"() => document.querySelector('#scatter .js-plotly-plot')?._fullData?.[0]?.x.length === {count}"
+    )
     page.wait_for_selector("#graph:has-text('k = 12')")
 
     click(page, 7)
@@ -76,7 +109,7 @@ def test_the_toy_from_first_sight_to_samples(page, address):
     assert page.evaluate("() => [...document.images].every(image => image.complete && image.naturalWidth > 0)")
 
     click(page, 140)
-    page.wait_for_selector("#ways .way:nth-of-type(3)")
+    page.wait_for_selector("#ways .way >> nth=2")
     assert page.locator("#ways .way b").all_inner_texts() == ["straight", "graph", "continuous"]
     page.wait_for_function(f"() => ({TRACE_LENGTHS})().slice(1, 4).every(length => length > 1)")
     lengths = [float(text.split()[1]) for text in page.locator("#ways .way span").all_inner_texts()]
@@ -92,6 +125,12 @@ def test_the_toy_from_first_sight_to_samples(page, address):
         "() => document.querySelector('#scatter .js-plotly-plot').data[0].marker.colorbar?.title.text"
         " === 'geodesic distance'"
     )
+
+    page.get_by_role("radio", name="geodesic", exact=True).check()
+    page.wait_for_function(
+        "() => document.querySelector('#scatter .js-plotly-plot')._fullLayout.xaxis.title.text.startsWith('geodesic')"
+    )
+    page.wait_for_function(f"() => ({TRACE_LENGTHS})().slice(1, 4).every(length => length > 1)")
 
     page.locator("#open-codebook").click()
     page.locator(".tile").first.click()
@@ -119,4 +158,20 @@ def test_the_report_page_asks_for_nothing(page, tmp_path):
     assert page.locator("dialog img").is_visible()
     assert page.evaluate("() => [...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert all(url.startswith(("data:", path.as_uri())) for url in page.requested)
+    assert page.complaints == []
+
+
+@pytest.mark.slow
+def test_the_report_of_a_run_shows_every_figure_and_asks_for_nothing(page, run):
+    path = (run / "report" / "index.html").absolute()
+    page.goto(path.as_uri())
+    assert page.evaluate("() => [...document.images].every(image => !image.src || image.naturalWidth > 0)")
+    names = page.evaluate("() => [...document.querySelectorAll('figure')].map(figure => figure.id)")
+    assert sorted(names) == sorted(file.stem for file in (run / "report" / "figures").glob("*.png"))
+    assert {"elbow", "rate-distortion", "entropy-psnr", "latents-by-class", "interpolation", "code-atlas"} <= set(names)
+    links = page.evaluate("() => [...document.querySelectorAll('.links a')].map(link => link.getAttribute('href'))")
+    assert links
+    assert all((path.parent / link).exists() for link in links)
+    assert page.evaluate("() => document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert all(url.startswith(("data:", path.as_uri())) for url in page.requested), page.requested
     assert page.complaints == []

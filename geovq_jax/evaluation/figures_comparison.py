@@ -29,17 +29,23 @@ def rate_distortion(
     Returns:
         The figure.
     """
-    figure, (axes,) = new_figure(width=WIDTH * 0.75, height=3.8)
+    many = len(curves) > 4
+    figure, (axes,) = new_figure(width=WIDTH * (1.0 if many else 0.75), height=max(3.8, 0.22 * len(curves) + 0.6))
     for index, (name, (rates, qualities)) in enumerate(curves.items()):
         order = np.argsort(rates)
         rates, qualities = rates[order], qualities[order]
-        (line,) = axes.plot(rates, qualities, marker="osD^vP"[index % 6], markersize=5.0, label=name)
+        # Six colours: the marker of a colour that comes again is another.
+        marker = "osD^vP"[(index + index // 6) % 6]
+        (line,) = axes.plot(rates, qualities, marker=marker, markersize=5.0, label=name)
         if intervals is not None and name in intervals:
             low, high = (limits[order] for limits in intervals[name])
             error = np.stack([qualities - low, high - qualities])
             axes.errorbar(rates, qualities, yerr=error, fmt="none", ecolor=line.get_color(), capsize=2.5, lw=1.0)
     axes.set(xlabel=rate_label, ylabel=quality_label)
-    axes.legend()
+    if many:
+        figure.legend(loc="outside right upper")
+    else:
+        axes.legend()
     return figure
 
 
@@ -112,7 +118,7 @@ def distance_histogram(
     """Distribution of distances, one outline a kind.
 
     Args:
-        distances: name -> finite distances of any number.
+        distances: name -> distances [m], m of any size; only the finite ones are drawn.
         unit: unit of the distances.
         bins: number of bins over the common range.
 

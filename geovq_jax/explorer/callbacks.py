@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from dash import ALL, Dash, Input, Output, Patch, State, ctx, html, no_update
 
-from geovq_jax.explorer.drawing import WAY_COLOURS, markers, png_address, usage_bars, way_on_map
+from geovq_jax.explorer.drawing import WAY_COLOURS, coordinates, markers, png_address, usage_bars, way_on_map
 from geovq_jax.explorer.space import (
     Draw,
     Reach,
@@ -19,6 +19,7 @@ from geovq_jax.explorer.space import (
     metrics_of,
     nearest,
     pick,
+    view_of,
     ways,
 )
 
@@ -90,17 +91,23 @@ def _connect_graph(app: Dash, space: Space, graph: Any, reach: Any) -> None:
     @app.callback(
         Output("scatter", "figure"),
         Input("colouring", "value"),
+        Input("view", "value"),
         Input("picked", "data"),
         Input("k", "value"),
         Input("metric", "value"),
         prevent_initial_call=True,
     )
-    def paint(colouring: str, picked: list[int], k: int, metric: str) -> Patch:
-        figure = Patch()
+    def paint(colouring: str, name: str, picked: list[int], k: int, metric: str) -> Patch:
+        figure, view = Patch(), view_of(space, name)
+        if ctx.triggered_id == "view":
+            figure["data"][0]["x"], figure["data"][0]["y"] = coordinates(view)
+            for axis, label in zip(("xaxis", "yaxis"), view.axes, strict=True):
+                figure["layout"][axis]["title"]["text"] = label
+            figure["layout"]["uirevision"] = name  # another view starts unzoomed
         if ctx.triggered_id == "colouring" or colouring == "distance":
             start = reach(int(k), metric, int(picked[0])) if picked else None
             figure["data"][0]["marker"] = markers(space, colouring, start)
-        marked = space.map[[int(node) for node in picked]] if picked else np.zeros((0, 2))
+        marked = view.points[[int(node) for node in picked]] if picked else np.zeros((0, 2))
         figure["data"][_PICKED_TRACE]["x"] = marked[:, 0].tolist()
         figure["data"][_PICKED_TRACE]["y"] = marked[:, 1].tolist()
         return figure
@@ -149,15 +156,16 @@ def _connect_ways(app: Dash, space: Space, reach: Any) -> None:
         Output("scatter", "figure", allow_duplicate=True),
         Output("ways", "children"),
         Input("picked", "data"),
+        Input("view", "value"),
         Input("k", "value"),
         Input("metric", "value"),
         prevent_initial_call=True,
     )
-    def show_ways(picked: list[int], k: int, metric: str) -> tuple[Patch, Any]:
+    def show_ways(picked: list[int], name: str, k: int, metric: str) -> tuple[Patch, Any]:
         found: list[Way] = []
         if len(picked) == 2:
             found = ways(space, reach(int(k), metric, int(picked[0])), int(picked[1]))
-        lines = {way.name: way_on_map(space, way) for way in found}
+        lines = {way.name: way_on_map(space, view_of(space, name), way) for way in found}
         figure = Patch()
         for trace, name in enumerate(WAY_COLOURS, 1):
             line = lines.get(name, np.zeros((0, 2)))

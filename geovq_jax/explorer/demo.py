@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax import geometry
-from geovq_jax.explorer.space import Draw, Space, log_volumes, neighbour_table
+from geovq_jax.explorer.space import Draw, Space, View, geodesic_view, log_volumes, neighbour_table
 from geovq_jax.models.sampling import truncate
 
 _SIDE = 24
@@ -70,8 +70,10 @@ def demo_space(*, num_points: int = 3_000, seed: int = 0) -> Space:
         name="a spot that moves",
         subject="a point is the position of the spot",
         points=points,
-        map=points.astype(np.float64),
-        axes=("latent 1", "latent 2"),
+        views=(
+            View("latents", points.astype(np.float64), ("latent 1", "latent 2"), linear=True),
+            *geodesic_view(graph, np.arange(num_points), seed=seed),
+        ),
         labels=labels,
         codes=clusters.labels.astype(np.int32),
         metrics=metrics,

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from geovq_jax.evaluation.style import class_colours, code_colours
-from geovq_jax.explorer.space import Reach, Space, Way
+from geovq_jax.explorer.space import Reach, Space, View, Way, resample
 
 COLOURINGS = ("class", "code", "distance", "volume")
 WAY_COLOURS = {"straight": "#bd1f01", "graph": "#ffa90e", "continuous": "#3f90da"}
 _UNREACHED = "rgba(128,128,128,0.25)"
 _SCALE = "Cividis"
+_FINE, _NEAR = 48, 6  # points at which a way is placed on a view, and nodes among which each stands
 
 
 def png_address(image: Float[np.ndarray, "height width channels"], *, scale: int = 1) -> str:
@@ -106,6 +108,12 @@ def _class_bar(count: int) -> dict[str, Any]:
     }
 
 
+def coordinates(view: View) -> tuple[list[float], list[float]]:
+    """Both coordinates of every point of a view, short enough to send."""
+    x, y = np.round(view.points.astype(np.float64), 4).T.tolist()
+    return x, y
+
+
 def scatter(space: Space, colouring: str) -> dict[str, Any]:
     """The scatter of all points, with empty traces for the picked points and the three ways.
 
@@ -116,11 +124,12 @@ def scatter(space: Space, colouring: str) -> dict[str, Any]:
     Returns:
         A plotly figure: trace 0 the points, 1 to 3 the ways in the order of `WAY_COLOURS`, 4 the picked points.
     """
+    view = space.views[0]
     points = {
         "type": "scattergl",
         "mode": "markers",
-        "x": np.round(space.map[:, 0], 4).tolist(),
-        "y": np.round(space.map[:, 1], 4).tolist(),
+        "x": coordinates(view)[0],
+        "y": coordinates(view)[1],
         "marker": markers(space, colouring, None),
         "hovertemplate": "point %{pointNumber}<extra></extra>",
         "showlegend": False,
@@ -148,14 +157,14 @@ def scatter(space: Space, colouring: str) -> dict[str, Any]:
     }
     axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)", "linecolor": "rgba(128,128,128,0.5)"}
     layout = {
-        "xaxis": axis | {"title": {"text": space.axes[0]}},
-        "yaxis": axis | {"title": {"text": space.axes[1]}, "scaleanchor": "x"},
+        "xaxis": axis | {"title": {"text": view.axes[0]}},
+        "yaxis": axis | {"title": {"text": view.axes[1]}, "scaleanchor": "x"},
         "margin": {"l": 55, "r": 10, "t": 10, "b": 45},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "clickmode": "event",
         "dragmode": "pan",
-        "uirevision": "fixed",
+        "uirevision": view.name,
         "legend": {"orientation": "h", "x": 0, "y": 1.08},
         "showlegend": True,
     }
@@ -194,17 +203,27 @@ def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
     return {"data": [bars], "layout": layout}
 
 
-def way_on_map(space: Space, way: Way) -> np.ndarray:
-    """A way in the coordinates of the map, by the affine map that carries the latents to it.
+def way_on_map(space: Space, view: View, way: Way) -> np.ndarray:
+    """A way in the coordinates of a view.
+
+    An affine view carries every latent over; on another, a latent stands among the nodes nearest to it, weighted by the
+    inverse of their squared distances, so that the graph's path leads through its nodes.
 
     Args:
         space: the space.
+        view: one of its views.
         way: a way of `ways`.
 
     Returns:
         Coordinates [t, 2].
     """
+    if not view.linear:
+        curve = way.curve if way.name == "graph" else resample(way.curve, _FINE)
+        distance, near = cKDTree(space.points).query(curve, k=min(_NEAR, len(space.points)))
+        weight = 1.0 / (distance**2 + 1e-12 * space.points.var())
+        weight /= weight.sum(axis=1, keepdims=True)
+        return (weight[:, :, None] * view.points[near]).sum(axis=1)
     sample = np.linspace(0, len(space.points) - 1, min(2000, len(space.points))).astype(np.int64)
     ones = np.ones((len(sample), 1))
-    affine, *_ = np.linalg.lstsq(np.hstack([space.points[sample], ones]), space.map[sample], rcond=None)
+    affine, *_ = np.linalg.lstsq(np.hstack([space.points[sample], ones]), view.points[sample], rcond=None)
     return np.hstack([way.curve, np.ones((len(way.curve), 1))]) @ affine

@@ -63,6 +63,7 @@ def _latents(space: Space) -> html.Div:
     first = colourings(space)[0]
     controls = [
         _control("colour", _radio("colouring", colourings(space))),
+        _control("view", _radio("view", tuple(view.name for view in space.views))),
         _control("metric", _radio("metric", metrics_of(space))),
         _control(
             "neighbours k",

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from geovq_jax.evaluation.figures_geometry import principal_plane, project
-from geovq_jax.explorer.space import MAX_POINTS, Draw, Space, log_volumes, neighbour_table
+from geovq_jax.evaluation.figures_geometry import Plane, principal_plane, project
+from geovq_jax.explorer.space import MAX_POINTS, Draw, Space, View, geodesic_view, log_volumes, neighbour_table
 from geovq_jax.models import vae
 from geovq_jax.models.sampling import sample
 from geovq_jax.quantization.codebook import load_codebook, lookup
@@ -38,7 +38,7 @@ def run_space(workdir: Path, config: ConfigDict, *, max_points: int = MAX_POINTS
         FileNotFoundError: a stage is missing.
         ValueError: a file of the run is damaged.
     """
-    _, graph = load_graph(workdir)
+    lengths, graph = load_graph(workdir)
     latents, coded = load_latents(workdir, "train"), load_codes(workdir, "train")
     grid = latents["mean"].shape[1:-1]
     cells = int(np.prod(grid))
@@ -77,10 +77,12 @@ def run_space(workdir: Path, config: ConfigDict, *, max_points: int = MAX_POINTS
             else "a point is the latent of one training image"
         ),
         points=points,
-        map=points.astype(np.float64) if plane is None else np.asarray(project(plane, points), np.float64),
-        axes=("latent 1", "latent 2")
-        if plane is None
-        else (_axis_label(1, plane.explained[0]), _axis_label(2, plane.explained[1])),
+        views=(
+            View("latents", points.astype(np.float64), ("latent 1", "latent 2"), linear=True)
+            if plane is None
+            else View("plane", np.asarray(project(plane, points), np.float64), _axis_labels(plane), linear=True),
+            *geodesic_view(lengths, nodes, seed=config.seed),
+        ),
         labels=np.repeat(latents["label"][rows], cells),
         codes=coded["codes"][rows].ravel(),
         metrics=metrics,
@@ -96,8 +98,11 @@ def run_space(workdir: Path, config: ConfigDict, *, max_points: int = MAX_POINTS
     )
 
 
-def _axis_label(number: int, share: float) -> str:
-    return f"principal axis {number} ({100.0 * share:.0f} % of variance)"
+def _axis_labels(plane: Plane) -> tuple[str, str]:
+    first, second = (
+        f"principal axis {i + 1} ({100.0 * share:.0f} % of variance)" for i, share in enumerate(plane.explained)
+    )
+    return first, second
 
 
 def _decode_cell(

@@ -36,6 +36,22 @@ class Draw(NamedTuple):
     seed: int
 
 
+class View(NamedTuple):
+    """A flat picture of the points.
+
+    Attributes:
+        name: what the page calls it.
+        points: where the points are drawn [n, 2].
+        axes: label of each axis.
+        linear: whether it is an affine map of the latents.
+    """
+
+    name: str
+    points: Float[np.ndarray, "n 2"]
+    axes: tuple[str, str]
+    linear: bool
+
+
 class Space(NamedTuple):
     """A latent space to look at: n points of d dimensions, n at most `MAX_POINTS`.
 
@@ -45,8 +61,7 @@ class Space(NamedTuple):
         name: heading.
         subject: what a point is, in words.
         points: latents [n, d].
-        map: where the points are drawn [n, 2].
-        axes: label of each axis of the map.
+        views: pictures of the points to choose from, at least one.
         labels: class of each point [n].
         codes: code of each point [n].
         metrics: pull-back metric at each point [n, d, d], or None where only Euclidean lengths are known.
@@ -64,8 +79,7 @@ class Space(NamedTuple):
     name: str
     subject: str
     points: Float[np.ndarray, "n d"]
-    map: Float[np.ndarray, "n 2"]
-    axes: tuple[str, str]
+    views: tuple[View, ...]
     labels: Int[np.ndarray, " n"]
     codes: Int[np.ndarray, " n"]
     metrics: Float[np.ndarray, "n d d"] | None
@@ -140,6 +154,36 @@ def log_volumes(metrics: Float[np.ndarray, "n d d"]) -> Float[np.ndarray, " n"]:
         Logarithms [n].
     """
     return np.asarray(geometry.log_volume(metrics), np.float64) / np.log(10.0)
+
+
+def geodesic_view(graph: sparse.csr_array, nodes: Int[np.ndarray, " n"], *, seed: int) -> tuple[View, ...]:
+    """The nodes laid out by their distances along a graph; nothing where the graph is not connected.
+
+    Args:
+        graph: symmetric graph.
+        nodes: the nodes to show [n].
+        seed: of the landmarks.
+
+    Returns:
+        One view or none.
+    """
+    if components(graph).max() > 0:
+        return ()
+    laid = geometry.geodesic_map(graph, seed=seed)
+    first, second = (f"geodesic axis {i + 1} ({100.0 * share:.0f} %)" for i, share in enumerate(laid.explained))
+    return (View("geodesic", laid.points[nodes], (first, second), linear=False),)
+
+
+def view_of(space: Space, name: str) -> View:
+    """The view of a name.
+
+    Raises:
+        ValueError: a name that is not on offer.
+    """
+    names = [view.name for view in space.views]
+    if name not in names:
+        raise ValueError(f"expected a view among {names}, got {name!r}; choose one of them")
+    return space.views[names.index(name)]
 
 
 def metrics_of(space: Space) -> tuple[str, ...]:

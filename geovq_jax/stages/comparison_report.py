@@ -214,6 +214,7 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
     spread = {f"{row['title']}, {row['rung']}": (min(row["psnr_seeds"]), max(row["psnr_seeds"])) for row in rows}
     gaps = {f"{entry['first']} - {entry['second']}": entry["psnr"] for entry in differences}
     limits = {f"{entry['first']} - {entry['second']}": (entry["low"], entry["high"]) for entry in differences}
+    tuned = [row for row in rows if row["rung"] in ("decoder", "joint", "encoder")]
     best = [row for row in rows if "prior" in row and row["rung"] in ("decoder", "joint", "encoder")]
     figures = [
         ReportFigure(
@@ -228,6 +229,19 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
             gaps, "difference in PSNR [dB]", intervals=limits, reference=("equal", 0.0)
         )
         figures.append(ReportFigure("Paired differences with 95 % intervals", figure, "differences", gaps))
+    if tuned:
+        use = {
+            f"{row['title']}, {row['rung']}": (np.asarray([np.log2(row["perplexity"])]), np.asarray([row["psnr"]]))
+            for row in tuned
+        }
+        figures.append(
+            ReportFigure(
+                "Entropy of the codes and distortion",
+                figures_comparison.rate_distortion(use, rate_label="entropy of the use of the codes [bits a code]"),
+                "entropy_psnr",
+                {name: {"bits": float(x[0]), "psnr": float(y[0])} for name, (x, y) in use.items()},
+            )
+        )
     if best:
         curves = {
             f"{row['title']}, {row['rung']}": (np.asarray([row["prior"] * row["cells"]]), np.asarray([row["psnr"]]))

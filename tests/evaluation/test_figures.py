@@ -170,6 +170,16 @@ def test_comparisons():
     assert render(figure).std() > 0.1
 
 
+def test_many_curves_differ_in_colour_or_marker():
+    curves = {f"codebook {i}": (np.array([float(i)]), np.array([2.0 * i])) for i in range(20)}
+    figure = figures_comparison.rate_distortion(curves)
+    lines = figure.axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 20
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(curves)
+    assert render(figure).shape[2] == 3
+
+
 def test_distance_histogram_adds_to_all_pairs_and_leaves_out_the_infinite():
     distances = np.append(RNG.gamma(2.0, 1.0, 200), np.inf)
     figure = figures_comparison.distance_histogram({"paths": distances}, bins=20)
