@@ -19,19 +19,8 @@ def get_config(variants: str = "") -> ConfigDict:
         "vae.evaluate_every": 400,
         "graph.num_images": 1_000,
         "codebook.finetune_steps": 400,
-        "compare.methods": (
-            "kmeans",
-            "mahalanobis",
-            "geodesic",
-            "geodesic_pullback",
-            "kmeans_context",
-            "geodesic_context",
-            "vqvae",
-            "vqvae_context",
-            "vqvae_double",
-            "geodesic_joint",
-            "geodesic_joint_context",
-        ),
+        "compare.prior": (),
+        "compare.methods": ("kmeans", "mahalanobis", "geodesic_pullback", "geodesic_context", "vqvae"),
     }
     known = {"spatial": {}, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
     return experiment("compare-cifar10", overrides, variants=variants, known_variants=known)

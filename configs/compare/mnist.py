@@ -22,9 +22,7 @@ def get_config(variants: str = "") -> ConfigDict:
             "geodesic_context",
             "vqvae",
             "vqvae_context",
-            "vqvae_double",
             "geodesic_joint",
-            "geodesic_joint_context",
         ),
     }
     known = {"spatial": {}, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
