@@ -30,7 +30,9 @@ def test_digits_equal_scikit_learn_up_to_their_scale():
 
 
 @pytest.mark.parametrize(
-    "content", [b"", gzip.compress(b"1,2,3\n"), gzip.compress(b"300," * 64 + b"1\n"), gzip.compress(b"x" * 90)[:-9]]
+    "content",
+    [b"", gzip.compress(b"1,2,3\n"), gzip.compress(b"300," * 64 + b"1\n"), gzip.compress(b"x" * 90)[:-9]],
+    ids=["empty", "three columns", "above 16", "cut"],
 )
 @pytest.mark.filterwarnings("ignore:loadtxt. input contained no data")
 def test_a_damaged_table_is_refused(monkeypatch, tmp_path, content):
