@@ -135,7 +135,7 @@ SMOKE = {
 }
 
 # Sizes and budget of the comparisons: two cores finish a seed in a quarter of an hour. The VQ-VAE takes vae.num_steps +
-# codebook.finetune_steps steps. Seven bits at every cell of the grid suit codes of eight best (benchmarks/vae_rate.py).
+# codebook.finetune_steps steps. Why seven bits at every cell: docs/results.md.
 COMPARE = {
     "data.max_train": 20_000,
     "data.max_valid": 2_000,
