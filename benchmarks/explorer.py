@@ -6,6 +6,7 @@ The built-in toy with 60,000 points by default; chromium on the PATH, and the ex
 """
 
 import json
+import logging
 import shutil
 import sys
 import threading
@@ -29,6 +30,7 @@ TO_PIXELS = """node => {
 
 
 def main(num_points: int) -> None:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     space = demo_space(num_points=num_points)
     print(f"{num_points:,} points ready after {time.process_time():.1f} CPU s")
     graphs = graphs_of(space)

@@ -95,7 +95,7 @@ def main_without_config(
         documentation: what --help shows first.
         argv: the command line; sys.argv by default.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logging.set_verbosity(logging.ERROR)
     arguments = list(sys.argv if argv is None else argv)
     if any(argument in ("--help", "-h") for argument in arguments):

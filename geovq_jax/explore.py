@@ -22,13 +22,16 @@ def explore(workdir: Path | None) -> None:
     """Load a run (or the toy), say where the page is, and serve it until interrupted."""
     if not _DEMO.value and workdir is None:
         raise ValueError("expected --workdir=W of a finished run or --demo, got neither; give one")
+    from werkzeug.serving import make_server
+
     from geovq_jax.explorer.app import HOST, build_app, load_space
 
     with console.status("loading"):
         app = build_app(load_space(None if _DEMO.value else workdir))
-    console.print(f"explorer: http://{HOST}:{_PORT.value} (Ctrl-C ends it)")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request says nothing to a reader
-    app.run(host=HOST, port=_PORT.value, debug=False)
+    server = make_server(HOST, _PORT.value, app.server, threaded=True)
+    console.print(f"explorer: http://{HOST}:{_PORT.value} (Ctrl-C ends it)")
+    server.serve_forever()
 
 
 if __name__ == "__main__":

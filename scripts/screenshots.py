@@ -11,14 +11,16 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 from playwright.sync_api import Page, sync_playwright
+from scipy.spatial import cKDTree
 from werkzeug.serving import make_server
 
 from geovq_jax.explorer.app import HOST, build_app, load_space
+from geovq_jax.explorer.space import Space
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-PICKED = (7, 12_003)
 TO_PIXELS = """node => {
   const plot = document.querySelector('#scatter .js-plotly-plot'), box = plot.getBoundingClientRect();
   const {xaxis, yaxis} = plot._fullLayout, points = plot._fullData[0];
@@ -27,21 +29,35 @@ TO_PIXELS = """node => {
 
 
 def shoot(page: Page, name: str) -> None:
+    page.wait_for_function("() => [...document.images].every(image => !image.src || image.complete)")
     page.wait_for_timeout(1500)
+    page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     page.screenshot(path=IMAGES / f"{name}.png")
     print(IMAGES / f"{name}.png")
 
 
-def explorer(page: Page, address: str, count: int) -> None:
+def two_points(space: Space) -> tuple[int, int]:
+    """Two points far from each other that no other point covers on the map, where a step changes the image much."""
+    where = space.views[0].points
+    alone = cKDTree(where).query(where, k=2)[0][:, 1]
+    if space.log_volume is not None:
+        alone = np.where(space.log_volume > np.median(space.log_volume), alone, 0.0)
+    shown = np.argsort(-alone)[:60]
+    gaps = np.linalg.norm(where[shown][:, None] - where[shown][None], axis=2)
+    first, second = np.unravel_index(gaps.argmax(), gaps.shape)
+    return int(shown[first]), int(shown[second])
+
+
+def explorer(page: Page, address: str, picked: tuple[int, int]) -> None:
     page.goto(address)
     page.wait_for_selector("#graph:has-text('k =')")
     page.wait_for_function("() => document.querySelector('#scatter .js-plotly-plot')?._fullData?.[0]?.x.length")
     page.wait_for_timeout(2000)
-    for node in PICKED:
-        page.mouse.click(*page.evaluate(TO_PIXELS, node % count))
-        page.wait_for_selector("#details h2")
+    for node in picked:
+        page.mouse.click(*page.evaluate(TO_PIXELS, node))
+        page.wait_for_selector(f"#details h2:has-text('Point {picked[0]}')")
         page.wait_for_timeout(1000)
-    page.wait_for_selector("#ways .way:nth-of-type(2)")
+    page.wait_for_selector("#ways .way >> nth=2")
     page.get_by_role("radio", name="distance", exact=True).check()
     shoot(page, "explorer")
     page.locator("#open-codebook").click()
@@ -59,12 +75,15 @@ def main(workdir: Path) -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1300, "height": 1390})
         page.set_default_timeout(120_000)
-        explorer(page, f"http://{HOST}:{server.server_port}/", len(space.points))
+        explorer(page, f"http://{HOST}:{server.server_port}/", two_points(space))
         page = browser.new_page(viewport={"width": 1100, "height": 1200})
         page.goto((workdir / "report" / "index.html").absolute().as_uri())
         shoot(page, "report")
-        page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
-        page.goto((workdir / "report" / "index.html").absolute().as_uri() + "#latents-by-class")
+        page.evaluate("() => document.querySelector('section:has(#elbow)').scrollIntoView({behavior: 'instant'})")
+        shoot(page, "report_codes")
+        page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark", reduced_motion="reduce")
+        page.goto((workdir / "report" / "index.html").absolute().as_uri())
+        page.locator("#latents-by-class").scroll_into_view_if_needed()
         shoot(page, "report_phone")
         browser.close()
     server.shutdown()

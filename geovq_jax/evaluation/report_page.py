@@ -16,8 +16,8 @@ header { padding-top: 3rem; padding-bottom: 1.2rem; }
 h1 { font-size: 2rem; line-height: 1.2; font-weight: 650; letter-spacing: -0.015em; margin: 0 0 .4rem; }
 .subtitle { color: var(--soft); margin: 0; }
 nav { position: sticky; top: 0; z-index: 2; background: var(--ground); border-bottom: 1px solid var(--line); }
-nav ol { list-style: none; display: flex; gap: 1.4rem; overflow-x: auto; max-width: 62rem; margin: 0 auto;
-  padding: .75rem 1.5rem; scrollbar-width: none; }
+nav ol { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.4rem; overflow-x: auto;
+  max-width: 62rem; margin: 0 auto; padding: .75rem 1.5rem; scrollbar-width: none; }
 nav a { white-space: nowrap; font-size: .9rem; color: var(--soft); text-decoration: none; }
 nav a:hover, nav a:focus-visible { color: var(--accent); }
 a { color: var(--accent); text-underline-offset: .15em; }
@@ -57,9 +57,11 @@ footer { color: var(--soft); font-size: .85rem; padding-top: .4rem; padding-bott
 @media (prefers-color-scheme: dark) { figure button, dialog img { filter: brightness(.9); } }
 @media (max-width: 40rem) {
   header, footer { padding-left: 1.1rem; padding-right: 1.1rem; } header { padding-top: 1.8rem; }
-  main { padding: 0; } nav ol { padding-left: 1.1rem; padding-right: 1.1rem; } h1 { font-size: 1.55rem; }
+  main { padding: 0; } nav ol { padding-left: 1.1rem; padding-right: 1.1rem; flex-wrap: nowrap; }
+  h1 { font-size: 1.55rem; }
   section { margin: .9rem 0; padding: 1.1rem; border-radius: 0; border-left: 0; border-right: 0; }
   figure button { padding: .25rem; } th, td { padding-right: .9rem; } }
+@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @media print { nav, details, dialog { display: none; } section { break-inside: avoid; border: 0; padding: 0; } }
 """
 

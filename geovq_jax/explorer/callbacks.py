@@ -97,7 +97,9 @@ def _connect_graph(app: Dash, space: Space, graph: Any, reach: Any) -> None:
         Input("metric", "value"),
         prevent_initial_call=True,
     )
-    def paint(colouring: str, name: str, picked: list[int], k: int, metric: str) -> Patch:
+    def paint(colouring: str, name: str, picked: list[int], k: int, metric: str) -> Any:
+        if ctx.triggered_id in ("k", "metric") and colouring != "distance":
+            return no_update  # the browser draws all points anew with every change
         figure, view = Patch(), view_of(space, name)
         if ctx.triggered_id == "view":
             figure["data"][0]["x"], figure["data"][0]["y"] = coordinates(view)
@@ -110,6 +112,8 @@ def _connect_graph(app: Dash, space: Space, graph: Any, reach: Any) -> None:
         marked = view.points[[int(node) for node in picked]] if picked else np.zeros((0, 2))
         figure["data"][_PICKED_TRACE]["x"] = marked[:, 0].tolist()
         figure["data"][_PICKED_TRACE]["y"] = marked[:, 1].tolist()
+        if len(picked) < 2:
+            _draw_ways(figure, {})
         return figure
 
 
@@ -161,17 +165,21 @@ def _connect_ways(app: Dash, space: Space, reach: Any) -> None:
         Input("metric", "value"),
         prevent_initial_call=True,
     )
-    def show_ways(picked: list[int], name: str, k: int, metric: str) -> tuple[Patch, Any]:
-        found: list[Way] = []
-        if len(picked) == 2:
-            found = ways(space, reach(int(k), metric, int(picked[0])), int(picked[1]))
-        lines = {way.name: way_on_map(space, view_of(space, name), way) for way in found}
+    def show_ways(picked: list[int], name: str, k: int, metric: str) -> tuple[Any, Any]:
+        if len(picked) < 2:
+            return no_update, None
+        found = ways(space, reach(int(k), metric, int(picked[0])), int(picked[1]))
         figure = Patch()
-        for trace, name in enumerate(WAY_COLOURS, 1):
-            line = lines.get(name, np.zeros((0, 2)))
-            figure["data"][trace]["x"] = line[:, 0].tolist()
-            figure["data"][trace]["y"] = line[:, 1].tolist()
-        return figure, _strips(found) if found else None
+        _draw_ways(figure, {way.name: way_on_map(space, view_of(space, name), way) for way in found})
+        return figure, _strips(found)
+
+
+def _draw_ways(figure: Patch, lines: dict[str, np.ndarray]) -> None:
+    """Put curves on the map, and take off those that are not given."""
+    for trace, name in enumerate(WAY_COLOURS, 1):
+        line = lines.get(name, np.zeros((0, 2)))
+        figure["data"][trace]["x"] = line[:, 0].tolist()
+        figure["data"][trace]["y"] = line[:, 1].tolist()
 
 
 def _strips(found: list[Way]) -> html.Div:

@@ -194,7 +194,7 @@ def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
     axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)"}
     layout = {
         "xaxis": axis | {"title": {"text": "code, most used first"}},
-        "yaxis": axis | {"title": {"text": "points in the cell"}},
+        "yaxis": axis | {"title": {"text": "points in the cell"}, "type": "log", "dtick": 1},
         "margin": {"l": 55, "r": 10, "t": 10, "b": 45},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",

@@ -70,7 +70,7 @@ def run_space(workdir: Path, config: ConfigDict, *, max_points: int = MAX_POINTS
     decode_fn = decoder_of(workdir, config)
     metrics = graph["metrics"][nodes] if "metrics" in graph else None
     return Space(
-        name=f"{config.name} ({config.data.name})",
+        name=config.name if config.name == config.data.name else f"{config.name} ({config.data.name})",
         subject=(
             "a point is one cell of an image's grid of latents; ways replace that cell of the first image"
             if grid

@@ -55,7 +55,7 @@ def map_chunks(
         outputs.append(function(*(chunk if traced else map(mesh.split, chunk))))
         if progress is not None:
             progress(min(start + batch_size, num_rows), num_rows)
-    return jax.tree.map(lambda *parts: _join(parts)[:num_rows], *outputs)
+    return jax.tree.map(lambda *parts: _join(parts, num_rows), *outputs)
 
 
 def map_rows(function: Callable[..., Any], arrays: tuple, *, num_tangents: int) -> Any:
@@ -81,7 +81,7 @@ def map_rows(function: Callable[..., Any], arrays: tuple, *, num_tangents: int) 
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], outputs)
 
 
-def _join(parts: tuple) -> jax.Array:
+def _join(parts: tuple, num_rows: int) -> jax.Array:
     if any(isinstance(part, jax.core.Tracer) for part in parts):
-        return jnp.concatenate(parts)
-    return jnp.asarray(np.concatenate(mesh.to_host(parts)))
+        return jnp.concatenate(parts)[:num_rows]
+    return jnp.asarray(np.concatenate(mesh.to_host(parts))[:num_rows])

@@ -142,7 +142,7 @@ def node_metrics(
     """
     check_latents(decode_fn, z, "n d")
     function, size = partial(_metrics_chunk, as_pytree(decode_fn)), batch_size or default_batch_size(z.shape[1])
-    return map_chunks(function, (jnp.asarray(z),), batch_size=size, progress=progress)
+    return map_chunks(function, (z,), batch_size=size, progress=progress)
 
 
 def node_speeds(
@@ -170,7 +170,7 @@ def node_speeds(
     """
     check_latents(decode_fn, z, "n d")
     function, size = partial(_speeds_chunk, as_pytree(decode_fn)), batch_size or default_batch_size(vectors.shape[1])
-    return map_chunks(function, (jnp.asarray(z), jnp.asarray(vectors)), batch_size=size, progress=progress)
+    return map_chunks(function, (z, vectors), batch_size=size, progress=progress)
 
 
 def lengths_from_metrics(
