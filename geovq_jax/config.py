@@ -315,7 +315,7 @@ def default_config() -> ConfigDict:
                 "geodesic_joint",
             ),
             prior=("kmeans", "geodesic_context", "vqvae"),
-            sweeps=2,
+            sweeps=3,
             searches=4,
         )
     )

@@ -43,7 +43,7 @@ def encode_in_context(
     metrics: Float[np.ndarray, "n h w d d"],
     targets: Float[np.ndarray, "n ..."],
     *,
-    sweeps: int = 2,
+    sweeps: int = 3,
     batch_size: int = 100,
     progress: Progress | None = None,
 ) -> InContext:

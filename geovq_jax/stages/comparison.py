@@ -21,6 +21,7 @@ from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.classifier import predict
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
 from geovq_jax.evaluation.image_metrics import image_scores
+from geovq_jax.evaluation.interpolation import unevenness
 from geovq_jax.evaluation.sample_scores import class_consistency, frechet_distance
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
@@ -39,6 +40,7 @@ from geovq_jax.terminal import progress_bar, say
 from geovq_jax.workdir import save_npz, write_json
 
 _PROBE_IMAGES = 5_000
+_PAIRS = 256  # of test images, between whose codes the decoder is seen to move
 
 
 JOINT = {
@@ -254,8 +256,11 @@ def _add(
     continuous = np.clip(np.asarray(map_chunks(own, (inputs.latents["test"],), batch_size=BATCH)), 0.0, 1.0)
     truth = np.asarray(data.to_float(inputs.dataset.test.images))
     scores, against_continuous = image_scores(truth, quantized), image_scores(continuous, quantized)
+    half = min(_PAIRS, len(quantized_latents) // 2)
+    ends = quantized_latents[:half], quantized_latents[half : 2 * half]
     record = {
         "rung": rung,
+        "unevenness": float(unevenness(decoder(params, inputs.arch), *ends).mean()),
         "psnr": float(np.mean(scores.psnr)),
         "ssim": float(np.mean(scores.ssim)),
         "psnr_continuous": float(np.mean(against_continuous.psnr)),

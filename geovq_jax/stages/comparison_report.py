@@ -26,6 +26,7 @@ _COLUMNS = {
     "probe": "probe",
     "unigram": "unigram [bits]",
     "bigram": "bigram [bits]",
+    "unevenness": "unevenness between codes",
     "prior": "prior [bits]",
 }
 _GENERATION = {
