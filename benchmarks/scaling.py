@@ -2,11 +2,12 @@
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python benchmarks/scaling.py
 
-Weak scaling: rows and sources a device stay the same. Figures are those of the compiled program, not times: simulated
-devices share the cores of one machine.
+Weak scaling: rows, sources and (where nodes are split) nodes a device stay the same. Figures are those of the compiled
+program, not times: simulated devices share the cores of one machine.
 """
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,20 @@ def main() -> None:
             check_vma=False,
         )
         measure("a sweep of relax", jax.jit(relax).lower(starts, neighbours, lengths), devices)
+        nodes = NODES * devices
+        nearest = jax.shard_map(
+            partial(paths._relax_labels, n=nodes, num_devices=devices),
+            mesh=mesh,
+            in_specs=(PartitionSpec("data"), PartitionSpec()),
+            out_specs=PartitionSpec("data"),
+            check_vma=False,
+        )
+        parts = [
+            tuple(jax.ShapeDtypeStruct((number, WIDTH), kind, sharding=rows) for kind in (jnp.int32, jnp.float32))
+            for number in (nodes, 0)
+        ]
+        sources = jax.ShapeDtypeStruct((SOURCES,), jnp.int32, sharding=whole)
+        measure("a sweep of relax_nearest", jax.jit(nearest).lower(parts, sources), devices)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def geometry_results():
     exact = {"neighbours": neighbours.indices, "labels": clusters.labels, "medoids": clusters.medoids}
     nearest = geometry.relax_nearest(*padded[:2], clusters.medoids, num_nodes=len(points))
     exact["nearest medoids"] = nearest.source
+    ring = np.stack([np.roll(np.arange(10), 1), np.roll(np.arange(10), -1)], axis=1)  # no row overflows
+    exact["nearest on a ring"] = geometry.relax_nearest(ring, np.ones((10, 2)), [6, 1]).source
     close = {
         "distances": neighbours.distances,
         "node metrics": geometry.node_metrics(decode, points),

@@ -20,6 +20,7 @@ def get_config(variants: str = "") -> ConfigDict:
         "graph.num_images": 1_000,
         "codebook.finetune_steps": 400,
         "compare.prior": (),
+        "compare.sweeps": 2,
         "compare.methods": ("kmeans", "mahalanobis", "geodesic_pullback", "geodesic_context", "vqvae"),
     }
     known = {"spatial": {}, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}

@@ -316,7 +316,7 @@ def _relax_labels(parts: list[tuple[Array, Array]], sources: Int[Array, " s"], n
         best = candidates.min(axis=1)
         nearest = (candidates == best[:, None]) & jnp.isfinite(candidates)  # no label across a free slot
         found = best, jnp.where(nearest, label[neighbours], nobody).min(axis=1)
-        return found if num_devices == 1 else mesh.gathered(found)
+        return found if num_devices == 1 or not len(neighbours) else mesh.gathered(found)
 
     def sweep(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         distance, label, _ = state
