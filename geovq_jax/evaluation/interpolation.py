@@ -21,8 +21,8 @@ def unevenness(
 ) -> Float[np.ndarray, " n"]:
     """Coefficient of variation of the decoded steps along straight lines between latents.
 
-    With x_i = f(a + i/T (b - a)) and s_i = |x_i - x_(i-1)|, i = 1..T: the standard deviation of s over its mean. 0 where
-    the image changes at constant speed, sqrt(T - 1) where it changes in one jump.
+    With x_i = f(a + i/T (b - a)) and s_i = |x_i - x_(i-1)|, i = 1..T: the standard deviation of s over its mean; 0
+    where the image changes at constant speed, sqrt(T - 1) where it changes in one jump.
 
     Args:
         decode_fn: f, map of one latent to an array; a `jax.tree_util.Partial` is compiled once for all parameters.
