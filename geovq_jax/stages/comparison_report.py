@@ -176,7 +176,7 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
     seeds = len(config.compare.seeds)
     columns = [column for column in _COLUMNS if any(column in row for row in rows)]
     scores = [[row["title"], row["rung"], *(row.get(column) for column in columns)] for row in rows]
-    units = list(next(row["units"] for row in rows if "units" in row))
+    units = list(next((row["units"] for row in rows if "units" in row), {}))  # of frozen decoders only
     errors = [[row["title"], *(row["units"][unit] for unit in units)] for row in rows if "units" in row]
     budget = ("steps", "images_seen", "searches", "search_gradients")
     cost = [[row["title"], row["rung"], *(row[part] for part in budget)] for row in rows]
@@ -196,7 +196,7 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
             ["first", "second", "first - second", "each seed"],
             gaps,
         ),
-        Table("Root mean square error in every unit, frozen decoder", ["codes", *units], errors),
+        *([Table("Root mean square error in every unit, frozen decoder", ["codes", *units], errors)] if errors else []),
         Table(
             "Budget: gradient steps, images seen by them, searches of all codes in context, their decoder gradients",
             ["codes", "rung", "steps", "images seen", "searches", "decoder gradients"],

@@ -113,6 +113,15 @@ def test_tables_by_hand(tmp_path, config):
     assert [float(cell) for cell in line.strip("| ").split(" | ")[2:]] == [20.5, 0.5, 4.0, 3.0]
 
 
+def test_a_joint_model_alone_has_no_units(tmp_path, config):
+    cells(tmp_path, config, [("vqvae", "joint")])
+    with config.unlocked():
+        config.compare.methods, config.compare.prior = ("vqvae",), ()
+    comparison_report.write_results(tmp_path, config, tmp_path / "out")
+    table = (tmp_path / "out" / "hand.md").read_text()
+    assert "joint VQ-VAE" in table and "in every unit" not in table
+
+
 def test_unequal_bits_share_no_table(tmp_path, config):
     cells(tmp_path, config, [("kmeans", "frozen"), ("vqvae", "joint")])
     path = tmp_path / "seed0" / "cells" / "vqvae.json"
