@@ -11,6 +11,14 @@ import jax
 import pytest
 
 
+# The files that take longest come first, so that two processes end together.
+_LONG = ("test_pipeline.py", "test_kmedoids.py", "test_comparison.py", "test_notebooks.py", "test_documents.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _strict_jax():
     jax.config.update("jax_numpy_rank_promotion", "raise")

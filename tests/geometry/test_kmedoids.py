@@ -57,15 +57,15 @@ def test_no_set_of_medoids_beats_the_best_of_restarts(seed, n, data):
     table = dijkstra(graph)
     best = min(table[list(m)].min(axis=0) ** 2 @ weights for m in combinations(range(n), num_clusters)) / weights.sum()
     found = kmedoids(
-        graph, num_clusters, seed=0, init="random", tolerance=0.0, restarts=24, perturbations=0, node_weights=weights
+        graph, num_clusters, seed=0, init="random", tolerance=0.0, restarts=12, perturbations=0, node_weights=weights
     )
     assert found.cost == pytest.approx(best, rel=1e-9, abs=1e-12)
 
 
 def test_cost_is_within_one_percent_of_fasterpam_on_the_dense_matrix(sheet):
     table = dijkstra(sheet) ** 2
-    losses = [dense_kmedoids.fasterpam(table, 25, random_state=s, init="random", n_cpu=1).loss for s in range(6)]
-    ours = [kmedoids(sheet, 25, seed=s).cost for s in range(6)]
+    losses = [dense_kmedoids.fasterpam(table, 25, random_state=s, init="random", n_cpu=1).loss for s in range(4)]
+    ours = [kmedoids(sheet, 25, seed=s).cost for s in range(4)]
     assert np.mean(ours) <= 1.01 * np.mean(losses) / table.shape[0]
 
 
