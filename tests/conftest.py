@@ -10,7 +10,6 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import jax
 import pytest
 
-
 # The files that take longest come first, so that two processes end together.
 _LONG = ("test_pipeline.py", "test_kmedoids.py", "test_comparison.py", "test_notebooks.py", "test_documents.py")
 
