@@ -332,6 +332,7 @@ def _fans(
 
 
 def check_edges(edges: Any, num_nodes: int) -> np.ndarray:
+    """The edges as an array [e, 2]; ValueError unless they are pairs of rows of `num_nodes` latents."""
     ends = np.asarray(edges)
     if ends.ndim != 2 or ends.shape[1] != 2 or ends.dtype.kind not in "iu":
         raise ValueError(f"expected edges as integers [e, 2], got {ends.dtype} {list(ends.shape)}; mend: unique_edges")

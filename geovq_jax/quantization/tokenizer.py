@@ -95,7 +95,8 @@ def encode(
         progress: called with (images done, n).
 
     Returns:
-        Encoded; a function of the arguments, the same bits on every run.
+        Encoded; a function of the arguments, the same bits on every run. Of vectors [n, d], entries are passed over
+        that could be the best only if the latent's speed to them were below half of that in the mean metric of all.
 
     Raises:
         ValueError: a decoder given to a Euclidean tokenizer or missing for a pull-back one, non-finite latents, latents
@@ -221,11 +222,11 @@ def encode_measured(
 
 
 def _encode_vectors(tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], decode_fn: DecodeFn, k: int) -> Encoded:
-    """The same as `encode_measured`, with the decoder asked only about entries that may be the best.
+    """As `encode_measured`, with the decoder asked only about entries that may be the best.
 
     Half of an edge's length is known from its entry's metric. The other half, of the latent's own metric, is expected
     as in the mean metric of the entries and taken to be at least `_LEAST_OWN` of that. Entries are asked about in the
-    order of what they promise, until none can undercut the best.
+    order of what they promise, until none can undercut the best: the best of all where that ratio holds.
     """
     assert tokenizer.metrics is not None
     entry = knn(tokenizer.points, min(k, len(tokenizer.points)), queries=latents).indices
@@ -236,17 +237,18 @@ def _encode_vectors(tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], dec
     promise = np.argsort(known + expected, axis=1, kind="stable")
     entry, known, expected = (np.take_along_axis(values, promise, axis=1) for values in (entry, known, expected))
     steps = np.take_along_axis(steps, promise[:, :, None], axis=1)
-    through, rows = np.full(known.shape, np.inf), np.arange(len(latents))
+    through, asked = np.full(known.shape, np.inf), np.zeros(known.shape, bool)
+    rows = np.arange(len(latents))
     while True:
         best = through[rows].min(axis=1, keepdims=True)
-        open_entries = np.isinf(through[rows]) & (known[rows] + _LEAST_OWN * expected[rows] < best)
+        open_entries = ~asked[rows] & (known[rows] + _LEAST_OWN * expected[rows] < best)
         remain = open_entries.any(axis=1)
         rows, open_entries = rows[remain], open_entries[remain]
         if not len(rows):
             break
-        asked = rows[:, None], np.argsort(~open_entries, axis=1, kind="stable")[:, :_ASKED]
-        own = np.asarray(node_speeds(decode_fn, latents[rows], steps[asked]), np.float64)
-        through[asked] = known[asked] + 0.5 * own
+        chosen = rows[:, None], np.argsort(~open_entries, axis=1, kind="stable")[:, :_ASKED]
+        own = np.asarray(node_speeds(decode_fn, latents[rows], steps[chosen]), np.float64)
+        through[chosen], asked[chosen] = known[chosen] + 0.5 * own, True
     best = through.argmin(axis=1)[:, None]
     codes = tokenizer.labels[np.take_along_axis(entry, best, axis=1)[:, 0]]
     return Encoded(codes.astype(np.int32), np.take_along_axis(through, best, axis=1)[:, 0])

@@ -231,32 +231,22 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
         )
         figures.append(ReportFigure("Paired differences with 95 % intervals", figure, "differences", gaps))
     if tuned:
-        use = {
-            f"{row['title']}, {row['rung']}": (np.asarray([np.log2(row["perplexity"])]), np.asarray([row["psnr"]]))
-            for row in tuned
-        }
-        figures.append(
-            ReportFigure(
-                "Entropy of the codes and distortion",
-                figures_comparison.rate_distortion(use, rate_label="entropy of the use of the codes [bits a code]"),
-                "entropy_psnr",
-                {name: {"bits": float(x[0]), "psnr": float(y[0])} for name, (x, y) in use.items()},
-            )
-        )
+        entropies = [float(np.log2(row["perplexity"])) for row in tuned]
+        label = "entropy of the use of the codes [bits a code]"
+        figures.append(_against_psnr(tuned, entropies, "Entropy of the codes and distortion", "entropy_psnr", label))
     if best:
-        curves = {
-            f"{row['title']}, {row['rung']}": (np.asarray([row["prior"] * row["cells"]]), np.asarray([row["psnr"]]))
-            for row in best
-        }
-        figures.append(
-            ReportFigure(
-                "Rate under the prior and distortion",
-                figures_comparison.rate_distortion(curves, rate_label="prior [bits an image]"),
-                "rate_distortion",
-                {name: {"bits": float(x[0]), "psnr": float(y[0])} for name, (x, y) in curves.items()},
-            )
-        )
+        rates = [row["prior"] * row["cells"] for row in best]
+        label = "prior [bits an image]"
+        figures.append(_against_psnr(best, rates, "Rate under the prior and distortion", "rate_distortion", label))
     return figures
+
+
+def _against_psnr(rows: list[dict[str, Any]], bits: list[float], caption: str, name: str, label: str) -> ReportFigure:
+    names = [f"{row['title']}, {row['rung']}" for row in rows]
+    qualities = [row["psnr"] for row in rows]
+    curves = {key: (np.asarray([x]), np.asarray([y])) for key, x, y in zip(names, bits, qualities, strict=True)}
+    points = {key: {"bits": x, "psnr": y} for key, x, y in zip(names, bits, qualities, strict=True)}
+    return ReportFigure(caption, figures_comparison.rate_distortion(curves, rate_label=label), name, points)
 
 
 def _markdown(table: Table) -> str:

@@ -59,7 +59,7 @@ class Method(NamedTuple):
     Attributes:
         title: what tables call it.
         fit: its codebook and codes on the frozen autoencoder.
-        in_context: codes are chosen in the context of the whole image, anew after each half of the fine-tuning.
+        in_context: codes are chosen in the context of the whole image, anew before each part of the fine-tuning.
         rungs: of the ladder, that are climbed from the frozen decoder.
     """
 

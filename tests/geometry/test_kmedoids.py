@@ -64,8 +64,8 @@ def test_no_set_of_medoids_beats_the_best_of_restarts(seed, n, data):
 
 def test_cost_is_within_one_percent_of_fasterpam_on_the_dense_matrix(sheet):
     table = dijkstra(sheet) ** 2
-    losses = [dense_kmedoids.fasterpam(table, 25, random_state=s, init="random", n_cpu=1).loss for s in range(4)]
-    ours = [kmedoids(sheet, 25, seed=s).cost for s in range(4)]
+    losses = [dense_kmedoids.fasterpam(table, 25, random_state=s, init="random", n_cpu=1).loss for s in range(6)]
+    ours = [kmedoids(sheet, 25, seed=s).cost for s in range(6)]
     assert np.mean(ours) <= 1.01 * np.mean(losses) / table.shape[0]
 
 
