@@ -1,4 +1,4 @@
-"""Codes against codes on CIFAR-10: 5,000 training images, a 4 x 4 grid of 256 codes (128 bits an image).
+"""Codes against codes on CIFAR-10: 20,000 training images, a 4 x 4 grid of 256 codes (128 bits an image).
 
 Variants: spatial (default), vanilla (one code an image), smoke (seconds).
 """
@@ -12,16 +12,17 @@ def get_config(variants: str = "") -> ConfigDict:
     """Configuration of the comparison, with the variants named after the colon."""
     overrides = COMPARE | {
         "data.name": "cifar10",
-        "data.max_train": 5_000,
-        "data.max_valid": 1_000,
-        "data.max_test": 2_000,
-        "vae.num_steps": 1_200,
-        "vae.evaluate_every": 400,
-        "graph.num_images": 1_000,
-        "codebook.finetune_steps": 400,
         "compare.prior": (),
-        "compare.sweeps": 2,
-        "compare.methods": ("kmeans", "mahalanobis", "geodesic_pullback", "geodesic_context", "vqvae"),
+        "compare.methods": (
+            "kmeans",
+            "mahalanobis",
+            "geodesic",
+            "geodesic_pullback",
+            "kmeans_context",
+            "geodesic_context",
+            "vqvae",
+            "vqvae_context",
+        ),
     }
     known = {"spatial": {}, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
     return experiment("compare-cifar10", overrides, variants=variants, known_variants=known)

@@ -13,7 +13,6 @@ def get_config(variants: str = "") -> ConfigDict:
     overrides = COMPARE | {
         "data.name": "mnist",
         "data.max_train": 10_000,
-        "compare.sweeps": 2,
         "compare.methods": (
             "kmeans",
             "mahalanobis",
