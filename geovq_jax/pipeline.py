@@ -133,13 +133,17 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
         output: folder that the results go to.
 
     Raises:
-        ValueError: several processes share the run.
+        ValueError: several processes share the run, or methods that are not known.
     """
     if not processes.alone():
         raise ValueError("expected one process for a comparison, got several; give each seeds of its own instead")
     comparison, report, methods = (
         importlib.import_module(f"geovq_jax.stages.{name}") for name in ("comparison", "comparison_report", "methods")
     )
+    known = (*methods.METHODS, *comparison.JOINT)
+    unknown = [name for name in (*config.compare.methods, *config.compare.prior) if name not in known]
+    if unknown:
+        raise ValueError(f"expected compare.methods among {', '.join(known)}, got {', '.join(unknown)}")
     for seed in config.compare.seeds:
         own, directory = config.copy_and_resolve_references(), workdir / f"seed{seed}"
         own.seed = seed

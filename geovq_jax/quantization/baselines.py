@@ -150,7 +150,7 @@ def decoded_kmeans(
     """
     images = decoded(decode_fn, latents, batch_size=batch_size)
     means = _kmeans(images, num_clusters, seed, restarts=1)
-    codes = encode(Baseline(means, np.eye(images.shape[1], dtype=images.dtype)), images)
+    codes = np.asarray(knn(means, 1, queries=images).indices[:, 0], np.int32)
     members = _nearest_members(images, codes, means)
     return Baseline(latents[members], np.eye(latents.shape[1], dtype=latents.dtype)), means, codes
 
@@ -159,6 +159,30 @@ def decoded(decode_fn: DecodeFn, latents: Latents, *, batch_size: int = 256) -> 
     """Flat images [n, p] of latents [n, d] or [n, h, w, d]."""
     decode = as_pytree(decode_fn)
     return np.asarray(map_chunks(lambda part: _decode_flat(decode, part), (latents,), batch_size=batch_size))
+
+
+def encode_decoded(
+    decode_fn: DecodeFn, vectors: Float[np.ndarray, "K d"], images: Float[np.ndarray, "n ..."]
+) -> Int[np.ndarray, " n"]:
+    """Code of each image: the one whose vector decodes nearest to it.
+
+    The assignment for codebooks of vanilla latents: K images are decoded, so the search is exact.
+
+    Args:
+        decode_fn: map of one latent [d] to an image.
+        vectors: code vectors.
+        images: of the shape that is decoded, or flat.
+
+    Returns:
+        Codes int32 [n], every entry in [0, K).
+
+    Raises:
+        ValueError: images of another size than the decoded ones.
+    """
+    known, queries = decoded(decode_fn, vectors), images.reshape(len(images), -1)
+    if known.shape[1] != queries.shape[1]:
+        raise ValueError(f"expected images of {known.shape[1]} values, as decoded, got {queries.shape[1]}")
+    return np.asarray(knn(known, 1, queries=queries).indices[:, 0], np.int32)
 
 
 @jax.jit

@@ -26,6 +26,7 @@ from geovq_jax.evaluation.sample_scores import class_consistency, frechet_distan
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
 from geovq_jax.models import vqvae as models
+from geovq_jax.quantization.baselines import encode_decoded
 from geovq_jax.quantization.context import encode_in_context
 from geovq_jax.quantization.health import distortion, health
 from geovq_jax.stages import vqvae
@@ -140,14 +141,11 @@ def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[st
         vqvae.vectors(model), {split: vqvae.encode(model, getattr(inputs.dataset, split).images) for split in SPLITS}
     )
     if name.endswith("_context"):
-        grids = found.vectors[found.codes["test"]]
-        metrics = np.asarray(geometry.cell_metrics(decoder(model.params, model.arch), grids), np.float32)
-        found = search(
-            inputs._replace(metrics={"test": metrics.reshape(*grids.shape, grids.shape[-1])}),
-            model.params,
-            found,
-            splits=("test",),
-        )
+        quantized = found.vectors[found.codes["test"]]
+        if quantized.ndim > 2:
+            metrics = np.asarray(geometry.cell_metrics(decoder(model.params, model.arch), quantized), np.float32)
+            inputs = inputs._replace(metrics={"test": metrics.reshape(*quantized.shape, quantized.shape[-1])})
+        found = search(inputs, model.params, found, splits=("test",))
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
     record = _codes_record(inputs, found.codes) | {"steps": before + fit.last_step, "searches": 0}
@@ -158,17 +156,21 @@ def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[st
 
 
 def search(inputs: Inputs, params: Any, found: Codes, splits: tuple[str, ...] = SPLITS) -> Codes:
-    """Codes chosen in the context of their images, to match the images themselves."""
+    """Codes chosen to match the images themselves: of a grid in its context, of a vector by decoding every code."""
     decode_fn = decoder(params, inputs.arch)
     codes = dict(found.codes)
     for split in splits:
+        images = np.asarray(data.to_float(getattr(inputs.dataset, split).images))
+        if codes[split].ndim == 1:
+            codes[split] = encode_decoded(decode_fn, found.vectors, images)
+            continue
         with progress_bar(f"codes of {split} in context") as progress:
             codes[split] = encode_in_context(
                 decode_fn,
                 found.vectors,
                 codes[split],
                 inputs.metrics[split],
-                np.asarray(data.to_float(getattr(inputs.dataset, split).images)),
+                images,
                 sweeps=inputs.config.compare.sweeps,
                 progress=progress,
             ).codes
@@ -267,7 +269,7 @@ def _add(
         "images_seen": record["steps"] * inputs.config.data.batch_size,
         "search_gradients": record["searches"]
         * len(inputs.dataset.train.images)
-        * (4 * inputs.config.compare.sweeps + 1),
+        * (4 * inputs.config.compare.sweeps + 1 if record["cells"] > 1 else 0),
         **record,
     }
     if rung == "frozen":

@@ -141,11 +141,23 @@ def _decoded(inputs: Inputs) -> Codes:
     latents, _ = _nodes(inputs)
     labels = start.codes["train"][inputs.rows]
     vectors = geometry.refine_centres(decode_fn, start.vectors, latents, labels).centres
-    images = baselines.decoded(decode_fn, vectors)
-    identity = np.eye(images.shape[1], dtype=images.dtype)
-    book = baselines.Baseline(images, identity)
-    codes = {split: baselines.encode(book, baselines.decoded(decode_fn, inputs.latents[split])) for split in SPLITS}
-    return Codes(vectors, codes)
+    return Codes(vectors, _decoded_codes(inputs, vectors))
+
+
+def _decoded_kmeans(inputs: Inputs) -> Codes:
+    """K-means of decoded latents, each mean replaced by its nearest latent; codes as for `_decoded`."""
+    latents, _ = _nodes(inputs)
+    decode_fn, size = decoder(inputs.params, inputs.arch), inputs.config.codebook.num_clusters
+    vectors = baselines.decoded_kmeans(decode_fn, latents, size, seed=inputs.config.seed)[0].vectors
+    return Codes(vectors, _decoded_codes(inputs, vectors))
+
+
+def _decoded_codes(inputs: Inputs, vectors: np.ndarray) -> dict[str, np.ndarray]:
+    decode_fn = decoder(inputs.params, inputs.arch)
+    return {
+        split: baselines.encode_decoded(decode_fn, vectors, baselines.decoded(decode_fn, inputs.latents[split]))
+        for split in SPLITS
+    }
 
 
 METHODS: dict[str, Method] = {
@@ -159,6 +171,7 @@ METHODS: dict[str, Method] = {
     ),
     "kmeans": Method("K-means", _baseline(lambda z, _, k, seed: baselines.kmeans(z, k, seed=seed))),
     "kmedoids": Method("K-medoids", _baseline(lambda z, _, k, seed: baselines.kmedoids(z, k, seed=seed)), rungs=()),
+    "kmeans_decoded": Method("K-means, decoded space", _decoded_kmeans),
     "mahalanobis": Method("K-means, mean metric", _mahalanobis),
     "mahalanobis_pullback": Method("K-means, local metrics", _pullback(_mahalanobis)),
     "geodesic": Method("geodesic K-medoids", _geodesic),
@@ -170,4 +183,5 @@ METHODS: dict[str, Method] = {
         in_context=True,
     ),
     "geodesic_context": Method("geodesic, refined, in context", _pullback(_geodesic), in_context=True),
+    "geodesic_decoded_context": Method("geodesic, refined in decoded space, in context", _decoded, in_context=True),
 }

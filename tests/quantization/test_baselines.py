@@ -1,5 +1,6 @@
 """Baseline codebooks against scikit-learn, brute force, closed forms and the pull-back K-means of a linear decoder."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
@@ -68,6 +69,22 @@ def test_decoded_kmeans_of_an_orthogonal_decoder_is_kmeans(latents):
     centres = means @ rotation
     expected = KMeans(6, n_init=1, random_state=0, max_iter=100).fit(latents @ rotation.T).inertia_
     np.testing.assert_allclose(np.sum((latents - centres[codes]) ** 2), expected, rtol=1e-3)
+
+
+def test_codes_of_images_are_those_whose_vectors_decode_nearest():
+    rng = np.random.default_rng(3)
+    vectors, images = rng.normal(size=(7, 2)), rng.uniform(size=(50, 3, 2))
+    squares = np.stack([vectors[:, 0] ** 2, vectors[:, 1] ** 2, vectors.prod(axis=1)] * 2, axis=1).reshape(7, 3, 2)
+    expected = np.argmin(np.sum((images[:, None] - squares[None]) ** 2, axis=(2, 3)), axis=1)
+
+    def decode(z):
+        return jnp.stack([z[0] ** 2, z[1] ** 2, z[0] * z[1]] * 2).reshape(3, 2)
+
+    codes = baselines.encode_decoded(decode, vectors.astype(np.float32), images.astype(np.float32))
+    np.testing.assert_array_equal(codes, expected)
+    assert len(np.unique(codes)) > 1
+    with pytest.raises(ValueError, match="images of 6 values"):
+        baselines.encode_decoded(decode, vectors.astype(np.float32), images[:, :2].astype(np.float32))
 
 
 def test_gaussian_vectors_have_the_moments_of_the_latents(latents):

@@ -10,11 +10,14 @@ import jax
 import numpy as np
 import pytest
 
+from geovq_jax import pipeline
 from geovq_jax.config import experiment
 from geovq_jax.data.datasets import Dataset, Split
 from geovq_jax.models import vae
 from geovq_jax.stages import comparison_report
+from geovq_jax.stages.comparison import search
 from geovq_jax.stages.ladder import finetune
+from geovq_jax.stages.methods import Codes, Inputs
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -121,6 +124,30 @@ def test_a_joint_model_alone_has_no_units(tmp_path, config):
     table = (tmp_path / "out" / "hand.md").read_text()
     assert "joint VQ-VAE" in table
     assert "in every unit" not in table
+
+
+def test_unknown_methods_are_named_before_anything_is_trained(tmp_path, config):
+    with config.unlocked():
+        config.compare.methods = ("kmeans", "kmeens")
+    with pytest.raises(ValueError, match="got kmeens"):
+        pipeline.compare(tmp_path / "work", config, tmp_path / "out")
+    assert not (tmp_path / "work").exists()
+
+
+def test_single_codes_are_searched_by_decoding_every_vector(config):
+    rng = np.random.default_rng(0)
+    arch = vae.Architecture(kind="vanilla", image_shape=(8, 8, 1), latent_dim=2, channels=(4,), norm="none")
+    params = jax.jit(vae.init, static_argnums=1)(jax.random.key(0), arch)
+    vectors = 5.0 * rng.normal(size=(6, 2)).astype(np.float32)
+    known = np.asarray(jax.vmap(lambda z: vae.decode(params, arch, z))(vectors))
+    images = np.round(255.0 * known[rng.integers(0, 6, 30)]).astype(np.uint8)
+    split = Split(images, np.zeros(30, np.int32), np.arange(30))
+    dataset = Dataset("hand", 1, split, split, split, "hand")
+    inputs = Inputs(Path(), config, dataset, params, arch, {}, {}, np.arange(30))
+    found = search(inputs, params, Codes(vectors, {"test": np.zeros(30, np.int32)}), splits=("test",))
+    errors = np.sum((images[:, None] / 255.0 - known[None]) ** 2, axis=(2, 3, 4))
+    np.testing.assert_array_equal(found.codes["test"], np.argmin(errors, axis=1))
+    assert len(np.unique(found.codes["test"])) > 1
 
 
 def test_unequal_bits_share_no_table(tmp_path, config):
