@@ -3,9 +3,10 @@
     python benchmarks/vae_rate.py [--config configs/compare/fashion_mnist.py] [--betas 0.5,0.2,0.1] [--cell-bits 6,8]
 
 Each VAE is trained as in the comparison, on fewer images; its latents are quantized by K-means, Euclidean and in the
-metric at each latent, the latter also in context, and the decoder is fine-tuned on the codes. Printed are decibels of
-the mean squared error on the validation split: of the unquantized latents, and of the codes before and after the
-fine-tuning. `--cell-bits` adds VAEs that are steered to so many bits at every cell of the grid, instead of to a total.
+metric at each latent (vanilla latents: in decoded space), the latter also in context, and the decoder is fine-tuned on
+the codes. Printed are decibels of the mean squared error on the validation split: of the unquantized latents, and of
+the codes before and after the fine-tuning. `--cell-bits` adds VAEs that are steered to so many bits at every cell of
+the grid, instead of to a total.
 """
 
 import argparse
@@ -39,9 +40,10 @@ def measure(config, directory: Path) -> None:
     continuous = np.asarray(map_chunks(decode, (inputs.latents["valid"],), batch_size=250))
     rate = checkpoint.load_metadata(directory / "vae" / "best")["valid/kl"]
     line = f"rate {rate:6.1f} nats, continuous {decibels(np.mean((continuous - truth) ** 2)):.2f} dB"
-    fitted = {name: methods.METHODS[name].fit(inputs) for name in ("kmeans", "mahalanobis_pullback")}
+    own = "kmeans_decoded" if config.vae.kind == "vanilla" else "mahalanobis_pullback"
+    fitted = {name: methods.METHODS[name].fit(inputs) for name in ("kmeans", own)}
     titles = {name: methods.METHODS[name].title for name in fitted} | {"in context": "in context"}
-    fitted["in context"] = comparison.search(inputs, inputs.params, fitted["mahalanobis_pullback"])
+    fitted["in context"] = comparison.search(inputs, inputs.params, fitted[own])
     for name, found in fitted.items():
         tuned = finetune(
             None,
@@ -68,7 +70,8 @@ def main() -> None:
     parser.add_argument("--cell-bits", default="", help="bits a cell, by commas")
     parser.add_argument("--images", type=int, default=5_000)
     arguments = parser.parse_args()
-    specification = importlib.util.spec_from_file_location("config", arguments.config)
+    path, _, variants = arguments.config.partition(":")
+    specification = importlib.util.spec_from_file_location("config", path)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
@@ -81,11 +84,11 @@ def main() -> None:
         "data.max_train": arguments.images,
         "data.max_valid": 1_000,
         "data.max_test": 100,
-        "graph.num_images": 1_000,
     }
     for objective in objectives:
-        config = module.get_config()
+        config = module.get_config(variants)
         config.update_from_flattened_dict(common | objective)
+        config.graph.num_images = arguments.images if config.vae.kind == "vanilla" else 1_000
         print(objective, flush=True)
         with tempfile.TemporaryDirectory() as directory:
             measure(config, Path(directory))
