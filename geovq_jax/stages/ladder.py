@@ -1,8 +1,8 @@
 """What may learn once the codes exist, rung by rung: the decoder, then the code vectors too, then the encoder too.
 
-Every rung minimises the squared error of images reconstructed from code vectors. The codes themselves stay those of
-the codebook on the first two rungs; on the third the encoder moves, so the whole is a joint VQ-VAE that starts from
-the autoencoder and the codebook.
+The first two rungs minimise the squared error of images reconstructed from code vectors, and the codes themselves stay
+those of the codebook. On the third the encoder moves: the whole is a joint VQ-VAE, under the loss of one, that starts
+from the autoencoder and the codebook (`stages/vqvae.py`).
 """
 
 from collections.abc import Mapping
