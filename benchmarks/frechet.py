@@ -1,6 +1,6 @@
 """Centres refined in decoded space against K-means there and K-means on the latents: a vanilla VAE, d = 16, K = 256.
 
-    python benchmarks/frechet.py --workdir=/tmp/frechet
+    python benchmarks/frechet.py --workdir=DIR
 
 Trains a small vanilla VAE on Fashion-MNIST (or continues from the checkpoints in --workdir), encodes its training
 images and prints for each codebook the PSNR between decoded latents and decoded codes. A medoid is one of the training

@@ -1,6 +1,6 @@
 """Codes of 10,000 held-out latents against a joint graph solved by Dijkstra: a vanilla VAE on Fashion-MNIST, d = 16.
 
-    python benchmarks/tokenizer.py --workdir=/tmp/fashion_vae
+    python benchmarks/tokenizer.py --workdir=DIR
 
 Trains the VAE of benchmarks/fashion_vae.py (or continues from the checkpoints in --workdir), clusters the pull-back
 graph of training latents, and encodes the latents of the test images. The joint graph holds the training nodes with

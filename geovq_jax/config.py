@@ -160,6 +160,16 @@ COMPARE = {
     "classifier.learning_rate": 3e-3,
     "classifier.num_steps": 1_500,
 }
+COMPARE_METHODS = (
+    "kmeans",
+    "mahalanobis",
+    "geodesic",
+    "geodesic_pullback",
+    "kmeans_context",
+    "geodesic_context",
+    "vqvae",
+    "vqvae_context",
+)
 COMPARE_VANILLA = {
     "vae.kind": "vanilla",
     "vae.latent_dim": 16,

@@ -5,7 +5,7 @@ Variants: spatial (default), vanilla (one code an image), smoke (seconds).
 
 from ml_collections import ConfigDict
 
-from geovq_jax.config import COMPARE, COMPARE_SMOKE, COMPARE_VANILLA, experiment
+from geovq_jax.config import COMPARE, COMPARE_METHODS, COMPARE_SMOKE, COMPARE_VANILLA, experiment
 
 
 def get_config(variants: str = "") -> ConfigDict:
@@ -13,16 +13,7 @@ def get_config(variants: str = "") -> ConfigDict:
     overrides = COMPARE | {
         "data.name": "cifar10",
         "compare.prior": (),
-        "compare.methods": (
-            "kmeans",
-            "mahalanobis",
-            "geodesic",
-            "geodesic_pullback",
-            "kmeans_context",
-            "geodesic_context",
-            "vqvae",
-            "vqvae_context",
-        ),
+        "compare.methods": COMPARE_METHODS,
     }
     known = {"spatial": {}, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
     return experiment("compare-cifar10", overrides, variants=variants, known_variants=known)

@@ -5,7 +5,7 @@ Variants: spatial (default), vanilla (one code an image), smoke (seconds).
 
 from ml_collections import ConfigDict
 
-from geovq_jax.config import COMPARE, COMPARE_SMOKE, COMPARE_VANILLA, experiment
+from geovq_jax.config import COMPARE, COMPARE_METHODS, COMPARE_SMOKE, COMPARE_VANILLA, experiment
 
 
 def get_config(variants: str = "") -> ConfigDict:
@@ -13,17 +13,7 @@ def get_config(variants: str = "") -> ConfigDict:
     overrides = COMPARE | {
         "data.name": "mnist",
         "data.max_train": 10_000,
-        "compare.methods": (
-            "kmeans",
-            "mahalanobis",
-            "geodesic",
-            "geodesic_pullback",
-            "kmeans_context",
-            "geodesic_context",
-            "vqvae",
-            "vqvae_context",
-            "geodesic_joint",
-        ),
+        "compare.methods": (*COMPARE_METHODS, "geodesic_joint"),
     }
     known = {"spatial": {}, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
     return experiment("compare-mnist", overrides, variants=variants, known_variants=known)
