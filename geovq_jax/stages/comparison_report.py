@@ -231,8 +231,12 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
         ),
     ]
     if gaps:
+        two_lines = {name: name.replace(" - ", "\n- ") for name in gaps}
         figure = figures_comparison.comparison(
-            gaps, "difference in PSNR [dB]", intervals=limits, reference=("equal", 0.0)
+            {two_lines[name]: gap for name, gap in gaps.items()},
+            "difference in PSNR [dB]",
+            intervals={two_lines[name]: limit for name, limit in limits.items()},
+            reference=("equal", 0.0),
         )
         figures.append(ReportFigure("Paired differences with 95 % intervals", figure, "differences", gaps))
     if tuned:
