@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from geovq_jax.quantization.pullback_kmeans import assign_pullback, pullback_kmeans
+
 
 def linearised(points: np.ndarray, metrics: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """(c - z)' G (c - z) of each node and its vector."""
@@ -61,7 +63,7 @@ def main() -> None:
         medoids = points[found.medoids]
         distance = geometry.nearest_source(graph, found.medoids).distance
         straight = np.sqrt(linearised(points, own, medoids[found.labels]))
-        _, best = geometry.assign_pullback(points, own, medoids)
+        _, best = assign_pullback(points, own, medoids)
         print(
             f"{name}: error {np.mean(straight**2):.4f} by the graph, {np.mean(best):.4f} by own metric; "
             f"graph / linearised distance {np.median(distance[straight > 0] / straight[straight > 0]):.3f}",
@@ -70,7 +72,7 @@ def main() -> None:
     kmeans = baselines.mahalanobis(points, mean, arguments.num_clusters, seed=0)
     vectors = kmeans.vectors[baselines.encode(kmeans, points)]
     print(f"K-means in the mean metric: error {np.mean(linearised(points, own, vectors)):.4f}")
-    local = geometry.pullback_kmeans(points, own, kmeans.vectors)
+    local = pullback_kmeans(points, own, kmeans.vectors)
     print(f"K-means in each cell's own metric: error {local.cost:.4f}")
 
 

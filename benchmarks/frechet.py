@@ -30,7 +30,7 @@ def main() -> None:
     from sklearn.cluster import KMeans
 
     from geovq_jax.geometry import kmedoids, knn_graph
-    from geovq_jax.geometry.frechet import refine_centres
+    from geovq_jax.quantization.refinement import refine_centres
 
     dataset, decode, encode = fashion_vae.train(arguments.workdir, steps=arguments.steps, beta=arguments.beta)
     images = dataset.train.images[: fashion_vae.TRAIN_IMAGES]

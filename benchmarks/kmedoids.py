@@ -140,7 +140,7 @@ def curves(graph, num_clusters: int) -> dict[str, tuple[list[float], list[float]
     from scipy.sparse.csgraph import dijkstra
 
     from geovq_jax.geometry import kmedoids
-    from geovq_jax.geometry.seeding import seed_medoids
+    from geovq_jax.geometry.clustering.seeding import seed_medoids
 
     compile_kernels(graph)
     found = {}

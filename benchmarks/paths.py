@@ -37,11 +37,10 @@ def main() -> None:
     import jax
     import numpy as np
 
-    from geovq_jax.geometry.components import connectivity
-    from geovq_jax.geometry.graph import graph_from_edges, unique_edges
-    from geovq_jax.geometry.knn import knn
-    from geovq_jax.geometry.padded import pad_graph
-    from geovq_jax.geometry.paths import dijkstra, nearest_source, relax, relax_nearest
+    from geovq_jax.geometry.graphs.graph import connectivity, graph_from_edges, unique_edges
+    from geovq_jax.geometry.graphs.knn import knn
+    from geovq_jax.geometry.graphs.paths import dijkstra, nearest_source
+    from geovq_jax.geometry.graphs.relaxation import pad_graph, relax, relax_nearest
 
     rng = np.random.default_rng(0)
     points = rng.normal(size=(arguments.nodes, arguments.dim))

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from geovq_jax.geometry import edges, paths
+from geovq_jax.geometry import edges
+from geovq_jax.geometry.graphs import paths
 
 ROWS, DIM, SIDE, SOURCES, NODES, WIDTH = 64, 16, 784, 16, 10_000, 20
 COLLECTIVE = re.compile(r"= (\w+)\[([\d,]*)\]\S* (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\(")

@@ -26,10 +26,11 @@ def measure(config, directory: Path) -> None:
     import jax
 
     from geovq_jax import data, pipeline
+    from geovq_jax.comparison import trials
     from geovq_jax.geometry.batching import map_chunks
     from geovq_jax.models import vae
-    from geovq_jax.stages import comparison, methods
-    from geovq_jax.stages.ladder import finetune
+    from geovq_jax.quantization import methods
+    from geovq_jax.stages.finetune import finetune
     from geovq_jax.training import checkpoint
 
     for stage in ("vae", "latents", "graph"):
@@ -43,7 +44,7 @@ def measure(config, directory: Path) -> None:
     own = "kmeans_decoded" if config.vae.kind == "vanilla" else "mahalanobis_pullback"
     fitted = {name: methods.METHODS[name].fit(inputs) for name in ("kmeans", own)}
     titles = {name: methods.METHODS[name].title for name in fitted} | {"in context": "in context"}
-    fitted["in context"] = comparison.search(inputs, inputs.params, fitted[own])
+    fitted["in context"] = trials.search(inputs, inputs.params, fitted[own])
     for name, found in fitted.items():
         tuned = finetune(
             None,

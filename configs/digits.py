@@ -5,7 +5,8 @@ Variants: spatial (default, a 2x2 grid), vanilla, smoke (seconds).
 
 from ml_collections import ConfigDict
 
-from geovq_jax.config import SMOKE, experiment
+from geovq_jax.config import experiment
+from geovq_jax.presets import SMOKE
 
 
 def get_config(variants: str = "") -> ConfigDict:

@@ -5,7 +5,8 @@ Variants: spatial (default), vanilla, smoke (seconds).
 
 from ml_collections import ConfigDict
 
-from geovq_jax.config import SMOKE, experiment
+from geovq_jax.config import experiment
+from geovq_jax.presets import SMOKE
 
 VANILLA = {
     "vae.kind": "vanilla",

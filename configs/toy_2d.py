@@ -6,7 +6,8 @@ Variants: smoke (seconds).
 
 from ml_collections import ConfigDict
 
-from geovq_jax.config import SMOKE, experiment
+from geovq_jax.config import experiment
+from geovq_jax.presets import SMOKE
 
 
 def get_config(variants: str = "") -> ConfigDict:

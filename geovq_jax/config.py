@@ -5,10 +5,7 @@ A file of `configs/` calls `experiment(...)` with what differs from the defaults
 a ConfigDict: the pipeline hands them plain values.
 """
 
-import importlib.metadata
 import json
-import platform
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,105 +97,6 @@ _NOT_NEGATIVE = [
     "data.max_test",
     "seed",
 ]
-
-# Shrinks any experiment to seconds: every stage runs, no figure means anything.
-SMOKE = {
-    "data.max_train": 400,
-    "data.max_valid": 100,
-    "data.max_test": 100,
-    "data.batch_size": 32,
-    "vae.channels": (8, 16, 32),
-    "vae.latent_dim": 4,
-    "vae.num_steps": 60,
-    "vae.evaluate_every": 20,
-    "vae.warmup_steps": 5,
-    "graph.k": 8,
-    "graph.num_images": 200,
-    "codebook.num_clusters": 32,
-    "codebook.rounds": 3,
-    "codebook.finetune_steps": 20,
-    "prior.embed_dim": 32,
-    "prior.num_layers": 2,
-    "prior.num_heads": 2,
-    "prior.num_steps": 40,
-    "prior.evaluate_every": 20,
-    "prior.warmup_steps": 5,
-    "sample.num_samples": 20,
-    "sample.num_completions": 2,
-    "classifier.channels": (8, 16),
-    "classifier.num_features": 16,
-    "classifier.num_steps": 40,
-    "scores.num_items": 60,
-    "scores.resamples": 5,
-    "evaluate.geometry_pairs": 20,
-    "evaluate.geodesic_pairs": 2,
-}
-
-# Sizes and budget of the comparisons: two cores finish a seed in a quarter of an hour. The VQ-VAE takes vae.num_steps +
-# codebook.finetune_steps steps. Why seven bits at every cell: docs/results.md.
-COMPARE = {
-    "data.max_train": 20_000,
-    "data.max_valid": 2_000,
-    "data.max_test": 4_000,
-    "vae.channels": (16, 32, 128),
-    "vae.latent_dim": 8,
-    "vae.beta": 1.0,
-    "vae.cell_bits": 7.0,
-    "vae.learning_rate": 2e-3,
-    "vae.num_steps": 2_000,
-    "vae.evaluate_every": 500,
-    "graph.num_images": 2_000,
-    "codebook.method": "swap",
-    "codebook.finetune_steps": 800,
-    "codebook.finetune_learning_rate": 2e-3,
-    "prior.embed_dim": 96,
-    "prior.num_layers": 3,
-    "prior.num_heads": 4,
-    "prior.learning_rate": 2e-3,
-    "prior.num_steps": 700,
-    "prior.evaluate_every": 350,
-    "classifier.learning_rate": 3e-3,
-    "classifier.num_steps": 1_500,
-}
-COMPARE_METHODS = (
-    "kmeans",
-    "mahalanobis",
-    "geodesic",
-    "geodesic_pullback",
-    "kmeans_context",
-    "geodesic_context",
-    "vqvae",
-    "vqvae_context",
-)
-COMPARE_VANILLA = {
-    "vae.kind": "vanilla",
-    "vae.latent_dim": 16,
-    "vae.cell_bits": 0.0,
-    "graph.num_images": 20_000,
-    "compare.methods": (
-        "gaussian",
-        "scalar",
-        "kmeans",
-        "kmedoids",
-        "kmeans_decoded",
-        "mahalanobis",
-        "mahalanobis_pullback",
-        "geodesic",
-        "geodesic_pullback",
-        "geodesic_decoded",
-        "kmeans_context",
-        "geodesic_decoded_context",
-        "vqvae",
-        "vqvae_context",
-    ),
-    "compare.prior": (),
-}
-COMPARE_SMOKE = SMOKE | {
-    "codebook.num_clusters": 16,
-    "compare.seeds": (0, 1),
-    "compare.methods": ("kmeans", "geodesic", "geodesic_pullback", "kmeans_context", "geodesic_context", "vqvae"),
-    "compare.prior": ("kmeans",),
-}
 
 
 def default_config() -> ConfigDict:
@@ -447,33 +345,6 @@ def settings(config: ConfigDict, *sections: str) -> dict[str, Any]:
     resolved = plain(config)
     resolved["data"].pop("dir")
     return {section: resolved[section] for section in sections}
-
-
-def describe(config: ConfigDict) -> dict[str, Any]:
-    """The content of config.json: resolved configuration, versions of the numerical packages, git state, platform."""
-    packages = ("geovq-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
-    return {
-        "config": plain(config),
-        "versions": {p: importlib.metadata.version(p) for p in packages} | {"python": platform.python_version()},
-        "git": git_state(Path(__file__).parents[1]),
-        "platform": platform.platform(),
-    }
-
-
-def git_state(checkout: Path) -> dict[str, Any] | None:
-    """Commit of a checkout and whether its tracked files differ from it; None where it is no checkout of its own."""
-
-    def ask(*arguments: str) -> str:
-        command = ["git", "-C", str(checkout), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-
-    try:
-        if Path(ask("rev-parse", "--show-toplevel")) != checkout.resolve():
-            return None
-        changed = ask("status", "--porcelain", "--untracked-files=no")
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(changed)}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def read_config(path: Path) -> ConfigDict:

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from geovq_jax import config as configuration
-from geovq_jax import processes, shards
+from geovq_jax import manifest as records
+from geovq_jax import processes
 from geovq_jax import workdir as files
 from geovq_jax.terminal import console, say, show_figures
 from geovq_jax.training import tracking
@@ -95,7 +96,6 @@ STAGES: dict[str, Stage] = {
     ),
     "vqvae": Stage("vqvae.train", "train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
 }
-_RECORDS = ("config.json", "metrics.jsonl", files.MANIFEST)
 _APART = ("vqvae",)  # only compared with: no part of `run_all`
 
 
@@ -104,7 +104,7 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
 
     def run(workdir: Path, config: ConfigDict) -> None:
         _check_upstream(names, workdir, config)
-        _store_config(workdir, config)
+        records.store_config(workdir, config)
         for name in names:
             run_stage(name, workdir, config)
 
@@ -113,9 +113,9 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
 
 def run_all(workdir: Path, config: ConfigDict) -> None:
     """Run every stage that is not finished, in order, then show the figures."""
-    if not files.read_manifest(workdir).get("vae", {}).get("outputs"):
+    if not records.read_manifest(workdir).get("vae", {}).get("outputs"):
         importlib.import_module("geovq_jax.stages.vae").check_sizes(config)
-    _store_config(workdir, config)
+    records.store_config(workdir, config)
     for name in STAGES:
         if name not in _APART:
             run_stage(name, workdir, config)
@@ -163,7 +163,7 @@ def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
     stage = STAGES[name]
     processes.wait(f"{name}: before")
     record = {"settings": configuration.settings(config, *stage.sections), "inputs": _hashes(stage.inputs, workdir)}
-    manifest = files.read_manifest(workdir)
+    manifest = records.read_manifest(workdir)
     earlier = manifest.get(name, {})
     same = all(earlier.get(part) == record[part] for part in record)
     finished = same and earlier.get("outputs") and earlier["outputs"] == _hashes(stage.outputs, workdir)
@@ -171,15 +171,15 @@ def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
     if finished:
         if "files" not in earlier:  # of a manifest from before there were checksums
             manifest[name]["files"] = files.file_hashes(workdir, stage.outputs)
-            files.write_manifest(workdir, manifest)
-        _store_checksums(workdir, manifest)
+            records.write_manifest(workdir, manifest)
+        records.store_checksums(workdir, manifest)
         say(name, "finished before")
         return
     if not same or earlier.get("outputs"):
         for output in stage.outputs:
             files.remove(workdir / output)
-    files.write_manifest(workdir, manifest | {name: record})
-    _store_devices(workdir)
+    records.write_manifest(workdir, manifest | {name: record})
+    records.store_devices(workdir)
     processes.wait(f"{name}: starts")
     start = time.monotonic()
     module, function = stage.function.split(".")
@@ -188,8 +188,8 @@ def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
         outcome = getattr(importlib.import_module(f"geovq_jax.stages.{module}"), function)(workdir, config)
     processes.wait(f"{name}: done")
     record |= {"outputs": _hashes(stage.outputs, workdir), "files": files.file_hashes(workdir, stage.outputs)}
-    files.write_manifest(workdir, manifest | {name: record})
-    _store_checksums(workdir, manifest | {name: record})
+    records.write_manifest(workdir, manifest | {name: record})
+    records.store_checksums(workdir, manifest | {name: record})
     say(name, f"{outcome} ({time.monotonic() - start:.0f} s)")
     if config.tracker != "none":
         _track(name, workdir, config)
@@ -202,7 +202,7 @@ def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -
         FileNotFoundError: a stage before them has not finished.
         ValueError: its files are not as it left them, or it is stale.
     """
-    manifest = files.read_manifest(workdir)
+    manifest = records.read_manifest(workdir)
     producers = {path: name for name, stage in STAGES.items() for path in stage.outputs}
     needed = [producers[path] for name in names for path in STAGES[name].inputs]
     seen: set[str] = set(names)
@@ -246,7 +246,7 @@ def _track(name: str, workdir: Path, config: ConfigDict) -> None:
 
 def _hashes(paths: tuple[str, ...], workdir: Path) -> dict[str, str]:
     """Hash of each path that exists."""
-    return {path: files.hash_path(workdir / path) for path in paths if (workdir / path).exists()}
+    return {path: digest for path, digest in records.tree_hashes(paths, files.file_hashes(workdir, paths)).items()}
 
 
 def verify(workdir: Path | None) -> None:
@@ -258,7 +258,7 @@ def verify(workdir: Path | None) -> None:
     """
     if workdir is None:
         raise ValueError("expected --workdir=W of an earlier run, got none; give one")
-    found = files.differences(workdir, ["shards", *(path for stage in STAGES.values() for path in stage.outputs)])
+    found = records.differences(workdir, ["shards", *(path for stage in STAGES.values() for path in stage.outputs)])
     if found:
         console.print("\n".join(found), markup=False)
         raise ValueError(
@@ -266,38 +266,3 @@ def verify(workdir: Path | None) -> None:
             f"rerun python -m geovq_jax.run --workdir={workdir}"
         )
     console.print(f"every file of {workdir} is as it was written")
-
-
-def _store_checksums(workdir: Path, manifest: dict[str, Any]) -> None:
-    """Hashes of every file of the finished stages, as taken when they finished, and of the records beside them."""
-    hashes = files.file_hashes(workdir, [name for name in _RECORDS if (workdir / name).exists()])
-    for record in manifest.values():
-        hashes |= record.get("files", {})
-    hashes |= {f"shards/{name}": digest for name, digest in shards.recorded_hashes(workdir / "shards").items()}
-    files.write_checksums(workdir, hashes)
-
-
-def _store_config(workdir: Path, config: ConfigDict) -> None:
-    """config.json of this call; which devices the last stage ran on stays."""
-    earlier = _read_record(workdir)
-    devices = {"jax": earlier["jax"]} if "jax" in earlier else {}
-    files.write_json(workdir / "config.json", configuration.describe(config) | devices)
-
-
-def _store_devices(workdir: Path) -> None:
-    """Backend and devices into config.json, once a stage runs: to look at them claims them."""
-    import jax
-
-    devices = [str(device) for device in jax.devices()]
-    record = _read_record(workdir)
-    if record:
-        record["jax"] = {"backend": jax.default_backend(), "devices": devices, "processes": jax.process_count()}
-        files.write_json(workdir / "config.json", record)
-
-
-def _read_record(workdir: Path) -> dict[str, Any]:
-    """config.json as stored; empty where there is none or it is damaged."""
-    try:
-        return dict(json.loads((workdir / "config.json").read_text()))
-    except (OSError, ValueError):
-        return {}

@@ -8,8 +8,8 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
-import re
 import shutil
 import tempfile
 import zipfile
@@ -22,8 +22,6 @@ import numpy as np
 
 from geovq_jax import processes
 
-MANIFEST = "stages.json"
-CHECKSUMS = "SHA256SUMS"
 # What reading a damaged npz raises: RuntimeError for a flag that claims encryption, MemoryError for a shape, ...
 _DAMAGES = (ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
@@ -90,18 +88,6 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def hash_path(path: Path) -> str:
-    """sha256 of a file, or of the relative names and contents of all files below a folder."""
-    digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
 def file_hashes(workdir: Path, paths: Iterable[str]) -> dict[str, str]:
     """Name below the work directory -> sha256, of every file at or below some of its paths."""
     found = {}
@@ -109,40 +95,6 @@ def file_hashes(workdir: Path, paths: Iterable[str]) -> dict[str, str]:
         for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
             with file.open("rb") as stream:
                 found[file.relative_to(workdir).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return found
-
-
-def write_checksums(workdir: Path, hashes: Mapping[str, str]) -> None:
-    """Store the sha256 of each file where `sha256sum -c SHA256SUMS` reads it."""
-    text = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
-    write_atomically(workdir / CHECKSUMS, lambda file: file.write(text.encode()))
-
-
-def differences(workdir: Path, paths: Iterable[str]) -> list[str]:
-    """What differs from the stored checksums, one entry a file: changed, missing, or not recorded.
-
-    Args:
-        workdir: a work directory.
-        paths: files and folders in it of which every file should be recorded.
-
-    Raises:
-        FileNotFoundError: there are no checksums.
-    """
-    stored = workdir / CHECKSUMS
-    if not stored.is_file():
-        raise FileNotFoundError(f"expected {stored} of an earlier run, found none; run python -m geovq_jax.run first")
-    lines = stored.read_bytes().decode(errors="replace").splitlines(keepends=True)
-    entries = [re.fullmatch(r"([0-9a-f]{64})  ([^\r\n]+)\n", line) for line in lines]
-    found = [f"{CHECKSUMS} (damaged)"] if not all(entries) else []
-    recorded = {entry[2]: entry[1] for entry in entries if entry}
-    present = file_hashes(workdir, {*paths, *recorded})
-    for name in sorted(recorded.keys() | present.keys()):
-        if name not in present:
-            found.append(f"{name} (missing)")
-        elif name not in recorded:
-            found.append(f"{name} (not recorded)")
-        elif present[name] != recorded[name]:
-            found.append(f"{name} (changed)")
     return found
 
 
@@ -177,31 +129,6 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
-def read_manifest(workdir: Path) -> dict[str, Any]:
-    """Stage name -> {"finished", "settings", "inputs", "outputs"}; empty for a new work directory.
-
-    Raises:
-        ValueError: a damaged manifest.
-    """
-    path = workdir / MANIFEST
-    if not path.is_file():
-        return {}
-    try:
-        manifest = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"expected JSON in {path}, got {error}; delete it to rerun every stage") from error
-    if not isinstance(manifest, dict):
-        raise ValueError(
-            f"expected a JSON object in {path}, got {type(manifest).__name__}; delete it to rerun every stage"
-        )
-    return manifest
-
-
-def write_manifest(workdir: Path, manifest: Mapping[str, Any]) -> None:
-    """Store the manifest."""
-    write_json(workdir / MANIFEST, manifest)
-
-
 def remove(path: Path) -> None:
     """Delete a file or a folder, if it is there; of several processes only the first does."""
     if not processes.first():
@@ -210,3 +137,34 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON values from numbers, arrays, records, mappings and sequences; floats keep six significant digits.
+
+    Args:
+        value: what to convert; numbers that are not finite become None, since JSON has no word for them.
+
+    Returns:
+        Dicts, lists, strings, numbers, booleans and None.
+
+    Raises:
+        ValueError: a value of another type.
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        return to_json(value.tolist())
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): to_json(entry) for key, entry in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return to_json(value._asdict())
+    if isinstance(value, list | tuple):
+        return [to_json(entry) for entry in value]
+    raise ValueError(
+        f"expected numbers, strings, arrays, records, dicts or lists, got {type(value).__name__}; convert it"
+    )

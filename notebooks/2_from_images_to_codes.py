@@ -23,11 +23,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from geovq_jax import geometry, pipeline
-from geovq_jax.config import SMOKE, experiment
-from geovq_jax.evaluation import figures, figures_geometry
+from geovq_jax import figures, geometry, pipeline
+from geovq_jax.config import experiment
+from geovq_jax.evaluation.code_usage import code_usage
+from geovq_jax.presets import SMOKE
 from geovq_jax.quantization.codebook import load_codebook
-from geovq_jax.quantization.health import health
 from geovq_jax.stages.atlas import code_pictures
 from geovq_jax.stages.codes import load_codes, load_graph, load_latents
 from geovq_jax.stages.prior import decode_codes
@@ -76,7 +76,7 @@ for stage in ("vae", "latents", "graph", "codebook", "codes", "decoder"):
 latents = load_latents(workdir, "test")
 print("latents:", latents["mean"].shape, "images:", latents["image_shape"])
 points = latents["mean"].reshape(-1, latents["mean"].shape[-1])
-figures_geometry.latent_map(points, classes=np.repeat(latents["label"], 16))
+figures.latent_map(points, classes=np.repeat(latents["label"], 16))
 
 # %% [markdown]
 # ## Graph
@@ -89,7 +89,7 @@ graph, arrays = load_graph(workdir)
 print(geometry.connectivity(graph))
 edges, lengths = geometry.edges_of(graph)
 euclidean = np.linalg.norm(arrays["points"][edges[:, 0]].astype(np.float64) - arrays["points"][edges[:, 1]], axis=1)
-figures_geometry.edge_scatter(euclidean, lengths)
+figures.edge_scatter(euclidean, lengths)
 
 # %% [markdown]
 # ## Codebook
@@ -110,7 +110,7 @@ figures.code_atlas(code_pictures(workdir, config), book.counts, max_codes=64)
 
 # %%
 codes = load_codes(workdir, "test")
-usage = health(codes["codes"], config.codebook.num_clusters)
+usage = code_usage(codes["codes"], config.codebook.num_clusters)
 print("codes of one image:", codes["codes"][0].tolist())
 print(f"used: {usage['used']} of {usage['num_codes']}, perplexity {usage['perplexity']:.1f}")
 truth = load_data(config).test.images[:12] / 255.0

@@ -23,10 +23,10 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from geovq_jax import geometry, pipeline
-from geovq_jax.config import SMOKE, experiment
-from geovq_jax.evaluation import figures, figures_comparison, figures_geometry
+from geovq_jax import figures, geometry, pipeline
+from geovq_jax.config import experiment
 from geovq_jax.evaluation.clustering_scores import clustering_scores
+from geovq_jax.presets import SMOKE
 from geovq_jax.quantization import baselines
 from geovq_jax.stages.codes import decoder_of, load_graph, load_latents
 
@@ -77,7 +77,7 @@ fits = {
     for name, graph in graphs.items()
 }
 costs = {name: np.array([fit.cost / found[0].cost for fit in found]) for name, found in fits.items()}
-figures_comparison.elbow(sizes, costs, unit="share of the cost at K = 4")
+figures.elbow(sizes, costs, unit="share of the cost at K = 4")
 
 # %% [markdown]
 # ## Every codebook in every unit
@@ -109,22 +109,16 @@ for name, (vectors, codes, fit) in codebooks.items():
     print(f"purity {scores.purity:.3f}  NMI {scores.nmi:.3f}  ARI {scores.ari:.3f}")
 
 # %%
-figures_comparison.comparison(
-    {name: float(row[2]) for name, row in table.items()}, "mean squared decoded distance to the code"
-)
+figures.comparison({name: float(row[2]) for name, row in table.items()}, "mean squared decoded distance to the code")
 
 # %% [markdown]
 # ## Cells in the plane of largest variance, and their sizes
 
 # %%
-figures_geometry.latent_map(
-    points, codes=codebooks["pull-back graph"][1], codebook=points[fits["pull-back graph"][-1].medoids]
-)
+figures.latent_map(points, codes=codebooks["pull-back graph"][1], codebook=points[fits["pull-back graph"][-1].medoids])
 
 # %%
-figures_geometry.latent_map(
-    points, codes=codebooks["Euclidean graph"][1], codebook=points[fits["Euclidean graph"][-1].medoids]
-)
+figures.latent_map(points, codes=codebooks["Euclidean graph"][1], codebook=points[fits["Euclidean graph"][-1].medoids])
 
 # %%
 figures.code_usage(np.bincount(codebooks["pull-back graph"][1], minlength=K))

@@ -14,7 +14,6 @@
 #
 # Who is near to whom, in flat latent space and in the metric of the decoder; how the graph hangs together as k grows;
 # and how far apart things are along it.
-
 # %%
 import os
 from pathlib import Path
@@ -22,10 +21,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from geovq_jax import geometry, pipeline
-from geovq_jax.config import SMOKE, experiment
-from geovq_jax.evaluation import figures, figures_comparison, figures_geometry
-from geovq_jax.geometry.knn import rerank
+from geovq_jax import figures, geometry, pipeline
+from geovq_jax.config import experiment
+from geovq_jax.evaluation.statistics import edge_agreement
+from geovq_jax.geometry.graphs.embedding import principal_plane
+from geovq_jax.geometry.graphs.knn import rerank
+from geovq_jax.presets import SMOKE
 from geovq_jax.stages.codes import load_graph, load_latents
 from geovq_jax.stages.vae import load_data
 
@@ -86,8 +87,8 @@ for name, found in nearest.items():
 edges = geometry.unique_edges(candidates.indices[:, :12])
 euclidean = np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
 lengths = np.asarray(pullback(edges), np.float64)
-print(figures_geometry.edge_agreement(euclidean, lengths))
-figures_geometry.edge_scatter(euclidean, lengths)
+print(edge_agreement(euclidean, lengths))
+figures.edge_scatter(euclidean, lengths)
 
 # %% [markdown]
 # ## Connectivity as k grows
@@ -101,7 +102,7 @@ for k in sizes.tolist():
     chosen = geometry.unique_edges(candidates.indices[:, :k])
     graphs[k] = geometry.graph_from_edges(chosen, pullback(chosen), len(points))
 states = [geometry.connectivity(graph) for graph in graphs.values()]
-figures_geometry.connectivity_bars(
+figures.connectivity_bars(
     sizes, np.array([s.num_components for s in states]), np.array([s.largest_fraction for s in states])
 )
 
@@ -111,12 +112,12 @@ figures_geometry.connectivity_bars(
 # Grey points cannot be reached. With more edges, paths get shorter.
 
 # %%
-plane = figures_geometry.principal_plane(points)
+plane = principal_plane(points)
 reached = {k: geometry.dijkstra(graphs[k], [row])[0] for k in (2, 12)}
-figures_geometry.latent_map(points, values=reached[2], value_label="geodesic distance, k = 2", plane=plane)
+figures.latent_map(points, values=reached[2], value_label="geodesic distance, k = 2", plane=plane)
 
 # %%
-figures_geometry.latent_map(points, values=reached[12], value_label="geodesic distance, k = 12", plane=plane)
+figures.latent_map(points, values=reached[12], value_label="geodesic distance, k = 12", plane=plane)
 
 # %% [markdown]
 # ## Distances inside and between classes
@@ -125,6 +126,6 @@ figures_geometry.latent_map(points, values=reached[12], value_label="geodesic di
 table = geometry.dijkstra(graphs[12], np.arange(40))
 same = labels[:40, None] == labels[None]
 apart = table > 0
-figures_comparison.distance_histogram(
+figures.distance_histogram(
     {"same class": table[same & apart], "another class": table[~same & apart]}, unit="pull-back length"
 )

@@ -24,10 +24,11 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from geovq_jax import pipeline
-from geovq_jax.config import SMOKE, experiment
-from geovq_jax.evaluation import figures, likelihood
+from geovq_jax import figures, pipeline
+from geovq_jax.config import experiment
+from geovq_jax.evaluation import likelihood
 from geovq_jax.models.sampling import sample
+from geovq_jax.presets import SMOKE
 from geovq_jax.stages.codes import load_codes
 from geovq_jax.stages.prior import decode_codes, load_prior, log_probabilities
 

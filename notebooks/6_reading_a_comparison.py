@@ -24,7 +24,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from geovq_jax.evaluation import figures_comparison
+from geovq_jax import figures
 
 plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
@@ -48,9 +48,7 @@ names = [f"{row['title']}, {row['rung']}" for row in rows]
 for name, row in sorted(zip(names, rows, strict=True), key=lambda pair: -pair[1]["psnr"]):
     print(f"{row['psnr']:6.2f} dB  perplexity {row['perplexity']:6.1f}  {name}")
 spread = {name: (min(row["psnr_seeds"]), max(row["psnr_seeds"])) for name, row in zip(names, rows, strict=True)}
-figures_comparison.comparison(
-    {name: row["psnr"] for name, row in zip(names, rows, strict=True)}, "PSNR [dB]", intervals=spread
-)
+figures.comparison({name: row["psnr"] for name, row in zip(names, rows, strict=True)}, "PSNR [dB]", intervals=spread)
 
 # %% [markdown]
 # ## Differences, paired by image
@@ -85,7 +83,7 @@ for unit in next(iter(measured.values())):
 
 # %%
 tuned = {row["title"]: row for row in rows if row["rung"] in ("decoder", "joint")}
-figures_comparison.rate_distortion(
+figures.rate_distortion(
     {
         title: (np.array([row["cells"] * np.log2(row["perplexity"])]), np.array([row["psnr"]]))
         for title, row in tuned.items()

@@ -8,10 +8,11 @@ import sys
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
+import jaxtyping
 import pytest
 
 # The files that take longest come first, so that two processes end together.
-_LONG = ("test_pipeline.py", "test_kmedoids.py", "test_comparison.py", "test_notebooks.py", "test_documents.py")
+_LONG = ("test_pipeline.py", "test_kmedoids.py", "test_trials.py", "test_notebooks.py", "test_documents.py")
 
 
 def pytest_collection_modifyitems(items):
@@ -46,3 +47,11 @@ def front_door(monkeypatch, capsys):
         return code, capsys.readouterr().err
 
     return call
+
+
+@pytest.fixture
+def unchecked():
+    """Without the shape checks of the test run, as a user calls: the front door itself must refuse."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

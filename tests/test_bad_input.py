@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from geovq_jax import pipeline
-from geovq_jax.config import default_config, describe, flat
+from geovq_jax.config import default_config, flat
+from geovq_jax.manifest import describe
 
 ROOT = Path(__file__).parents[1]
 CONFIG = f"--config={ROOT}/configs/digits.py:smoke"

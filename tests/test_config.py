@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from geovq_jax import config as configuration
+from geovq_jax.manifest import describe
 from geovq_jax.workdir import write_json
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -63,7 +64,7 @@ def test_values_out_of_range_are_named(key, value):
 
 def test_a_stored_configuration_reads_back(tmp_path):
     config = load(CONFIGS[0])("smoke")
-    write_json(tmp_path / "config.json", configuration.describe(config))
+    write_json(tmp_path / "config.json", describe(config))
     assert configuration.read_config(tmp_path / "config.json").to_dict() == config.to_dict()
 
 

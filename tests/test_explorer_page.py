@@ -155,8 +155,8 @@ def walk(page, address: str, count: int, picked: tuple[int, int]) -> None:
 
 
 def test_the_report_page_asks_for_nothing(page, tmp_path):
-    from geovq_jax.evaluation import figures
-    from geovq_jax.evaluation.report import ReportFigure, Section, write_report
+    from geovq_jax import figures
+    from geovq_jax.report.page import ReportFigure, Section, write_report
 
     picture = figures.image_grid(np.zeros((1, 3, 8, 8, 1)), ["nothing"])
     section = Section("Part", "Text.", figures=[ReportFigure("A figure", picture, "one", {"value": 1.0})])

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from geovq_jax import manifest
 from geovq_jax import workdir as files
 
 
@@ -55,15 +56,19 @@ def test_a_missing_npz_names_the_stage(tmp_path):
         files.load_npz(tmp_path / "x.npz", stage="train_vae")
 
 
-def test_hash_of_a_file_is_its_sha256_and_of_a_folder_depends_on_names_and_bytes(tmp_path):
+def tree_hash(folder):
+    return manifest.tree_hashes(["d"], files.file_hashes(folder, ["d"]))["d"]
+
+
+def test_hash_of_a_folder_depends_on_names_and_bytes(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a").write_bytes(b"1")
-    first = files.hash_path(tmp_path / "d")
-    assert hashlib.sha256(b"1").digest() != first
+    assert files.file_hashes(tmp_path, ["d"]) == {"d/a": hashlib.sha256(b"1").hexdigest()}
+    first = tree_hash(tmp_path)
     (tmp_path / "d" / "a").rename(tmp_path / "d" / "b")
-    renamed = files.hash_path(tmp_path / "d")
+    renamed = tree_hash(tmp_path)
     (tmp_path / "d" / "b").write_bytes(b"2")
-    assert len({first, renamed, files.hash_path(tmp_path / "d")}) == 3
+    assert len({first, renamed, tree_hash(tmp_path)}) == 3
 
 
 def test_hash_of_arrays_sees_name_type_shape_and_content():
@@ -92,6 +97,6 @@ def test_two_processes_cannot_hold_one_work_directory(tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "[]", "\x00"])
 def test_a_damaged_manifest_is_refused(tmp_path, text):
-    (tmp_path / files.MANIFEST).write_text(text)
+    (tmp_path / manifest.MANIFEST).write_text(text)
     with pytest.raises(ValueError, match="delete it to rerun every stage"):
-        files.read_manifest(tmp_path)
+        manifest.read_manifest(tmp_path)

@@ -5,7 +5,8 @@ Variants: spatial (default), vanilla (one code an image), smoke (seconds).
 
 from ml_collections import ConfigDict
 
-from geovq_jax.config import COMPARE, COMPARE_METHODS, COMPARE_SMOKE, COMPARE_VANILLA, experiment
+from geovq_jax.config import experiment
+from geovq_jax.presets import COMPARE, COMPARE_METHODS, COMPARE_SMOKE, COMPARE_VANILLA
 
 
 def get_config(variants: str = "") -> ConfigDict:

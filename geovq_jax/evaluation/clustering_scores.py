@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Int
 
-from geovq_jax.quantization.health import contingency, entropy_bits, mutual_information_bits
+from geovq_jax.evaluation.code_usage import contingency, entropy_bits, mutual_information_bits
 
 Codes = Int[np.ndarray, "n ..."]
 

@@ -139,3 +139,47 @@ def half_sample_interval(
 
     error = np.std([statistic(halves()) for _ in range(resamples)], ddof=1) * norm.ppf((1.0 + level) / 2.0)
     return Interval(value, float(value - error), float(value + error))
+
+
+class EdgeAgreement(NamedTuple):
+    """Pull-back against Euclidean edge lengths: `correlation`, `rank_correlation`, and quantiles of their ratio.
+
+    All floats; `ratio_median`, `ratio_low` (5 %) and `ratio_high` (95 %) are pull-back over Euclidean length, over
+    edges of positive Euclidean length.
+    """
+
+    correlation: float
+    rank_correlation: float
+    ratio_median: float
+    ratio_low: float
+    ratio_high: float
+
+
+def edge_agreement(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray, " e"]) -> EdgeAgreement:
+    """Correlation and ratio of pull-back and Euclidean edge lengths.
+
+    Args:
+        euclidean: Euclidean lengths [e].
+        pullback: pull-back lengths of the same edges [e].
+
+    Returns:
+        The summary; correlations are NaN where one side does not vary.
+
+    Raises:
+        ValueError: fewer than two edges, or none of positive length.
+    """
+    positive = euclidean > 0
+    if len(euclidean) < 2 or not positive.any():
+        raise ValueError(f"expected at least two edges with some of positive length, got {len(euclidean)}; raise k")
+
+    def correlation(x: np.ndarray, y: np.ndarray) -> float:
+        x, y = x - x.mean(), y - y.mean()
+        scale = np.sqrt((x @ x) * (y @ y))
+        return float(x @ y / scale) if scale > 0 else float("nan")
+
+    from scipy.stats import rankdata
+
+    low, median, high = np.quantile(pullback[positive] / euclidean[positive], [0.05, 0.5, 0.95])
+    ranks = correlation(rankdata(euclidean), rankdata(pullback))
+    linear = correlation(np.asarray(euclidean, np.float64), np.asarray(pullback, np.float64))
+    return EdgeAgreement(linear, ranks, float(median), float(low), float(high))

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from geovq_jax.evaluation.figures_geometry import Plane, principal_plane, project
 from geovq_jax.explorer.space import MAX_POINTS, Draw, Space, View, geodesic_view, log_volumes, neighbour_table
+from geovq_jax.geometry.graphs.embedding import Plane, principal_plane, project
 from geovq_jax.models import vae
 from geovq_jax.models.sampling import sample
 from geovq_jax.quantization.codebook import load_codebook, lookup

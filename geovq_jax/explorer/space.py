@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from scipy import sparse
 
 from geovq_jax import geometry
-from geovq_jax.geometry.components import components
+from geovq_jax.geometry.graphs.graph import components
 
 MAX_POINTS = 60_000
 MAX_NEIGHBOURS = 30

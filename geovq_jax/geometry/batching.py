@@ -1,5 +1,6 @@
 """Long arrays in chunks of one size: one compilation, bounded memory, progress; rows in groups that stay in cache."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from geovq_jax import mesh
-from geovq_jax.geometry.graph_kernels import num_threads
 
 Progress = Callable[[int, int], None]
 
@@ -85,3 +85,8 @@ def _join(parts: tuple, num_rows: int) -> jax.Array:
     if any(isinstance(part, jax.core.Tracer) for part in parts):
         return jnp.concatenate(parts)[:num_rows]
     return jnp.asarray(np.concatenate(mesh.to_host(parts))[:num_rows])
+
+
+def num_threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,1 +1,1 @@
-"""Codebooks, tokenizing, baselines and the health of codes."""
+"""Codebooks, tokenizing, baselines."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from sklearn.cluster import KMeans
 
 from geovq_jax.geometry.batching import map_chunks
-from geovq_jax.geometry.knn import knn
+from geovq_jax.geometry.graphs.knn import knn
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Latents = Float[np.ndarray, "n d"]

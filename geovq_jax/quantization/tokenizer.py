@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from geovq_jax.geometry.batching import Progress, map_chunks
 from geovq_jax.geometry.cells import cell_metrics
 from geovq_jax.geometry.edges import node_speeds
-from geovq_jax.geometry.knn import knn
+from geovq_jax.geometry.graphs.knn import knn
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
 from geovq_jax.quantization.codebook import Codebook, lookup
 

@@ -10,12 +10,13 @@ from scipy import sparse
 
 from geovq_jax import geometry
 from geovq_jax.config import settings
+from geovq_jax.evaluation.code_usage import code_usage
+from geovq_jax.quantization import refinement
 from geovq_jax.quantization import tokenizer as tokenizing
 from geovq_jax.quantization.codebook import Codebook, load_codebook, parameters_hash, save_codebook
-from geovq_jax.quantization.health import health
 from geovq_jax.quantization.tokenizer import Tokenizer
 from geovq_jax.shards import keep_standing, run_shards
-from geovq_jax.stages.ladder import finetune
+from geovq_jax.stages.finetune import finetune
 from geovq_jax.stages.vae import SPLITS, decoder, load_data, load_vae
 from geovq_jax.terminal import ProgressCallback, progress_bar
 from geovq_jax.training import checkpoint, tracking
@@ -239,11 +240,11 @@ def _refined(workdir: Path, config: ConfigDict, vectors: np.ndarray, labels: np.
     decode_fn = decoder_of(workdir, config)
     with progress_bar("refining centres") as progress:
         if latents.ndim == 2:
-            refined = geometry.refine_centres(
+            refined = refinement.refine_centres(
                 decode_fn, vectors, latents, labels, assignment="given", progress=progress
             )
         else:
-            refined = geometry.refine_cell_centres(
+            refined = refinement.refine_cell_centres(
                 decode_fn, vectors, latents, labels.reshape(latents.shape[:3]), progress=progress
             )
     return refined.centres
@@ -298,7 +299,7 @@ def encode_splits(workdir: Path, config: ConfigDict) -> str:
             label=latents["label"],
             index=latents["index"],
         )
-        perplexity = health(codes, config.codebook.num_clusters)["perplexity"]
+        perplexity = code_usage(codes, config.codebook.num_clusters)["perplexity"]
     return f"every image of every split; test perplexity {perplexity:.1f} of {config.codebook.num_clusters}"
 
 

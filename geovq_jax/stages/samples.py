@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int, Integer, Key
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from geovq_jax.evaluation import figures
-from geovq_jax.evaluation.report import figure_png
+from geovq_jax import figures
+from geovq_jax.figures.style import figure_png
 from geovq_jax.models import gpt
 from geovq_jax.models.sampling import sample
 from geovq_jax.stages.codes import load_codes

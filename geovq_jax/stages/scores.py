@@ -12,18 +12,17 @@ from ml_collections import ConfigDict
 
 from geovq_jax import data
 from geovq_jax.config import settings
-from geovq_jax.evaluation import classifier as classifiers
 from geovq_jax.evaluation.memorisation import memorisation, nearest_training_images
-from geovq_jax.evaluation.report import to_json
 from geovq_jax.evaluation.sample_scores import class_consistency, compare_samples, diversity
 from geovq_jax.evaluation.statistics import bootstrap_interval
+from geovq_jax.models import classifier as classifiers
 from geovq_jax.stages.codes import load_codes, load_latents
 from geovq_jax.stages.prior import decode_codes, decode_latents, load_prior
 from geovq_jax.stages.samples import draw
 from geovq_jax.stages.vae import decoder, load_data, load_vae
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import checkpoint, tracking
-from geovq_jax.workdir import write_json
+from geovq_jax.workdir import to_json, write_json
 
 MIN_ITEMS = 12
 """Halves of fewer images have too few neighbours to be scored."""

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from geovq_jax.evaluation import clustering_scores as scores
-from geovq_jax.quantization.health import contingency
+from geovq_jax.evaluation.code_usage import contingency
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geovq_jax import geometry
+from geovq_jax.quantization import refinement
 
 EDGES = np.array([[0, 1], [1, 2]])
 LABELS = np.array([0, 1, 1])
@@ -25,7 +26,7 @@ VECTOR_DOORS = {
     "chords": lambda decode, z: raw(geometry.edge_lengths)(decode, z, EDGES, rule="chord"),
     "node_metrics": lambda decode, z: raw(geometry.node_metrics)(decode, z),
     "node_speeds": lambda decode, z: raw(geometry.node_speeds)(decode, z, np.ones((3, 2, 2), np.float32)),
-    "refine_centres": lambda decode, z: raw(geometry.refine_centres)(decode, z[:2], z, LABELS),
+    "refine_centres": lambda decode, z: raw(refinement.refine_centres)(decode, z[:2], z, LABELS),
     "geodesics": lambda decode, z: raw(geometry.geodesics)(decode, z, z[::-1]),
     "geodesic": lambda decode, z: raw(geometry.geodesic)(decode, z[0], z[-1]),
     "exp_map": lambda decode, z: raw(geometry.exp_map)(decode, z[-1], z[0]),
@@ -34,7 +35,7 @@ GRID_DOORS = {
     "cell_metrics": lambda decode, z: raw(geometry.cell_metrics)(decode, z),
     "isolated": lambda decode, z: raw(geometry.cell_metrics)(decode, z, context="isolated"),
     "cell_edge_lengths": lambda decode, z: raw(geometry.cell_edge_lengths)(decode, z, EDGES),
-    "refine_cell_centres": lambda decode, z: raw(geometry.refine_cell_centres)(
+    "refine_cell_centres": lambda decode, z: raw(refinement.refine_cell_centres)(
         decode, np.ones((2, 2), np.float32), z, np.zeros((3, 1, 1), int)
     ),
 }

@@ -11,9 +11,9 @@ from scipy.integrate import quad, solve_bvp
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length, initial_velocity, straight_line
 from geovq_jax.geometry.exponential import exp_map, log_map
 from geovq_jax.geometry.geodesic import geodesic, geodesics, length_ratios
-from geovq_jax.geometry.graph import knn_graph
+from geovq_jax.geometry.graphs.construction import knn_graph
+from geovq_jax.geometry.graphs.paths import dijkstra
 from geovq_jax.geometry.metric import speed
-from geovq_jax.geometry.paths import dijkstra
 
 find = jax.jit(geodesic, static_argnums=0, static_argnames=("num_points", "tolerance", "max_iterations"))
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from geovq_jax.geometry import assign_pullback, pullback_kmeans
 from geovq_jax.quantization import baselines
+from geovq_jax.quantization.pullback_kmeans import assign_pullback, pullback_kmeans
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geovq_jax.geometry import assign_pullback, cell_metrics
+from geovq_jax.geometry import cell_metrics
 from geovq_jax.quantization.context import encode_in_context
+from geovq_jax.quantization.pullback_kmeans import assign_pullback
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(5, 2)).astype(np.float32)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from geovq_jax import data
-from geovq_jax.evaluation import classifier as classifiers
+from geovq_jax.models import classifier as classifiers
 from geovq_jax.stages import scores
 
 ARCH = classifiers.Architecture((8, 8, 1), 10, channels=(4, 8), num_features=8)

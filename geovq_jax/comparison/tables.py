@@ -1,0 +1,264 @@
+"""Gather the cells of a comparison: results as JSON, tables in Markdown, scores of every image, and a report page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from geovq_jax import figures
+from geovq_jax.comparison.trials import JOINT
+from geovq_jax.evaluation.statistics import Interval, paired_difference
+from geovq_jax.manifest import describe
+from geovq_jax.quantization.methods import METHODS
+from geovq_jax.report.page import ReportFigure, Section, Table, format_cell, write_report
+from geovq_jax.workdir import load_npz, save_npz, to_json, write_atomically, write_json
+
+_COLUMNS = {
+    "psnr": "PSNR [dB]",
+    "ssim": "SSIM",
+    "psnr_continuous": "PSNR to continuous [dB]",
+    "used": "codes used",
+    "perplexity": "perplexity",
+    "nmi": "NMI",
+    "purity": "purity",
+    "probe": "probe",
+    "unigram": "unigram [bits]",
+    "bigram": "bigram [bits]",
+    "unevenness": "unevenness between codes",
+    "prior": "prior [bits]",
+}
+_GENERATION = {
+    "prior": "prior [bits]",
+    "frechet_real": "Frechet distance, real",
+    "frechet_reconstructions": "reconstructions",
+    "frechet_samples": "samples",
+    "consistency_real": "in their class, real",
+    "consistency_reconstructions": "reconstructions",
+    "consistency_samples": "samples",
+}
+# What the differences ask: (first, second), each a method at a rung.
+_QUESTIONS = (
+    (("geodesic_context", "decoder"), ("vqvae", "joint")),
+    (("geodesic_context", "decoder"), ("kmeans", "decoder")),
+    (("geodesic_pullback", "decoder"), ("vqvae", "joint")),
+    (("geodesic_pullback", "decoder"), ("kmeans", "decoder")),
+    (("geodesic_pullback", "decoder"), ("mahalanobis", "decoder")),
+    (("geodesic_pullback", "decoder"), ("mahalanobis_pullback", "decoder")),
+    (("geodesic", "decoder"), ("kmeans", "decoder")),
+    (("geodesic", "frozen"), ("kmedoids", "frozen")),
+    (("geodesic_decoded", "decoder"), ("kmeans", "decoder")),
+    (("geodesic_decoded", "decoder"), ("vqvae", "joint")),
+    (("geodesic_decoded", "decoder"), ("kmeans_decoded", "decoder")),
+    (("geodesic_decoded_context", "decoder"), ("vqvae", "joint")),
+    (("geodesic_decoded_context", "decoder"), ("kmeans", "decoder")),
+    (("geodesic_decoded_context", "decoder"), ("kmeans_context", "decoder")),
+    (("geodesic_decoded_context", "decoder"), ("vqvae_context", "joint")),
+    (("geodesic_context", "decoder"), ("kmeans_context", "decoder")),
+    (("geodesic_context", "decoder"), ("vqvae_double", "joint")),
+    (("geodesic_context", "decoder"), ("vqvae_context", "joint")),
+    (("geodesic_pullback", "codes"), ("geodesic_pullback", "decoder")),
+    (("geodesic_joint", "encoder"), ("vqvae", "joint")),
+    (("geodesic_joint_context", "encoder"), ("vqvae_context", "joint")),
+)
+
+
+def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
+    """Gather the cells below a work directory into `output`/<name>.json, .npz and .md, and report/index.html.
+
+    Raises:
+        ValueError: methods of unequal bits an image, which no table may hold.
+    """
+    name = config.name.removeprefix("compare-")
+    cells = _cells(workdir, config)
+    rows = [_row(method, rung, records) for (method, rung), records in _by_row(cells).items()]
+    if len({row["bits"] for row in rows}) > 1:
+        raise ValueError(
+            "expected the same bits an image of every method, got "
+            + ", ".join(f"{row['method']} {row['bits']:.0f}" for row in rows)
+            + "; compare codebooks of one size"
+        )
+    scores = {
+        f"{method}/{seed}/{part}": values.astype(np.float16)
+        for (method, seed), (_, images) in cells.items()
+        for part, values in images.items()
+        if part != "codes"
+    }
+    differences = _differences(cells, config)
+    seeds = list(config.compare.seeds)
+    record = describe(config)
+    record["config"]["data"].pop("dir")
+    result = to_json(
+        record
+        | {"name": name, "seeds": seeds, "bits_per_image": rows[0]["bits"]}
+        | {"rows": rows, "differences": differences}
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / f"{name}.json", result)
+    save_npz(output / f"{name}.npz", **scores)
+    tables = _tables(rows, differences, config)
+    text = "\n\n".join(_markdown(table) for table in tables) + "\n"
+    write_atomically(output / f"{name}.md", lambda file: file.write(text.encode()))
+    write_report(
+        workdir / "report" / "index.html",
+        title=f"geovq_jax: comparison on {name}",
+        subtitle=f"{rows[0]['bits']:.0f} bits an image, seeds {', '.join(map(str, seeds))}",
+        sections=[Section("Codes against codes", tables=tables, figures=_figures(rows, differences))],
+    )
+    return f"{output / name}.json, {workdir / 'report' / 'index.html'}"
+
+
+def _cells(workdir: Path, config: ConfigDict) -> dict[tuple[str, int], tuple[list[dict[str, Any]], dict[str, Any]]]:
+    cells = {}
+    for method in config.compare.methods:
+        for seed in config.compare.seeds:
+            path = workdir / f"seed{seed}" / "cells" / f"{method}.json"
+            rows = json.loads(path.read_text())["rows"]
+            cells[method, seed] = rows, load_npz(path.with_suffix(".npz"), stage="compare")
+    return cells
+
+
+def _by_row(cells: dict[tuple[str, int], Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    table: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for (method, _), (rows, _) in cells.items():
+        for row in rows:
+            table.setdefault((method, row["rung"]), []).append(row)
+    return table
+
+
+def _title(method: str) -> str:
+    return JOINT[method] if method in JOINT else METHODS[method].title
+
+
+def _row(method: str, rung: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds, with the value of each seed beside."""
+    first = records[0]
+    row: dict[str, Any] = {
+        "method": method,
+        "title": _title(method),
+        "rung": rung,
+        "bits": first["bits"],
+        "cells": first["cells"],
+    }
+    row |= {part: first[part] for part in ("bits", "cells", "steps", "images_seen", "searches", "search_gradients")}
+    for column in (*_COLUMNS, *_GENERATION, "continuous_psnr", "continuous_ssim"):
+        values = [record[column] for record in records if column in record]
+        if values:
+            row |= {column: float(np.mean(values)), f"{column}_seeds": values}
+    if "units" in first:
+        row["units"] = {
+            unit: float(np.mean([record["units"][unit]["rms"] for record in records])) for unit in first["units"]
+        }
+    return row
+
+
+def _differences(cells: dict[tuple[str, int], Any], config: ConfigDict) -> list[dict[str, Any]]:
+    """Paired differences in PSNR over the images of all seeds, and the mean of each seed."""
+    found = []
+    for (first, first_rung), (second, second_rung) in _QUESTIONS:
+        if first not in config.compare.methods or second not in config.compare.methods:
+            continue
+        pairs = [
+            (cells[first, seed][1][f"psnr_{first_rung}"], cells[second, seed][1][f"psnr_{second_rung}"])
+            for seed in config.compare.seeds
+        ]
+        interval = paired_difference(*(np.concatenate(side) for side in zip(*pairs, strict=True)), seed=0)
+        found.append(
+            {
+                "first": f"{_title(first)}, {first_rung}",
+                "second": f"{_title(second)}, {second_rung}",
+                "psnr": interval.value,
+                "low": interval.low,
+                "high": interval.high,
+                "psnr_seeds": [float(np.mean(a.astype(np.float64) - b)) for a, b in pairs],
+            }
+        )
+    return found
+
+
+def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], config: ConfigDict) -> list[Table]:
+    seeds = len(config.compare.seeds)
+    columns = [column for column in _COLUMNS if any(column in row for row in rows)]
+    scores = [[row["title"], row["rung"], *(row.get(column) for column in columns)] for row in rows]
+    units = list(next((row["units"] for row in rows if "units" in row), {}))  # of frozen decoders only
+    errors = [[row["title"], *(row["units"][unit] for unit in units)] for row in rows if "units" in row]
+    budget = ("steps", "images_seen", "searches", "search_gradients")
+    cost = [[row["title"], row["rung"], *(row[part] for part in budget)] for row in rows]
+    gaps = [
+        [
+            entry["first"],
+            entry["second"],
+            Interval(entry["psnr"], entry["low"], entry["high"]),
+            ", ".join(f"{value:+.2f}" for value in entry["psnr_seeds"]),
+        ]
+        for entry in differences
+    ]
+    tables = [
+        Table(f"Test split, means over {seeds} seeds", ["codes", "rung", *(_COLUMNS[c] for c in columns)], scores),
+        Table(
+            "Differences in PSNR [dB], paired by image, 95 % bootstrap intervals",
+            ["first", "second", "first - second", "each seed"],
+            gaps,
+        ),
+        *([Table("Root mean square error in every unit, frozen decoder", ["codes", *units], errors)] if errors else []),
+        Table(
+            "Budget: gradient steps, images seen by them, searches of all codes in context, their decoder gradients",
+            ["codes", "rung", "steps", "images seen", "searches", "decoder gradients"],
+            cost,
+        ),
+    ]
+    generated = [[row["title"], row["rung"], *(row[c] for c in _GENERATION)] for row in rows if "prior" in row]
+    if generated:
+        caption = f"The same prior on each codebook's codes, and its samples in features of a classifier, {seeds} seeds"
+        tables.append(Table(caption, ["codes", "rung", *_GENERATION.values()], generated))
+    return tables
+
+
+def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> list[ReportFigure]:
+    quality = {f"{row['title']}, {row['rung']}": row["psnr"] for row in rows}
+    spread = {f"{row['title']}, {row['rung']}": (min(row["psnr_seeds"]), max(row["psnr_seeds"])) for row in rows}
+    gaps = {f"{entry['first']} - {entry['second']}": entry["psnr"] for entry in differences}
+    limits = {f"{entry['first']} - {entry['second']}": (entry["low"], entry["high"]) for entry in differences}
+    tuned = [row for row in rows if row["rung"] in ("decoder", "joint", "encoder")]
+    best = [row for row in rows if "prior" in row and row["rung"] in ("decoder", "joint", "encoder")]
+    pictures = [
+        ReportFigure(
+            "Test PSNR, mean and range over seeds",
+            figures.comparison(quality, "PSNR [dB]", intervals=spread),
+            "psnr",
+            quality,
+        ),
+    ]
+    if gaps:
+        two_lines = {name: name.replace(" - ", "\n- ") for name in gaps}
+        figure = figures.comparison(
+            {two_lines[name]: gap for name, gap in gaps.items()},
+            "difference in PSNR [dB]",
+            intervals={two_lines[name]: limit for name, limit in limits.items()},
+            reference=("equal", 0.0),
+        )
+        pictures.append(ReportFigure("Paired differences with 95 % intervals", figure, "differences", gaps))
+    if tuned:
+        entropies = [float(np.log2(row["perplexity"])) for row in tuned]
+        label = "entropy of the use of the codes [bits a code]"
+        pictures.append(_against_psnr(tuned, entropies, "Entropy of the codes and distortion", "entropy_psnr", label))
+    if best:
+        rates = [row["prior"] * row["cells"] for row in best]
+        label = "prior [bits an image]"
+        pictures.append(_against_psnr(best, rates, "Rate under the prior and distortion", "rate_distortion", label))
+    return pictures
+
+
+def _against_psnr(rows: list[dict[str, Any]], bits: list[float], caption: str, name: str, label: str) -> ReportFigure:
+    names = [f"{row['title']}, {row['rung']}" for row in rows]
+    qualities = [row["psnr"] for row in rows]
+    curves = {key: (np.asarray([x]), np.asarray([y])) for key, x, y in zip(names, bits, qualities, strict=True)}
+    points = {key: {"bits": x, "psnr": y} for key, x, y in zip(names, bits, qualities, strict=True)}
+    return ReportFigure(caption, figures.rate_distortion(curves, rate_label=label), name, points)
+
+
+def _markdown(table: Table) -> str:
+    lines = [f"**{table.caption}**", "", "| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    lines += ["| " + " | ".join(format_cell(cell) for cell in row) + " |" for row in table.rows]
+    return "\n".join(lines)

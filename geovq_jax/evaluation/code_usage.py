@@ -1,0 +1,192 @@
+"""How a codebook is used: dead codes, entropy, cell sizes and radii, and what the codes say about labels."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Codes = Int[Array, "n ..."] | Int[np.ndarray, "n ..."]
+Labels = Int[Array, " n"] | Int[np.ndarray, " n"]
+
+
+class CellRadii(NamedTuple):
+    """Spread of each code's cell: `rms` [K] and `largest` [K], NaN for a dead code, in the unit of the distances."""
+
+    rms: Float[np.ndarray, " K"]
+    largest: Float[np.ndarray, " K"]
+
+
+def _check_codes(codes: Codes, num_codes: int) -> np.ndarray:
+    table = np.asarray(jax.device_get(codes))
+    if table.size == 0:
+        raise ValueError("expected at least one code, got none; check the split")
+    low, high = int(table.min()), int(table.max())
+    if low < 0 or high >= num_codes:
+        raise ValueError(f"expected codes in [0, {num_codes}), got values from {low} to {high}; re-assign the codes")
+    return table.reshape(len(table), -1)
+
+
+def entropy_bits(counts: Int[np.ndarray, "*shape"] | Float[np.ndarray, "*shape"]) -> float:
+    """Entropy of the distribution proportional to `counts`: H = - sum p log2 p.
+
+    Args:
+        counts: non-negative weights of any shape, not all zero.
+
+    Returns:
+        Bits.
+
+    Example:
+        >>> entropy_bits(np.array([1, 1, 2]))
+        1.5
+    """
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log2(p)).sum()) + 0.0
+
+
+def usage_gini(counts: Int[np.ndarray, " K"]) -> float:
+    """Gini coefficient of code usage: 0 where all codes are used alike, (K - 1) / K where one code takes all.
+
+    G = sum_i (2 i - K - 1) c_(i) / (K sum c), with c_(i) the counts in ascending order, i = 1..K.
+
+    Args:
+        counts: times each code is used [K].
+
+    Returns:
+        A number in [0, 1).
+    """
+    size = len(counts)
+    rank = np.arange(1, size + 1)
+    return float(((2 * rank - size - 1) * np.sort(counts)).sum() / (size * counts.sum()))
+
+
+def contingency(
+    codes: Int[np.ndarray, " m"], labels: Int[np.ndarray, " m"], num_codes: int | None = None
+) -> Int[np.ndarray, "K C"]:
+    """Number of items with code i and label j.
+
+    Args:
+        codes: one non-negative code an item [m].
+        labels: one non-negative label an item [m].
+        num_codes: K; the largest code plus one when not given.
+
+    Returns:
+        Counts [K, C], C the largest label plus one.
+    """
+    rows = int(codes.max()) + 1 if num_codes is None else num_codes
+    columns = int(labels.max()) + 1
+    flat = codes.astype(np.int64) * columns + labels
+    return np.bincount(flat, minlength=rows * columns).reshape(rows, columns)
+
+
+def mutual_information_bits(table: Int[np.ndarray, "K C"]) -> float:
+    """Mutual information of the two sides of a contingency table: I = H(rows) + H(columns) - H(both).
+
+    Args:
+        table: counts [K, C].
+
+    Returns:
+        Bits, at least 0. The plug-in estimate is biased upwards by about (K - 1)(C - 1) / (2 m ln 2) for m items.
+    """
+    information = entropy_bits(table.sum(axis=1)) + entropy_bits(table.sum(axis=0)) - entropy_bits(table)
+    return max(information, 0.0)
+
+
+def cell_radii(distances: Float[np.ndarray, "n ..."], codes: Int[np.ndarray, "n ..."], num_codes: int) -> CellRadii:
+    """Root mean square and largest distance from the members of each cell to its codebook vector.
+
+    Args:
+        distances: distance of each latent to its codebook vector, in any unit, shaped as `codes`.
+        codes: code of each latent.
+        num_codes: K.
+
+    Returns:
+        Radii [K] in the unit of `distances`.
+
+    Raises:
+        ValueError: the shapes differ or a code is out of range.
+    """
+    if distances.shape != codes.shape:
+        raise ValueError(f"expected one distance a code, got {distances.shape} for codes {codes.shape}; align them")
+    members = _check_codes(codes, num_codes).ravel()
+    lengths = np.asarray(distances, np.float64).ravel()
+    counts = np.bincount(members, minlength=num_codes)
+    alive = counts > 0
+    mean_square = np.bincount(members, weights=lengths**2, minlength=num_codes) / np.where(alive, counts, 1)
+    largest = np.zeros(num_codes)
+    np.maximum.at(largest, members, lengths)
+    return CellRadii(np.where(alive, np.sqrt(mean_square), np.nan), np.where(alive, largest, np.nan))
+
+
+def distortion(distances: Mapping[str, Float[np.ndarray, "n ..."]]) -> dict[str, dict[str, float]]:
+    """Error of quantization in every unit in which it was measured.
+
+    Args:
+        distances: unit ("latent", "geodesic", "decoded chord", "pixels") -> distance [n, ...] from each latent, cell or
+            image to what stands for it.
+
+    Returns:
+        For each unit `mean`, `rms`, `median` and `p95` (95 % quantile). A codebook may win in the unit it was built for
+        and lose in the others, so no single one is the error.
+
+    Raises:
+        ValueError: a distance that is not finite: some latent was not reached by any code.
+    """
+    table = {}
+    for unit, values in distances.items():
+        lengths = np.asarray(values, np.float64)
+        if not np.isfinite(lengths).all():
+            raise ValueError(f"expected finite distances in unit '{unit}', got NaN or infinity; repair the graph")
+        table[unit] = {
+            "mean": float(lengths.mean()),
+            "rms": float(np.sqrt((lengths**2).mean())),
+            "median": float(np.median(lengths)),
+            "p95": float(np.quantile(lengths, 0.95)),
+        }
+    return table
+
+
+def _usage(counts: Int[np.ndarray, " K"]) -> dict[str, Any]:
+    bits = entropy_bits(counts)
+    used = int((counts > 0).sum())
+    return {"used": used, "dead": len(counts) - used, "entropy_bits": bits, "perplexity": float(2.0**bits)}
+
+
+def code_usage(codes: Codes, num_codes: int, labels: Labels | None = None) -> dict[str, Any]:
+    """Usage of a codebook over a split, over all positions and at each.
+
+    Args:
+        codes: codes of n images, [n] or [n, ...] with one code a grid cell, every entry in [0, num_codes).
+        num_codes: K.
+        labels: class of each image [n]; a cell takes the class of its image.
+
+    Returns:
+        Plain floats, integers and lists: `num_codes`, `num_items`, `used`, `dead`, `entropy_bits`, `perplexity`
+        (2 to the entropy), `usage_gini`, `cell_sizes` (items of each code, a list of K), `cell_size_min`,
+        `cell_size_median`, `cell_size_max`, `per_position` (one dict a grid cell in raster order with `used`, `dead`,
+        `entropy_bits`, `perplexity`) and, with labels, `mutual_information_bits` between the code of a cell and the
+        class (also in every entry of `per_position`) with `label_entropy_bits`, its upper bound.
+
+    Raises:
+        ValueError: a code out of range, no code, or another number of labels than images.
+    """
+    table = _check_codes(codes, num_codes)
+    counts = np.bincount(table.ravel(), minlength=num_codes)
+    result: dict[str, Any] = {"num_codes": num_codes, "num_items": int(table.size), **_usage(counts)}
+    result["usage_gini"] = usage_gini(counts)
+    result["cell_sizes"] = counts.tolist()
+    result["cell_size_min"] = int(counts.min())
+    result["cell_size_median"] = float(np.median(counts))
+    result["cell_size_max"] = int(counts.max())
+    result["per_position"] = [_usage(np.bincount(column, minlength=num_codes)) for column in table.T]
+    if labels is not None:
+        classes = np.asarray(jax.device_get(labels))
+        if len(classes) != len(table):
+            raise ValueError(f"expected one label an image, got {len(classes)} for {len(table)} images; use one split")
+        everywhere = contingency(table.ravel(), np.repeat(classes, table.shape[1]), num_codes)
+        result["mutual_information_bits"] = mutual_information_bits(everywhere)
+        result["label_entropy_bits"] = entropy_bits(everywhere.sum(axis=0))
+        for entry, column in zip(result["per_position"], table.T, strict=True):
+            entry["mutual_information_bits"] = mutual_information_bits(contingency(column, classes, num_codes))
+    return result

@@ -1,0 +1,256 @@
+"""Figures of images, training and codes; each takes numpy arrays and returns a matplotlib figure."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from geovq_jax.figures.style import ACCENT, CONTRAST, DENSITY, INK, MUTED, WIDTH, new_figure, styled
+
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def mosaic(
+    images: Float[np.ndarray, "r c h w channels"] | UInt8[np.ndarray, "r c h w channels"], *, gap: int = 2
+) -> Float[np.ndarray, "height width channels"]:
+    """Images of a grid side by side in one picture, on white.
+
+    Args:
+        images: r rows of c images, float in [0, 1] or uint8; one or three channels.
+        gap: white pixels between neighbours.
+
+    Returns:
+        Picture [r h + (r - 1) gap, c w + (c - 1) gap, channels], float in [0, 1].
+
+    Raises:
+        ValueError: not one or three channels.
+    """
+    rows, columns, height, width, channels = images.shape
+    if channels not in (1, 3):
+        raise ValueError(f"expected images with 1 or 3 channels, got {channels}; pass [rows, columns, h, w, channels]")
+    scale = 255.0 if images.dtype == np.uint8 else 1.0
+    canvas = np.ones((rows, height + gap, columns, width + gap, channels))
+    canvas[:, :height, :, :width] = np.clip(images.transpose(0, 2, 1, 3, 4) / scale, 0.0, 1.0)
+    picture = canvas.reshape(rows * (height + gap), columns * (width + gap), channels)
+    return picture[: picture.shape[0] - gap, : picture.shape[1] - gap]
+
+
+def _bare(axes: Axes) -> None:
+    axes.grid(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _show(axes: Axes, picture: Float[np.ndarray, "h w c"]) -> None:
+    axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0.0, vmax=1.0)
+    _bare(axes)
+
+
+@styled
+def image_grid(
+    images: Float[np.ndarray, "r c h w channels"] | UInt8[np.ndarray, "r c h w channels"],
+    row_captions: Sequence[str],
+    *,
+    column_captions: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Rows of images with a caption a row: reconstructions in three rows, or samples with one row a class.
+
+    Args:
+        images: r rows of c images, float in [0, 1] or uint8.
+        row_captions: one caption a row.
+        column_captions: one caption a column.
+        title: heading of the figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: the captions do not match the rows or columns.
+    """
+    rows, columns, height, width, _ = images.shape
+    if len(row_captions) != rows:
+        raise ValueError(f"expected {rows} row captions, got {len(row_captions)}; give one a row of images")
+    if column_captions is not None and len(column_captions) != columns:
+        raise ValueError(f"expected {columns} column captions, got {len(column_captions)}; give one a column of images")
+    gap = max(1, width // 14)
+    picture = mosaic(images, gap=gap)
+    caption_inches = 0.3 + 0.075 * max(len(caption) for caption in row_captions)
+    # A cell is at most 0.7 inch wide, so that a few images are not blown up to the full width.
+    inches = min(WIDTH - caption_inches, 0.7 * columns)
+    tall = (
+        inches * picture.shape[0] / picture.shape[1] + 0.1 + (0.3 if title else 0.0) + (0.2 if column_captions else 0.0)
+    )
+    figure, (axes,) = new_figure(width=inches + caption_inches, height=tall)
+    _show(axes, picture)
+    axes.set_yticks(np.arange(rows) * (height + gap) + (height - 1) / 2.0, row_captions)
+    axes.tick_params(length=0)
+    if column_captions is not None:
+        axes.set_xticks(np.arange(columns) * (width + gap) + (width - 1) / 2.0, column_captions)
+        axes.xaxis.tick_top()
+    if title:
+        axes.set_title(title)
+    return figure
+
+
+@styled
+def training_curves(
+    panels: Mapping[str, Mapping[str, Curve]], *, best_step: int | None = None, log_scale: bool = False
+) -> Figure:
+    """Metrics against the training step, one panel a quantity.
+
+    Args:
+        panels: axis label with its unit ("PSNR [dB]") -> name of the line ("train", "valid") -> (steps, values).
+        best_step: step whose weights were kept, marked by a dashed line.
+        log_scale: logarithmic value axis.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: no panel.
+    """
+    if not panels:
+        raise ValueError("expected at least one panel of curves, got none; pass {label: {line: (steps, values)}}")
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure, axes = new_figure(rows, columns, width=max(WIDTH * columns / 3.0, 4.5), height=2.5 * rows)
+    for panel, (label, lines) in zip(axes, panels.items(), strict=False):
+        for name, (steps, values) in lines.items():
+            markers = "o" if len(steps) < 15 else ""
+            panel.plot(steps, values, label=name, marker=markers, markersize=3.0)
+        if best_step is not None:
+            panel.axvline(best_step, color=MUTED, linestyle="--", linewidth=1.0, label="kept")
+        panel.set_title(label)
+        panel.set_xlabel("training step")
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        if log_scale:
+            panel.set_yscale("log")
+    for panel in axes[len(panels) :]:
+        panel.remove()
+    axes[0].legend()
+    return figure
+
+
+@styled
+def code_usage(counts: Int[np.ndarray, " K"]) -> Figure:
+    """How often each code is used, most frequent first, against uniform use.
+
+    Args:
+        counts: times each code is used [K], not all zero.
+
+    Returns:
+        The figure.
+    """
+    share = np.sort(counts)[::-1] / counts.sum()
+    size = len(counts)
+    positive = share[share > 0]
+    perplexity = float(np.exp(-(positive * np.log(positive)).sum()))
+    figure, (bars, cumulative) = new_figure(1, 2, height=2.9)
+    edges = np.arange(size + 1)
+    bars.stairs(100.0 * share, edges, fill=True, color=ACCENT)
+    bars.axhline(100.0 / size, color=CONTRAST, linestyle="--", linewidth=1.2, label=f"uniform ({100.0 / size:.2g} %)")
+    bars.set(xlabel="code, most used first", ylabel="share of all codes [%]", xlim=(0, size))
+    bars.set_title(f"{len(positive)} of {size} codes used, perplexity {perplexity:.0f}")
+    bars.legend()
+    cumulative.plot(edges, 100.0 * np.concatenate([[0.0], np.cumsum(share)]), color=ACCENT, label="this codebook")
+    cumulative.plot([0, size], [0.0, 100.0], color=CONTRAST, linestyle="--", linewidth=1.2, label="uniform")
+    cumulative.set(xlabel="codes, most used first", ylabel="cumulative share [%]", xlim=(0, size), ylim=(0, 101))
+    cumulative.set_title("cumulative use")
+    cumulative.legend()
+    return figure
+
+
+@styled
+def position_maps(panels: Mapping[str, Float[np.ndarray, "h w"]]) -> Figure:
+    """One number a cell of the grid of codes, written into a map of the grid; one panel a quantity.
+
+    Args:
+        panels: quantity with its unit -> its value at each position [h, w], row 0 at the top.
+
+    Returns:
+        The figure.
+    """
+    height, width = next(iter(panels.values())).shape
+    figure, axes = new_figure(1, len(panels), height=min(0.45 + WIDTH / len(panels) * 0.8 * height / width, 4.5))
+    for panel, (label, values) in zip(axes, panels.items(), strict=True):
+        drawn = panel.imshow(values, cmap=DENSITY, interpolation="nearest")
+        low, high = drawn.get_clim()
+        for (row, column), value in np.ndenumerate(values):
+            ink = "white" if value > 0.5 * (low + high) else INK
+            panel.text(
+                column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=min(9.0, 48.0 / width)
+            )
+        _bare(panel)
+        panel.set_title(label)
+    return figure
+
+
+@styled
+def code_atlas(
+    images: Float[np.ndarray, "K h w channels"],
+    counts: Int[np.ndarray, " K"],
+    *,
+    max_codes: int = 128,
+    columns: int = 16,
+) -> Figure:
+    """Decoded codes, most used first, each with the number of its members.
+
+    Args:
+        images: one decoded picture a code, float in [0, 1].
+        counts: times each code is used [K].
+        max_codes: show at most so many.
+        columns: pictures a row.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: the counts do not match the pictures.
+    """
+    if len(images) != len(counts):
+        raise ValueError(f"expected one count a code, got {len(counts)} counts for {len(images)} pictures; align them")
+    order = np.argsort(-counts, kind="stable")[:max_codes]
+    columns = min(columns, len(order))
+    rows = -(-len(order) // columns)
+    height, width, channels = images.shape[1:]
+    gap, room = max(1, width // 10), max(1, round(0.2 * width))  # pixels between pictures, and above each for its count
+    tiles = np.ones((rows * columns, height + room, width, channels))
+    tiles[: len(order), room:] = images[order]
+    picture = mosaic(tiles.reshape(rows, columns, height + room, width, channels), gap=gap)
+    figure, (axes,) = new_figure(width=WIDTH, height=WIDTH * picture.shape[0] / picture.shape[1] + 0.1)
+    _show(axes, picture)
+    for place, code in enumerate(order):
+        row, column = divmod(place, columns)
+        x, y = column * (width + gap) + (width - 1) / 2.0, row * (height + room + gap) + room - 0.5
+        axes.text(x, y, f"{counts[code]:,}", ha="center", va="bottom", fontsize=6.5, color=MUTED)
+    return figure
+
+
+@styled
+def interpolation_strips(
+    strips: Mapping[str, Float[np.ndarray, "t h w channels"]], *, lengths: Mapping[str, float] | None = None
+) -> Figure:
+    """Decoded curves between two latents, one row a curve, steps from left to right.
+
+    Args:
+        strips: name of the curve ("straight", "graph", "continuous") -> decoded images [t, h, w, channels] in [0, 1].
+        lengths: name -> pull-back length of the curve, written beside its name.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: the curves have different numbers of images.
+    """
+    counts = {len(strip) for strip in strips.values()}
+    if len(counts) != 1:
+        raise ValueError(f"expected strips of one length, got {sorted(counts)} images; resample the curves")
+    captions = [name if lengths is None else f"{name}\nlength {lengths[name]:.2f}" for name in strips]
+    stacked = np.stack([np.asarray(strip, np.float64) for strip in strips.values()])
+    return image_grid(stacked, captions)

@@ -1,0 +1,1 @@
+"""Clustering on graphs: seeding, K-medoids by alternation and by swaps."""

@@ -1,0 +1,1 @@
+"""Graphs over latents: neighbours, construction, shortest paths, maps."""

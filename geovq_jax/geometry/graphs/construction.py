@@ -1,0 +1,241 @@
+"""Connected components of a graph, and the shortest bridges that join them."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from geovq_jax.geometry.edges import edge_lengths
+from geovq_jax.geometry.graphs.graph import (
+    Graph,
+    Symmetry,
+    check_graph,
+    components,
+    graph_from_edges,
+    unique_edges,
+)
+from geovq_jax.geometry.graphs.knn import Backend, Metric, Neighbours, knn, prepare_points, tree_pays
+
+# Neighbours among which a bridge is sought before a search by components.
+_LOOK_AROUND = 16
+
+
+def bridges(points: Float[Array, "n d"] | Float[np.ndarray, "n d"], graph: Graph) -> Int[np.ndarray, "b 2"]:
+    """Finds the shortest bridges that join all components: the Euclidean minimum spanning tree over them.
+
+    Boruvka's rounds: every component but the one of the largest names its shortest edge to another component, and the
+    named edges that close no cycle are kept. Exact in the Euclidean distance of the points. A bridge joins what was
+    separate, so it changes no distance inside a component, whatever length it is given.
+
+    Args:
+        points: nodes [n, d].
+        graph: symmetric graph [n, n] on them.
+
+    Returns:
+        int32 [b, 2], b = number of components - 1, from the shortest to the longest.
+
+    Raises:
+        ValueError: if there is not one point a node, or as `check_graph`.
+
+    Reference: O. Boruvka, 1926; the cut property of minimum spanning trees.
+    """
+    x = prepare_points(points, "euclidean")
+    check_graph(graph)
+    if len(x) != graph.shape[0]:
+        raise ValueError(f"expected one point a node, got {len(x)} points and {graph.shape[0]} nodes")
+    labels = components(graph)
+    small = np.flatnonzero(labels > 0)
+    if not len(small):
+        return np.zeros((0, 2), np.int32)
+    near = knn(x, min(len(x), _LOOK_AROUND), queries=x[small])
+    found_edges, found_lengths = [], []
+    while len(small):
+        partner, length = _nearest_foreign(x, labels, small, near)
+        order = np.lexsort((partner, small, length))
+        candidates = order[np.unique(labels[small[order]], return_index=True)[1]]  # the shortest of each component
+        candidates = candidates[np.lexsort((candidates, length[candidates]))]
+        kept, merged = _forest(labels[small[candidates]], labels[partner[candidates]], int(labels.max()) + 1)
+        found_edges.append(np.stack([small[candidates], partner[candidates]], axis=1)[kept])
+        found_lengths.append(length[candidates][kept])
+        labels = merged[labels]
+        rest = labels[small] > 0
+        small, near = small[rest], Neighbours(near.indices[rest], near.distances[rest])
+    edges, lengths = np.sort(np.concatenate(found_edges), axis=1), np.concatenate(found_lengths)
+    return edges[np.lexsort((edges[:, 1], edges[:, 0], lengths))].astype(np.int32)
+
+
+def _nearest_foreign(
+    x: np.ndarray, labels: np.ndarray, rows: np.ndarray, near: Neighbours
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest foreign point of each row; infinitely far where its component has a nearer pair elsewhere."""
+    foreign = labels[near.indices] != labels[rows][:, None]
+    first = foreign.argmax(axis=1)
+    at = np.arange(len(rows))
+    partner = near.indices[at, first].astype(np.int64)
+    length = np.where(foreign[at, first], near.distances[at, first], np.inf)
+    best = np.full(labels.max() + 1, np.inf)
+    np.minimum.at(best, labels[rows], length)
+    # A row whose near points are all its own can still win if they end before its component's best pair.
+    open_rows = np.flatnonzero(np.isinf(length) & (near.distances[:, -1] < best[labels[rows]]))
+    own = labels[rows[open_rows]]
+    # Two different labels differ in some bit: per bit, search the rows of either value among the points of the other.
+    splits = [(labels == 0, own > 0)]
+    for bit in range(int(labels.max()).bit_length()):
+        for value in (0, 1):
+            splits.append(((labels > 0) & (labels >> bit & 1 == value), own >> bit & 1 != value))
+    for among, asking in splits:
+        targets, askers = np.flatnonzero(among), open_rows[asking]
+        if len(targets) and len(askers):
+            position, distance = _nearest(x[targets], x[rows[askers]])
+            nearer = distance < length[askers]
+            partner[askers[nearer]], length[askers[nearer]] = targets[position[nearer]], distance[nearer]
+    return partner, length
+
+
+def _nearest(x: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if tree_pays(len(x), len(queries), x.shape[1]):
+        distance, position = cKDTree(x, balanced_tree=False).query(queries, workers=-1)
+        return position, distance
+    half_squares, step = (x**2).sum(axis=1) / 2, max(1, 2**24 // len(x))
+    parts = [queries[start : start + step] for start in range(0, len(queries), step)]
+    position = np.concatenate([np.argmin(half_squares - part @ x.T, axis=1) for part in parts])
+    return position, np.linalg.norm(x[position] - queries, axis=1)
+
+
+def _forest(a: np.ndarray, b: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Kruskal: which pairs (a, b), in this order, close no cycle; and the new label of each old one (0 stays)."""
+    parent = list(range(num_labels))
+
+    def root(label: int) -> int:
+        while parent[label] != label:
+            parent[label] = label = parent[parent[label]]
+        return label
+
+    kept = np.zeros(len(a), bool)
+    for i, (left, right) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+        low, high = sorted((root(left), root(right)))
+        kept[i] = low != high
+        parent[high] = low
+    return kept, np.unique([root(label) for label in range(num_labels)], return_inverse=True)[1]
+
+
+LengthFn = Callable[[np.ndarray], Any]
+
+
+def knn_graph(
+    points: Float[Array, "n d"] | Float[np.ndarray, "n d"],
+    k: int,
+    *,
+    symmetry: Symmetry = "union",
+    metric: Metric = "euclidean",
+    backend: Backend = "auto",
+    weights: Literal["distance", "connectivity"] = "distance",
+    decode_fn: Callable[[Any], Any] | None = None,
+    length_fn: LengthFn | None = None,
+    rule: str = "endpoints",
+    repair: bool = True,
+    max_edges: int | None = None,
+    seed: int = 0,
+) -> sparse.csr_array:
+    """Builds the symmetric k-nearest-neighbour graph of a set of points.
+
+    Neighbours are found by `metric`; edges are as long as the pull-back metric of `decode_fn` says, or `length_fn`, or
+    else the distance itself (`weights="connectivity"`: 1). Bridges that repair connects components with are measured in
+    the same way as every other edge.
+
+    Args:
+        points: nodes [n, d].
+        k: neighbours of each node, 1 <= k < n.
+        symmetry: "union" keeps an edge if either end names the other, "mutual" only if both do.
+        metric: distance of the neighbour search, "euclidean" or "cosine".
+        backend: neighbour search, see `knn`.
+        weights: lengths where neither decode_fn nor length_fn is given.
+        decode_fn: decoder z[d] -> x; lengths are pull-back lengths.
+        length_fn: any other lengths [e] of edges int32 [e, 2], such as those of the cells of spatial latents.
+        rule: quadrature rule of the pull-back length, see `edge_lengths`.
+        repair: join the components by their shortest bridges.
+        max_edges: measure at most this many edges by decode_fn or length_fn, see `subset_lengths`.
+        seed: draws the measured edges if max_edges is set.
+
+    Returns:
+        csr_array [n, n], symmetric, float64; stored zeros are edges.
+
+    Raises:
+        ValueError: for contradicting options, or as `knn` does.
+    """
+    if decode_fn is not None and length_fn is not None:
+        raise ValueError("expected decode_fn or length_fn, got both; length_fn alone decides if it is given")
+    if weights not in ("distance", "connectivity"):
+        raise ValueError(f"expected weights 'distance' or 'connectivity', got {weights!r}")
+    measured = decode_fn is not None or length_fn is not None
+    if weights == "connectivity" and measured:
+        raise ValueError("expected unit weights or measured ones, got both; drop weights='connectivity'")
+    if max_edges is not None and not measured:
+        raise ValueError("expected decode_fn or length_fn beside max_edges, got neither; drop max_edges")
+    x = prepare_points(points, metric)
+    edges = unique_edges(knn(points, k, backend=backend, metric=metric).indices, symmetry=symmetry)
+    if repair:
+        edges = np.concatenate([edges, bridges(x, graph_from_edges(edges, np.ones(len(edges)), len(x)))])
+    distances = np.linalg.norm(x[edges[:, 0]] - x[edges[:, 1]], axis=1)
+    if decode_fn is not None:
+        z = jnp.asarray(points)
+
+        def length_fn(chosen: np.ndarray) -> Any:
+            return edge_lengths(decode_fn, z, chosen, rule=rule)
+
+    if length_fn is not None:
+        lengths = subset_lengths(edges, distances, length_fn, max_edges, seed=seed)
+    elif weights == "connectivity":
+        lengths = np.ones(len(edges))
+    else:
+        lengths = distances**2 / 2 if metric == "cosine" else distances
+    return graph_from_edges(edges, lengths, len(x))
+
+
+def subset_lengths(
+    edges: Int[np.ndarray, "e 2"],
+    distances: Float[np.ndarray, " e"],
+    length_fn: LengthFn,
+    max_edges: int | None,
+    *,
+    seed: int = 0,
+    num_bins: int = 5,
+) -> Float[np.ndarray, " e"]:
+    """Measures a sample of the edges and estimates the others in the same unit.
+
+    The edges are divided into equal bins by distance and the sample is drawn evenly from them. An edge that is not
+    measured is as long as its distance times the bin's ratio, sum of lengths over sum of distances.
+
+    Args:
+        edges: node pairs [e, 2].
+        distances: their Euclidean lengths [e].
+        length_fn: lengths [m] of edges [m, 2]; called once.
+        max_edges: number of edges to measure; None for all.
+        seed: draws the sample.
+        num_bins: number of bins.
+
+    Returns:
+        Lengths [e], measured or estimated, in the unit of length_fn.
+
+    Raises:
+        ValueError: for max_edges < num_bins.
+    """
+    if max_edges is None or max_edges >= len(edges):
+        return np.asarray(length_fn(edges), np.float64)
+    if max_edges < num_bins:
+        raise ValueError(f"expected max_edges >= {num_bins}, an edge for every bin, got {max_edges}")
+    rng = np.random.default_rng(seed)
+    bins = np.array_split(np.argsort(distances, kind="stable"), num_bins)
+    quotas = np.diff(np.linspace(0, max_edges, num_bins + 1).astype(int))
+    samples = [rng.choice(members, quota, replace=False) for members, quota in zip(bins, quotas, strict=True)]
+    chosen = np.concatenate(samples)
+    lengths = np.zeros(len(edges))
+    lengths[chosen] = np.asarray(length_fn(edges[chosen]), np.float64)
+    for members, sample in zip(bins, samples, strict=True):
+        others, total = np.setdiff1d(members, sample), distances[sample].sum()
+        lengths[others] = distances[others] * (lengths[sample].sum() / total if total > 0 else 0.0)
+    return lengths

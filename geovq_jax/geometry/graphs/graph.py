@@ -1,0 +1,215 @@
+"""Symmetric sparse graphs: neighbours to edges, edges to CSR, and the whole way from points to a connected graph.
+
+A graph is a `scipy.sparse.csr_array` in float64, symmetric, without self-loops. Every stored entry is an edge, also one
+that stores 0.0: coincident points are joined by an edge of length zero. `csgraph.dijkstra` and
+`csgraph.connected_components` honour stored zeros; addition, `maximum` and `minimum_spanning_tree` lose them, so graphs
+are built here from sorted parts and never by sparse arithmetic.
+"""
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy import sparse
+from scipy.sparse import csgraph
+
+Graph: TypeAlias = sparse.csr_array | sparse.csr_matrix
+Symmetry = Literal["union", "mutual"]
+
+
+def unique_edges(neighbours: Int[np.ndarray, "n k"], *, symmetry: Symmetry = "union") -> Int[np.ndarray, "e 2"]:
+    """Lists each undirected edge of a neighbour table once, as (a, b) with a < b, in lexicographic order.
+
+    Args:
+        neighbours: indices [n, k], row i naming the neighbours of node i.
+        symmetry: "union" keeps a pair if either names the other, "mutual" only if both do.
+
+    Returns:
+        int32 [e, 2].
+
+    Raises:
+        ValueError: for an unknown symmetry or indices outside [0, n).
+
+    Example:
+        >>> unique_edges(np.array([[1], [0], [1]])).tolist()
+        [[0, 1], [1, 2]]
+        >>> unique_edges(np.array([[1], [0], [1]]), symmetry="mutual").tolist()
+        [[0, 1]]
+    """
+    n = len(neighbours)
+    if neighbours.size and not (neighbours.min() >= 0 and neighbours.max() < n):
+        raise ValueError(f"expected neighbours in [0, {n}), got [{neighbours.min()}, {neighbours.max()}]")
+    if symmetry not in ("union", "mutual"):
+        raise ValueError(f"expected symmetry 'union' or 'mutual', got {symmetry!r}")
+    columns = np.sort(neighbours.astype(np.int64), axis=1)
+    rows = np.broadcast_to(np.arange(n)[:, None], columns.shape)
+    proper = rows != columns
+    proper[:, 1:] &= columns[:, 1:] != columns[:, :-1]
+    rows, columns = rows[proper], columns[proper]
+    # Sorted, a pair that both ends name stands twice in a row. (numpy's unique hashes, ten times slower here.)
+    pairs = np.sort(np.minimum(rows, columns) * n + np.maximum(rows, columns))
+    again = pairs[1:] == pairs[:-1]
+    pairs = pairs[1:][again] if symmetry == "mutual" else pairs[np.append(True, ~again)[: len(pairs)]]
+    return np.stack([pairs // n, pairs % n], axis=1).astype(np.int32)
+
+
+def graph_from_edges(
+    edges: Int[np.ndarray, "e 2"], lengths: Float[np.ndarray, " e"] | Float[Array, " e"], num_nodes: int
+) -> sparse.csr_array:
+    """Builds the symmetric graph of a list of edges; of parallel edges the shortest counts.
+
+    Args:
+        edges: node pairs [e, 2], in either direction.
+        lengths: lengths [e] >= 0; zeros are stored as edges.
+        num_nodes: number of nodes n.
+
+    Returns:
+        csr_array [n, n] in float64 with sorted int32 indices, each edge stored in both directions.
+
+    Raises:
+        ValueError: for nodes out of range, self-loops, and lengths that are negative or not finite.
+
+    Example:
+        >>> graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3).toarray().tolist()
+        [[0.0, 0.5, 0.0], [0.5, 0.0, 2.0], [0.0, 2.0, 0.0]]
+    """
+    edges, values = np.asarray(edges, np.int64), np.asarray(lengths, np.float64)
+    if len(edges) and not (edges.min() >= 0 and edges.max() < num_nodes):
+        raise ValueError(f"expected nodes in [0, {num_nodes}), got [{edges.min()}, {edges.max()}]")
+    if (edges[:, 0] == edges[:, 1]).any():
+        raise ValueError("expected edges between different nodes, got a self-loop; drop edges with equal ends")
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise ValueError("expected finite lengths >= 0, got negative, infinite or NaN; check the decoder's Jacobian")
+    pairs = np.minimum(edges[:, 0], edges[:, 1]) * num_nodes + np.maximum(edges[:, 0], edges[:, 1])
+    order = np.argsort(pairs, kind="stable")
+    pairs, values = pairs[order], values[order]
+    first = np.flatnonzero(np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)])
+    pairs, values = pairs[first], np.minimum.reduceat(values, first) if len(first) else values
+    low, high = pairs // num_nodes, pairs % num_nodes
+    rows, columns = np.concatenate([low, high]), np.concatenate([high, low])
+    order = np.argsort(rows * num_nodes + columns, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_nodes))])
+    parts = (np.concatenate([values, values])[order], columns[order].astype(np.int32), starts.astype(np.int32))
+    return sparse.csr_array(parts, shape=(num_nodes, num_nodes))
+
+
+def edges_of(graph: Graph) -> tuple[Int[np.ndarray, "e 2"], Float[np.ndarray, " e"]]:
+    """Lists the edges (a < b) of a symmetric graph [n, n] and their lengths: the inverse of `graph_from_edges`.
+
+    Args:
+        graph: symmetric graph.
+
+    Returns:
+        Node pairs int32 [e, 2] and lengths [e].
+
+    Raises:
+        ValueError: as `check_graph`.
+    """
+    check_graph(graph)
+    rows = np.repeat(np.arange(graph.shape[0], dtype=np.int32), np.diff(graph.indptr))
+    upper = rows < graph.indices
+    return np.stack([rows[upper], graph.indices[upper].astype(np.int32)], axis=1), graph.data[upper].astype(np.float64)
+
+
+def add_edges(
+    graph: Graph, edges: Int[np.ndarray, "e 2"], lengths: Float[np.ndarray, " e"] | Float[Array, " e"]
+) -> sparse.csr_array:
+    """Adds edges to a symmetric graph; where an edge exists already, the shorter length counts.
+
+    Args:
+        graph: symmetric graph [n, n].
+        edges: node pairs [e, 2].
+        lengths: their lengths [e] >= 0.
+
+    Returns:
+        The larger graph [n, n].
+
+    Raises:
+        ValueError: as `graph_from_edges` and `check_graph`.
+    """
+    check_graph(graph)
+    old_edges, old_lengths = edges_of(graph)
+    all_lengths = np.concatenate([old_lengths, np.asarray(lengths, np.float64)])
+    return graph_from_edges(np.concatenate([old_edges, edges]), all_lengths, graph.shape[0])
+
+
+class Connectivity(NamedTuple):
+    """Size and connectedness of a graph.
+
+    Attributes:
+        num_nodes: number of nodes.
+        num_edges: number of undirected edges, those of length zero included.
+        num_components: number of connected components.
+        largest_fraction: share of the nodes in the largest component.
+        degree_min: least number of edges at a node.
+        degree_mean: mean number of edges at a node.
+        degree_max: largest number of edges at a node.
+    """
+
+    num_nodes: int
+    num_edges: int
+    num_components: int
+    largest_fraction: float
+    degree_min: int
+    degree_mean: float
+    degree_max: int
+
+
+def check_graph(graph: Any) -> None:
+    """Refuses what is not a symmetric graph of lengths >= 0.
+
+    Raises:
+        ValueError: another type or shape, an entry twice, a self-loop, a length that is negative, infinite or NaN, or
+            an edge without its equal in the other direction.
+    """
+    mend = "build it with graph_from_edges or knn_graph"
+    if not isinstance(graph, sparse.csr_array | sparse.csr_matrix):
+        raise ValueError(f"expected a graph as scipy.sparse.csr_array, got {type(graph).__name__}; {mend}")
+    if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or graph.shape[0] == 0:
+        raise ValueError(f"expected a square matrix of edge lengths for at least one node, got shape {graph.shape}")
+    if graph.dtype.kind not in "fiu":
+        raise ValueError(f"expected real edge lengths, got {graph.dtype}; {mend}")
+    if graph.nnz and not (np.isfinite(graph.data).all() and graph.data.min() >= 0):
+        raise ValueError("expected finite edge lengths >= 0, got others; drop or mend these edges")
+    # Sorted by row of the transpose, every list of neighbours comes out in ascending order.
+    back = sparse.csr_array(graph.T)
+    rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    here = graph if graph.has_sorted_indices else sparse.csr_array(back.T)
+    if (rows == graph.indices).any():
+        raise ValueError(f"expected edges between different nodes, got a self-loop; {mend}")
+    if ((here.indices[1:] == here.indices[:-1]) & (rows[1:] == rows[:-1])).any():
+        raise ValueError(f"expected every edge once in each direction, got one twice; {mend}")
+    if not (
+        np.array_equal(here.indptr, back.indptr)
+        and np.array_equal(here.indices, back.indices)
+        and np.array_equal(here.data, back.data)
+    ):
+        raise ValueError(f"expected a symmetric graph, got one that is not; {mend}")
+
+
+def components(graph: Graph) -> Int[np.ndarray, " n"]:
+    """Labels the connected components, the largest as 0 (ties by the least node)."""
+    _, labels = csgraph.connected_components(graph, directed=False)
+    order = np.argsort(-np.bincount(labels), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[labels].astype(np.int32)
+
+
+def connectivity(graph: Graph) -> Connectivity:
+    """Counts edges, components and degrees of a symmetric graph.
+
+    Raises:
+        ValueError: as `check_graph`.
+    """
+    check_graph(graph)
+    n, degrees, labels = graph.shape[0], np.diff(graph.indptr), components(graph)
+    return Connectivity(
+        num_nodes=n,
+        num_edges=int(graph.nnz) // 2,
+        num_components=int(labels.max(initial=-1)) + 1,
+        largest_fraction=float(np.mean(labels == 0)),
+        degree_min=int(degrees.min()),
+        degree_mean=float(degrees.mean()),
+        degree_max=int(degrees.max()),
+    )

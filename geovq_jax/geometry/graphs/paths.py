@@ -1,0 +1,196 @@
+"""Shortest paths on symmetric sparse graphs: Dijkstra on the host, min-plus relaxation in JAX on any device.
+
+Nodes that no source reaches have distance infinity and source -1: nothing is ever assigned to them in silence. Stored
+zeros are edges of length zero (see `geovq_jax.geometry.graph`).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple, no_type_check
+
+import numba
+import numpy as np
+from jaxtyping import Array, Float, Int
+from joblib import Parallel, delayed, effective_n_jobs
+from scipy.sparse import csgraph
+
+from geovq_jax.geometry.graphs.graph import Graph, check_graph
+
+Nodes = Int[np.ndarray, " s"] | Int[Array, " s"] | Sequence[int]
+
+
+class Nearest(NamedTuple):
+    """Nearest source of every node.
+
+    Attributes:
+        distance: float [n], infinity where no source reaches.
+        source: int32 [n], the node id of the nearest source (an entry of `sources`), -1 where no source reaches.
+    """
+
+    distance: Float[np.ndarray, " n"] | Float[Array, " n"]
+    source: Int[np.ndarray, " n"] | Int[Array, " n"]
+
+
+def dijkstra(
+    graph: Graph,
+    sources: Nodes,
+    *,
+    limit: float = np.inf,
+    unweighted: bool = False,
+    return_predecessors: bool = False,
+    num_jobs: int = 1,
+) -> Float[np.ndarray, "s n"] | tuple[Float[np.ndarray, "s n"], Int[np.ndarray, "s n"]]:
+    """Computes the shortest distances from each source to every node.
+
+    Args:
+        graph: symmetric graph.
+        sources: node ids [s].
+        limit: largest distance to look at; nodes further away count as unreached.
+        unweighted: count edges instead of adding lengths.
+        return_predecessors: also return the node before each on its path.
+        num_jobs: processes among which the sources are divided (the search holds the interpreter's lock, so threads
+            would not help); -1 for all cores. A `joblib.parallel_config` in force decides where they run.
+
+    Returns:
+        Distances [s, n], infinity where a source does not reach; with `return_predecessors` also int32 [s, n], -9999 at
+        the source itself and where it does not reach.
+
+    Raises:
+        ValueError: without sources, for nodes out of range, or as `check_graph`.
+    """
+    check_graph(graph)
+    nodes = check_nodes(graph.shape[0], sources)
+    search = partial(
+        csgraph.dijkstra, graph, limit=limit, unweighted=unweighted, return_predecessors=return_predecessors
+    )
+    if num_jobs == 1:
+        return search(indices=nodes)
+    parts = np.array_split(nodes, min(len(nodes), 4 * effective_n_jobs(num_jobs)))
+    results = Parallel(n_jobs=num_jobs)(delayed(search)(indices=part) for part in parts)
+    if return_predecessors:
+        return np.concatenate([r[0] for r in results]), np.concatenate([r[1] for r in results])
+    return np.concatenate(results)
+
+
+def nearest_source(graph: Graph, sources: Nodes, *, limit: float = np.inf) -> Nearest:
+    """Finds the nearest of the sources from every node, in O(n) memory.
+
+    d(v) = min_s d(s, v). Equal to the minimum over the rows of `dijkstra`, without the s x n table.
+
+    Args:
+        graph: symmetric graph.
+        sources: node ids [s]. Among sources at equal distances the first in this list wins.
+        limit: largest distance to look at; nodes further away count as unreached.
+
+    Returns:
+        Nearest(distance[n], source[n]); `source` holds node ids, not positions in `sources`.
+
+    Raises:
+        ValueError: without sources, for nodes out of range, or as `check_graph`.
+    """
+    check_graph(graph)
+    nodes = check_nodes(graph.shape[0], sources)
+    distance = csgraph.dijkstra(graph, indices=nodes, limit=limit, min_only=True)
+    return Nearest(distance, _first_sources(graph.indptr, graph.indices, graph.data, distance, nodes))
+
+
+def shortest_path(graph: Graph, a: int | np.integer, b: int | np.integer) -> Int[np.ndarray, " t"]:
+    """Returns the node ids of a shortest path, a and b included.
+
+    Args:
+        graph: symmetric graph [n, n].
+        a: first node.
+        b: last node.
+
+    Returns:
+        Node ids [t].
+
+    Raises:
+        ValueError: for nodes out of range, if no path joins them, or as `check_graph`.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> ring = graph_from_edges(np.array([[0, 1], [1, 2], [2, 3], [3, 0]]), np.array([1.0, 1.0, 1.0, 5.0]), 4)
+        >>> shortest_path(ring, 0, 3).tolist()
+        [0, 1, 2, 3]
+    """
+    check_graph(graph)
+    check_nodes(graph.shape[0], np.array([a, b]))
+    _, predecessors = csgraph.dijkstra(graph, indices=a, return_predecessors=True)
+    if a != b and predecessors[b] < 0:
+        raise ValueError(f"expected connected nodes, got {a} and {b} in different components; build with repair=True")
+    return read_path(predecessors, b)
+
+
+def read_path(predecessors: Int[np.ndarray, " n"], target: int | np.integer) -> Int[np.ndarray, " t"]:
+    """Follows one row of predecessors back from the target and returns the node ids from its source to it."""
+    path = [int(target)]
+    while predecessors[path[-1]] >= 0:
+        path.append(int(predecessors[path[-1]]))
+    return np.array(path[::-1], np.int32)
+
+
+def distances_between(
+    graph: Graph,
+    sources: Nodes,
+    targets: Int[np.ndarray, " t"] | Int[Array, " t"] | Sequence[int],
+    *,
+    batch_size: int = 256,
+    num_jobs: int = 1,
+) -> Float[np.ndarray, "s t"]:
+    """Computes the shortest distance from every source to every target, in O(s t + batch_size n) memory.
+
+    Args:
+        graph: symmetric graph.
+        sources: node ids [s].
+        targets: node ids [t]. The search starts from the shorter of the two lists.
+        batch_size: searches whose full rows are held at a time.
+        num_jobs: processes, as in `dijkstra`.
+
+    Returns:
+        Distances [s, t], infinity between different components.
+
+    Raises:
+        ValueError: for an empty list, for nodes out of range, or as `check_graph`.
+    """
+    check_graph(graph)
+    starts, ends = check_nodes(graph.shape[0], sources), check_nodes(graph.shape[0], targets)
+    if len(ends) < len(starts):
+        return distances_between(graph, ends, starts, batch_size=batch_size, num_jobs=num_jobs).T
+    table = np.empty((len(starts), len(ends)))
+    for first in range(0, len(starts), batch_size):
+        part = slice(first, first + batch_size)
+        table[part] = np.asarray(dijkstra(graph, starts[part], num_jobs=num_jobs))[:, ends]
+    return table
+
+
+def check_nodes(num_nodes: int, nodes: Nodes) -> np.ndarray:
+    """Node ids as int64; refuses an empty list, other types and ids out of range."""
+    ids = np.asarray(nodes)
+    if ids.ndim != 1 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"expected a list of at least one node id, got {ids.dtype} of shape {ids.shape}")
+    if ids.min() < 0 or ids.max() >= num_nodes:
+        raise ValueError(f"expected node ids in [0, {num_nodes}), got [{ids.min()}, {ids.max()}]")
+    return ids.astype(np.int64)
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _first_sources(indptr, indices, data, distance, sources):
+    """First source in the list to attain each node's distance: a flood along tight edges, source by source."""
+    source = np.full(len(distance), -1, np.int32)
+    stack = np.empty(len(distance), np.int32)
+    for s in sources:
+        if source[s] >= 0:
+            continue
+        source[s], stack[0], height = s, s, 1
+        while height > 0:
+            height -= 1
+            u = stack[height]
+            for e in range(indptr[u], indptr[u + 1]):
+                v = indices[e]
+                if source[v] < 0 and distance[u] + data[e] == distance[v]:
+                    source[v] = s
+                    stack[height] = v
+                    height += 1
+    return source

@@ -1,0 +1,188 @@
+"""Stage `report`: measure a run on the test split, and write report/metrics.json and report/index.html."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from geovq_jax import data, figures
+from geovq_jax.evaluation import image_metrics
+from geovq_jax.evaluation.clustering_scores import clustering_scores
+from geovq_jax.evaluation.code_usage import code_usage
+from geovq_jax.evaluation.statistics import Interval
+from geovq_jax.geometry.batching import map_chunks
+from geovq_jax.geometry.graphs.embedding import principal_plane
+from geovq_jax.models import vae
+from geovq_jax.quantization.codebook import load_codebook
+from geovq_jax.report import generation, geometry, neighbours, overview, sizes
+from geovq_jax.report.page import ReportFigure, Section, Table, write_report
+from geovq_jax.stages.atlas import code_pictures
+from geovq_jax.stages.codes import load_codes, load_latents, nodes_of
+from geovq_jax.stages.prior import decode_codes
+from geovq_jax.stages.vae import BATCH, load_data, load_vae
+from geovq_jax.workdir import to_json, write_json
+
+_POSITION = {"perplexity": "perplexity", "information on the class [bits]": "mutual_information_bits"}
+
+
+def evaluate(workdir: Path, config: ConfigDict) -> str:
+    """Figures of the whole run on the test split, with every picture."""
+    dataset = load_data(config)
+    truth = np.asarray(data.to_float(dataset.test.images))
+    latents, codes = load_latents(workdir, "test"), load_codes(workdir, "test")
+    params, arch = load_vae(workdir, config, truth.shape[1:])
+    decode = jax.jit(jax.vmap(partial(vae.decode, params, arch)))
+    continuous = np.clip(np.asarray(map_chunks(decode, (latents["mean"],), batch_size=BATCH)), 0.0, 1.0)
+    quantized = decode_codes(workdir, config, codes["codes"])
+    scores = image_metrics.reconstruction_scores(truth, continuous, quantized)
+
+    num_codes = config.codebook.num_clusters
+    usage = code_usage(codes["codes"], num_codes, codes["label"])
+    usage["radii"] = load_codebook(workdir / "codebook.npz").radii
+    metrics = {
+        "images": image_metrics.summarise(scores, seed=config.seed),
+        "codes": {k: v for k, v in usage.items() if k not in ("cell_sizes", "radii")},
+        "classes": clustering_scores(codes["codes"], codes["label"])._asdict(),
+        "prior": generation.code_lengths(workdir, config, truth[0].size),
+        "scores": generation.load_scores(workdir),
+        "geometry": geometry.measure(workdir, config),
+        "sizes": sizes.measure(workdir, config),
+    }
+    headline = overview.headline(metrics)
+    plain = [(name, value.value if isinstance(value, Interval) else value) for name, value in headline.items()]
+    metrics = to_json(metrics | {"headline": plain})
+    write_json(workdir / "report" / "metrics.json", metrics)
+    sections = [
+        overview.section(workdir, config, dataset, headline),
+        _reconstructions(truth, continuous, quantized, metrics),
+        generation.prior_section(metrics["prior"], metrics["images"]["truth-quantized"]["psnr"]),
+        generation.samples_section(workdir, dataset),
+        *generation.scores_section(metrics["scores"]),
+        _latent_space(workdir, config, latents, codes, usage),
+        sizes.section(metrics["sizes"], metrics, config),
+        geometry.section(workdir, config, metrics["geometry"]),
+        neighbours.section(workdir, config),
+        _training(workdir),
+    ]
+    write_report(
+        workdir / "report" / "index.html",
+        title=f"geovq_jax: {config.name}",
+        subtitle=f"{config.data.name}, {config.vae.kind} latents, K = {num_codes}, seed {config.seed}",
+        sections=sections,
+    )
+    return f"{workdir / 'report' / 'index.html'}"
+
+
+def _reconstructions(
+    truth: np.ndarray, continuous: np.ndarray, quantized: np.ndarray, metrics: dict[str, Any]
+) -> Section:
+    shown = np.linspace(0, len(truth) - 1, 12).astype(np.int64)  # some sources are sorted by class
+    rows = np.stack([images[shown] for images in (truth, continuous, quantized)])
+    table = [
+        [pairing, *(row[name] for name in ("psnr", "psnr_low", "psnr_high", "ssim", "ssim_low", "ssim_high"))]
+        for pairing, row in metrics["images"].items()
+    ]
+    columns = ["pair", "PSNR [dB]", "low", "high", "SSIM", "low", "high"]
+    figure = figures.image_grid(rows, ["truth", "continuous", "quantized"])
+    return Section(
+        "Reconstructions",
+        "Images spread over the test split; intervals are 95 % bootstrap intervals over images.",
+        tables=[Table("Mean over the test split", columns, table)],
+        figures=[ReportFigure("Truth, decoded latent, decoded code", figure, "reconstructions", metrics["images"])],
+    )
+
+
+def _latent_space(
+    workdir: Path,
+    config: ConfigDict,
+    latents: dict[str, np.ndarray],
+    codes: dict[str, np.ndarray],
+    usage: dict[str, Any],
+) -> Section:
+    points = nodes_of(latents["mean"])
+    cells = len(points) // len(latents["label"])
+    chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
+    plane = principal_plane(points)
+    labels = np.repeat(latents["label"], cells)[chosen]
+    by_class = figures.latent_map(points[chosen], classes=labels, plane=plane)
+    by_code = figures.latent_map(points[chosen], codes=codes["codes"].ravel()[chosen], plane=plane)
+    used = figures.code_usage(np.asarray(usage["cell_sizes"]))
+    reach = figures.distance_histogram({"test latents": codes["distance"].ravel()})
+    atlas = figures.code_atlas(code_pictures(workdir, config), np.asarray(usage["cell_sizes"]))
+    note = "" if latents["mean"].ndim == 2 else ", each in the cell of its medoid's image"
+    pictures = [
+        ReportFigure("Coloured by class", by_class, "latents_by_class", {"explained": to_json(plane.explained)}),
+        ReportFigure("Coloured by code", by_code, "latents_by_code"),
+        ReportFigure("Use of the codes on the test split", used, "code_usage", {"counts": usage["cell_sizes"]}),
+        ReportFigure("Geodesic distance to the code", reach, "code_distances", _quantiles(codes["distance"])),
+        ReportFigure(f"Decoded codes{note}, and their use on the test split", atlas, "code_atlas"),
+    ]
+    if codes["codes"].ndim == 3:
+        grid = codes["codes"].shape[1:]
+        panels = {
+            label: np.array([entry[name] for entry in usage["per_position"]]).reshape(grid)
+            for label, name in _POSITION.items()
+        }
+        data_behind = {name: panels[label] for label, name in _POSITION.items()}
+        pictures.append(
+            ReportFigure("Codes at each cell of the grid", figures.position_maps(panels), "positions", data_behind)
+        )
+    return Section(
+        "Latents and codes",
+        "Test latents (one point a grid cell) in the plane of their two largest variances. "
+        "`python -m geovq_jax.explore --workdir=W` shows the training latents to click on.",
+        tables=[_usage_table(usage)],
+        figures=pictures,
+    )
+
+
+def _usage_table(usage: dict[str, Any]) -> Table:
+    rows: list[list[Any]] = [
+        ["codes used", usage["used"]],
+        ["codes never used", usage["dead"]],
+        ["entropy [bits a code]", usage["entropy_bits"]],
+        ["perplexity", usage["perplexity"]],
+        ["Gini coefficient of the use", usage["usage_gini"]],
+        ["items of a code: median", usage["cell_size_median"]],
+        ["items of a code: largest", usage["cell_size_max"]],
+        ["geodesic radius of a cell: median", float(np.median(usage["radii"]))],
+        ["geodesic radius of a cell: largest", float(np.max(usage["radii"]))],
+        ["information on the class [bits a code]", usage["mutual_information_bits"]],
+        ["entropy of the class [bits]", usage["label_entropy_bits"]],
+    ]
+    caption = f"{usage['num_codes']} codes on {usage['num_items']:,} items of the test split; radii over training nodes"
+    return Table(caption, ["figure", "value"], rows)
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+    return {f"quantile {level}": float(np.quantile(values, level)) for level in levels} | {"mean": float(values.mean())}
+
+
+def _training(workdir: Path) -> Section:
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+    def curve(stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        pairs = [(record["step"], record[name]) for record in records if record["stage"] == stage]
+        steps, values = zip(*pairs, strict=True) if pairs else ((), ())
+        return np.asarray(steps), np.asarray(values)
+
+    panels = {
+        "VAE objective [nats]": {"train": curve("vae", "train/loss"), "valid": curve("vae", "valid/objective")},
+        "VAE PSNR [dB]": {"train": curve("vae", "train/psnr"), "valid": curve("vae", "valid/psnr")},
+        "prior [bits a code]": {
+            "train": curve("prior", "train/bits_per_code"),
+            "valid": curve("prior", "valid/objective"),
+        },
+    }
+    figure = figures.training_curves(panels)
+    curves = {label: {name: line[1].tolist() for name, line in lines.items()} for label, lines in panels.items()}
+    return Section(
+        "Training",
+        figures=[ReportFigure("Training and validation", figure, "training_curves", curves)],
+        links=[("every figure of training, a line each", "../metrics.jsonl")],
+    )

@@ -1,0 +1,167 @@
+"""The report's parts on the prior and what it draws: code length, samples, completions, scores."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from geovq_jax import data, figures
+from geovq_jax.evaluation.statistics import Interval
+from geovq_jax.report.page import ReportFigure, Section, Table
+from geovq_jax.stages.codes import load_codes
+from geovq_jax.stages.prior import likelihoods, load_prior
+from geovq_jax.stages.samples import SETTINGS, completion_figure, sample_rows
+from geovq_jax.workdir import load_npz
+
+_MODELS = {
+    "gpt": "prior given the class",
+    "gpt_without_class": "prior without the class",
+    "bigram": "bigram",
+    "unigram": "unigram",
+    "uniform": "uniform",
+}
+_DISTANCES = {
+    "frechet": "Frechet distance",
+    "kernel": "kernel distance",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+}
+
+
+def code_lengths(workdir: Path, config: ConfigDict, num_dimensions: int) -> dict[str, Any]:
+    """Bits of the test codes under the prior, and under uniform, unigram and bigram models."""
+    test = load_codes(workdir, "test")
+    train_codes = load_codes(workdir, "train")["codes"]
+    found = likelihoods(
+        *load_prior(workdir, config), train_codes, test["codes"], test["label"], num_dimensions=num_dimensions
+    )
+    return {name: bits._asdict() for name, bits in found.items()}
+
+
+def load_scores(workdir: Path) -> dict[str, Any]:
+    """Content of scores.json; empty where too few test images were there to score."""
+    return json.loads((workdir / "scores.json").read_text())
+
+
+def headline(scores: dict[str, Any]) -> dict[str, Any]:
+    """The scores that a reader wants first, name with unit -> value with its 95 % interval."""
+    if not scores:
+        return {}
+    figures_of = {
+        f"class consistency of {name} [%]": _percent(row["consistency"])
+        for name, row in scores["sets"].items()
+        if name.startswith("samples")
+    }
+    distances = {f"Frechet distance, {name}": Interval(**row["frechet"]) for name, row in scores["sets"].items()}
+    return {"classifier accuracy [%]": _percent(scores["classifier_accuracy"]), **figures_of, **distances}
+
+
+def _percent(share: dict[str, float]) -> Interval:
+    return Interval(*(100.0 * share[part] for part in Interval._fields))
+
+
+def prior_section(prior: dict[str, Any], quality: float) -> Section:
+    """Code length of the test codes: how much shorter the prior makes them at the same images.
+
+    Args:
+        prior: see `code_lengths`.
+        quality: mean PSNR of the images that the codes decode to, in dB.
+    """
+    columns = ["model of the codes", "bits a code", "bits an image", "standard error", "bits a dimension"]
+    parts = ("bits_per_code", "bits_per_image", "standard_error", "bits_per_dimension")
+    rows = [[_MODELS[name], *(bits[part] for part in parts)] for name, bits in prior.items()]
+    figure = figures.comparison(
+        {_MODELS[name]: bits["bits_per_code"] for name, bits in prior.items()},
+        "code length of the test codes [bits a code]",
+        intervals={_MODELS[name]: interval(bits)[1:] for name, bits in prior.items()},
+    )
+    text = f"""With an arithmetic coder, each model of the codes would store an image in so many bits, from which it
+        decodes at {quality:.2f} dB (mean over the test split). Unigram and bigram count the training codes."""
+    return Section(
+        "Prior",
+        text,
+        tables=[Table("Code length of the test codes", columns, rows)],
+        figures=[ReportFigure("Bits a code by the model of the codes", figure, "code_lengths", prior)],
+    )
+
+
+def interval(bits: dict[str, float]) -> Interval:
+    """Bits a code with their 95 % interval, from the standard error over images; no width where there is one image."""
+    error = 1.96 * (bits["standard_error"] or 0.0) * bits["bits_per_code"] / bits["bits_per_image"]
+    return Interval(bits["bits_per_code"], bits["bits_per_code"] - error, bits["bits_per_code"] + error)
+
+
+def samples_section(workdir: Path, dataset: data.Dataset) -> Section:
+    """Samples, one row a class, and completions of upper halves beside the images that they come from."""
+    drawn = load_npz(workdir / "samples.npz", stage="generate")
+    settings = {name: float(drawn[name]) for name in SETTINGS}
+    grid = figures.image_grid(*sample_rows(drawn["images"], drawn["labels"]))
+    shown = [ReportFigure("One row a class", grid, "samples", settings)]
+    if "completion_rows" in drawn:
+        originals = np.asarray(data.to_float(dataset.valid.images[drawn["completion_rows"]]))
+        strips = completion_figure(drawn, originals)
+        shown.append(
+            ReportFigure(
+                "Validation images, their codes decoded, the codes kept, and lower halves drawn from the prior",
+                strips,
+                "completions",
+                settings,
+            )
+        )
+    return Section("Samples", "Codes drawn from the prior given the class, then decoded.", figures=shown)
+
+
+def scores_section(scores: dict[str, Any]) -> list[Section]:
+    """Tables of the sample scores; none where nothing was scored."""
+    if not scores:
+        return []
+
+    sets = scores["sets"]
+    distances = [[name, *(Interval(**row[part]) for part in _DISTANCES)] for name, row in sets.items()]
+    classes = [
+        [
+            name,
+            Interval(**row["consistency"]),
+            row["diversity"],
+            row["memorisation"]["sample_median"],
+            Interval(**row["memorisation"]["share_close"]),
+        ]
+        for name, row in sets.items()
+    ]
+    accuracy = 100.0 * scores["classifier_accuracy"]["value"]
+    text = f"""Features of a classifier that this run trained on its own training split (test accuracy
+        {accuracy:.2f} %): the distances compare with those of other runs only under the same classifier, and are no
+        FID. Every set has {scores["num_items"]:,} images and is scored against as many other test images; `real` are
+        test images again, the level that samples can reach. Brackets hold 95 % intervals.
+
+        Consistency is the share of images that the classifier puts in the class asked for. Diversity is the mean
+        distance of two images of a class. A set is near the training images where more than 5 % of it lie nearer to
+        one than 95 % of the test images do."""
+    frechet = {name: row["frechet"] for name, row in sets.items()}
+    figure = figures.comparison(
+        {name: entry["value"] for name, entry in frechet.items()},
+        "Frechet distance [squared feature units]",
+        intervals={name: (entry["low"], entry["high"]) for name, entry in frechet.items()},
+    )
+    columns = [
+        "images",
+        "in the class asked for",
+        "diversity",
+        "distance to training (RMS)",
+        "nearer than 95 % of test",
+    ]
+    return [
+        Section(
+            "Scores of samples",
+            text,
+            tables=[
+                Table("Distance to real images", ["images", *_DISTANCES.values()], distances),
+                Table("Classes, diversity, memorisation", columns, classes),
+            ],
+            figures=[ReportFigure("Frechet distance to test images", figure, "frechet_distances", frechet)],
+        )
+    ]

@@ -1,0 +1,313 @@
+"""The geometry part of a run's report: how the metric of the decoder differs from a flat one."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from scipy import sparse
+
+from geovq_jax import figures, geometry
+from geovq_jax.evaluation.statistics import edge_agreement
+from geovq_jax.geometry.graphs.embedding import Plane, principal_plane
+from geovq_jax.geometry.graphs.graph import components
+from geovq_jax.quantization.codebook import load_codebook
+from geovq_jax.report.page import ReportFigure, Section, Table
+from geovq_jax.stages.codes import decoder_of, edge_lengths, load_codes, load_graph, load_latents
+from geovq_jax.terminal import progress_bar
+from geovq_jax.workdir import to_json
+
+_POINTS = 16  # of a curve between vanilla latents
+_GRID_POINTS = 8  # of one between grids: every step costs h w d tangents a point
+_GRID_ITERATIONS = 10
+_STRIP = 10
+_ERROR_EDGES = 500
+
+
+def measure(workdir: Path, config: ConfigDict) -> dict[str, Any]:
+    """Figures of the graph, of its edges and paths, of the node metrics and of continuous geodesics."""
+    graph, arrays = load_graph(workdir)
+    edges, lengths = geometry.edges_of(graph)
+    euclidean = edge_lengths(arrays["points"], None, edges)
+    result = {
+        "connectivity": geometry.connectivity(graph)._asdict(),
+        "components_before_repair": int(arrays["components_before_repair"]),
+        "edges": edge_agreement(euclidean, lengths)._asdict(),
+        "edge_length_ratio_of_means": float(lengths.mean() / euclidean.mean()),
+        "paths": _paths(graph, edges, euclidean, arrays["points"], config),
+        "geodesics": _geodesics(workdir, config, graph),
+    }
+    if "metrics" in arrays:
+        result["metrics"] = _metrics(arrays["metrics"])
+        result["quadrature"] = _quadrature(workdir, config, edges, lengths)
+    return result
+
+
+def _paths(
+    graph: sparse.csr_array, edges: np.ndarray, euclidean: np.ndarray, points: np.ndarray, config: ConfigDict
+) -> dict[str, float]:
+    """Shortest paths between random nodes under pull-back and under Euclidean lengths of the same edges."""
+    straight = geometry.graph_from_edges(edges, euclidean, graph.shape[0])
+    rng = np.random.default_rng(config.seed)
+    size = graph.shape[0]
+    sources = rng.choice(size, min(20, size), replace=False)
+    targets = rng.choice(size, min(config.evaluate.geometry_pairs, size), replace=False)
+    pullback_paths = geometry.distances_between(graph, sources, targets)
+    euclidean_paths = geometry.distances_between(straight, sources, targets)
+    direct = np.linalg.norm(points[sources][:, None] - points[targets][None], axis=2)
+    apart = (direct > 0) & np.isfinite(pullback_paths)
+    return {
+        "pairs": int(apart.sum()),
+        "pullback_over_euclidean": float(pullback_paths[apart].mean() / euclidean_paths[apart].mean()),
+        "euclidean_dilation": float(np.mean(euclidean_paths[apart] / direct[apart])),
+    }
+
+
+def _metrics(metrics: np.ndarray) -> dict[str, float]:
+    """Volume, condition and effective rank over a sample of the nodes."""
+    chosen = jnp.asarray(metrics[np.linspace(0, len(metrics) - 1, min(5000, len(metrics))).astype(np.int64)])
+    log_volume, condition, rank = (
+        np.asarray(function(chosen))
+        for function in (geometry.log_volume, geometry.condition_number, geometry.effective_rank)
+    )
+    low, middle, high = np.quantile(log_volume / np.log(10), [0.05, 0.5, 0.95])
+    return {
+        "log10_volume_median": float(middle),
+        "log10_volume_low": float(low),
+        "log10_volume_high": float(high),
+        "condition_median": float(np.median(condition)),
+        "effective_rank_mean": float(rank.mean()),
+    }
+
+
+def _quadrature(workdir: Path, config: ConfigDict, edges: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
+    """Relative difference of the edges' endpoint rule to four Gauss nodes inside the edge, on a sample."""
+    chosen = np.linspace(0, len(edges) - 1, min(_ERROR_EDGES, len(edges))).astype(np.int64)
+    latents = _graph_latents(workdir)
+    decode_fn = decoder_of(workdir, config)
+    if latents.ndim == 2:
+        fine = geometry.edge_lengths(decode_fn, latents, edges[chosen], rule="gauss")
+    else:
+        fine = geometry.cell_edge_lengths(
+            decode_fn, latents, edges[chosen], rule="gauss", context=config.graph.context, batch_size=50
+        )
+    exact = np.asarray(fine, np.float64)
+    relative = np.abs(lengths[chosen] - exact)[exact > 0] / exact[exact > 0]
+    return {
+        "relative_error_median": float(np.median(relative)),
+        "relative_error_high": float(np.quantile(relative, 0.95)),
+    }
+
+
+def _graph_latents(workdir: Path) -> np.ndarray:
+    """Latents [n, d] or [n, h, w, d] of the images in the graph."""
+    _, arrays = load_graph(workdir)
+    return load_latents(workdir, "train")["mean"][arrays["rows"]]
+
+
+def _flat_decoder(workdir: Path, config: ConfigDict, shape: tuple[int, ...]) -> jax.tree_util.Partial:
+    """The decoder as a map of one flat vector: a whole latent, all cells of a grid together."""
+    return jax.tree_util.Partial(partial(_decode_flat, shape), decoder_of(workdir, config))
+
+
+def _decode_flat(shape: tuple[int, ...], decode_fn: Any, z: jax.Array) -> jax.Array:
+    return decode_fn(z.reshape(shape))
+
+
+def _pairs(count: int, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random pairs of different rows."""
+    rng = np.random.default_rng(seed)
+    a = rng.integers(count, size=number)
+    return a, (a + rng.integers(1, count, size=number)) % count
+
+
+def _geodesics(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> dict[str, float]:
+    """Continuous geodesics between the latents of random pairs of images, against straight lines and graph paths."""
+    latents = _graph_latents(workdir)
+    vanilla = latents.ndim == 2
+    if config.evaluate.geodesic_pairs == 0:
+        return {"pairs": 0}
+    a, b = _pairs(len(latents), config.evaluate.geodesic_pairs, config.seed)
+    flat = latents.reshape(len(latents), -1)
+    along_graph = None
+    if vanilla:
+        along_graph = np.array([geometry.distances_between(graph, [s], [t])[0, 0] for s, t in zip(a, b, strict=True)])
+    with progress_bar("continuous geodesics") as progress:
+        found = geometry.length_ratios(
+            _flat_decoder(workdir, config, latents.shape[1:]),
+            flat[a],
+            flat[b],
+            graph_lengths=along_graph,
+            num_points=_POINTS if vanilla else _GRID_POINTS,
+            batch_size=min(len(a), 25) if vanilla else 1,
+            progress=progress,
+        )
+    result = {
+        "pairs": len(a),
+        "straight_over_geodesic": float(np.mean(found.straight_to_geodesic)),
+        "converged_fraction": float(np.mean(found.converged)),
+    }
+    if found.graph_to_geodesic is not None:
+        result["graph_over_geodesic"] = float(np.mean(found.graph_to_geodesic))
+    return result
+
+
+def section(workdir: Path, config: ConfigDict, metrics: dict[str, Any]) -> Section:
+    """The report's section: edge lengths, an interpolation, and on two-dimensional latents the metric itself."""
+    graph, arrays = load_graph(workdir)
+    edges, lengths = geometry.edges_of(graph)
+    chosen = np.linspace(0, len(edges) - 1, min(20_000, len(edges))).astype(np.int64)
+    scatter = figures.edge_scatter(edge_lengths(arrays["points"], None, edges[chosen]), lengths[chosen])
+    sizes = np.bincount(components(graph))
+    degrees = figures.degree_bars(np.diff(graph.indptr), sizes)
+    pictures = [
+        ReportFigure("Edge lengths", scatter, "edge_lengths", metrics),
+        ReportFigure("Degrees and components", degrees, "connectivity", metrics["connectivity"]),
+        _interpolation(workdir, config, graph),
+    ]
+    if "metrics" in arrays and arrays["points"].shape[1] > 2:
+        pictures.append(_volume(arrays["points"], arrays["metrics"]))
+    if len(sizes) == 1:
+        pictures.append(_map(workdir, config, graph))
+    if arrays["points"].shape[1] == 2 and load_latents(workdir, "train")["mean"].ndim == 2:
+        pictures += _plane(workdir, config, graph)
+    return Section(
+        "Geometry",
+        "Edges of the training graph: their length under the metric that the decoder induces against their Euclidean "
+        "length. Interpolations are decoded at equal pull-back distances along each curve.",
+        tables=[_table(metrics)],
+        figures=pictures,
+    )
+
+
+def _table(metrics: dict[str, Any]) -> Table:
+    """The figures of `measure` in words."""
+    graph, edges, paths, ways = (metrics[part] for part in ("connectivity", "edges", "paths", "geodesics"))
+    rows: list[list[Any]] = [
+        ["nodes", graph["num_nodes"]],
+        ["edges", graph["num_edges"]],
+        ["components before repair", metrics["components_before_repair"]],
+        ["edges, pull-back against Euclidean: correlation", edges["correlation"]],
+        ["edges, pull-back over Euclidean: median", edges["ratio_median"]],
+        ["edges, pull-back over Euclidean: ratio of the means", metrics["edge_length_ratio_of_means"]],
+        [
+            f"paths, pull-back over Euclidean: ratio of the means ({paths['pairs']:,} pairs)",
+            paths["pullback_over_euclidean"],
+        ],
+        ["paths, Euclidean length over distance: mean", paths["euclidean_dilation"]],
+    ]
+    if "metrics" in metrics:
+        node = metrics["metrics"]
+        rows += [
+            ["volume density, log10: median", node["log10_volume_median"]],
+            [
+                "volume density, log10: 5 % and 95 %",
+                f"{node['log10_volume_low']:.2f} and {node['log10_volume_high']:.2f}",
+            ],
+            ["condition number of the metric: median", node["condition_median"]],
+            ["effective rank of the metric: mean", node["effective_rank_mean"]],
+            ["error of the edges' endpoint rule [%]: median", 100.0 * metrics["quadrature"]["relative_error_median"]],
+            ["error of the edges' endpoint rule [%]: 95 %", 100.0 * metrics["quadrature"]["relative_error_high"]],
+        ]
+    if ways["pairs"]:
+        rows.append(
+            [f"straight line over continuous geodesic: mean ({ways['pairs']} pairs)", ways["straight_over_geodesic"]]
+        )
+        if "graph_over_geodesic" in ways:
+            rows.append(["graph path over continuous geodesic: mean", ways["graph_over_geodesic"]])
+    return Table("Graph, edges, paths and metric", ["figure", "value"], rows)
+
+
+def _volume(points: np.ndarray, metrics: np.ndarray) -> ReportFigure:
+    """Nodes in the plane of their two largest variances, coloured by the volume density of the metric."""
+    chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
+    density = np.asarray(geometry.log_volume(jnp.asarray(metrics[chosen])), np.float64) / np.log(10)
+    # A few cells of no ink at all would take the whole scale.
+    density = np.clip(density, *np.quantile(density, [0.01, 0.99]))
+    plane = principal_plane(points)
+    figure = figures.latent_map(
+        points[chosen], values=density, value_label="log10 of the volume density, 1 % to 99 %", plane=plane
+    )
+    return ReportFigure("Training nodes by the volume density of the metric", figure, "latents_by_volume")
+
+
+def _map(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> ReportFigure:
+    """Nodes laid out by their distances along the graph, coloured by class."""
+    found = geometry.geodesic_map(graph, seed=config.seed)
+    labels = load_latents(workdir, "train")["label"][load_graph(workdir)[1]["rows"]]
+    labels = np.repeat(labels, graph.shape[0] // len(labels))
+    chosen = np.linspace(0, graph.shape[0] - 1, min(5000, graph.shape[0])).astype(np.int64)
+    plane = Plane(np.zeros(2), np.eye(2), found.explained)
+    figure = figures.latent_map(found.points[chosen], classes=labels[chosen], plane=plane, axis="geodesic axis")
+    return ReportFigure(
+        "Training nodes laid out by their distances along the graph (landmark Isomap)", figure, "geodesic_map"
+    )
+
+
+def _curves(workdir: Path, config: ConfigDict, graph: sparse.csr_array, a: int, b: int) -> dict[str, np.ndarray]:
+    """Straight line, graph path (vanilla) and continuous geodesic between the latents of two images, each [t, d]."""
+    latents = _graph_latents(workdir)
+    flat = latents.reshape(len(latents), -1)
+    curves = {"straight": flat[[a, b]]}
+    if latents.ndim == 2:
+        curves["graph"] = flat[geometry.shortest_path(graph, a, b)]
+    decode_fn = _flat_decoder(workdir, config, latents.shape[1:])
+    effort = partial(geometry.geodesic, num_points=2 * _POINTS)
+    if latents.ndim > 2:
+        effort = partial(geometry.geodesic, num_points=_GRID_POINTS, max_iterations=_GRID_ITERATIONS)
+    found = jax.jit(effort)(decode_fn, flat[a], flat[b])
+    return curves | {"continuous": np.asarray(found.curve)}
+
+
+def _interpolation(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> ReportFigure:
+    """Decoded images along the curves between two images of different classes."""
+    latents = load_latents(workdir, "train")
+    labels = latents["label"][load_graph(workdir)[1]["rows"]]
+    a = 0
+    b = int(np.flatnonzero(labels != labels[a])[0]) if (labels != labels[a]).any() else 1
+    decode_fn = _flat_decoder(workdir, config, latents["mean"].shape[1:])
+    strips, lengths = {}, {}
+    for name, curve in _curves(workdir, config, graph, a, b).items():
+        fine = np.concatenate([_refined(curve[i], curve[i + 1]) for i in range(len(curve) - 1)] + [curve[-1:]])
+        even = jax.jit(partial(geometry.constant_speed, num_points=_STRIP))(decode_fn, fine)
+        strips[name] = np.clip(np.asarray(jax.jit(jax.vmap(decode_fn))(even)), 0.0, 1.0)
+        lengths[name] = float(jax.jit(partial(geometry.curve_length, rule="chord"))(decode_fn, fine))
+    figure = figures.interpolation_strips(strips, lengths=lengths)
+    return ReportFigure("Between two training images", figure, "interpolation", to_json(lengths))
+
+
+def _refined(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """Eight points of a segment, without its end."""
+    share = np.arange(8, dtype=start.dtype)[:, None] / 8
+    return (1 - share) * start[None] + share * stop[None]
+
+
+def _plane(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> list[ReportFigure]:
+    """Metric ellipses, volume with geodesics against straight lines, and the codebook's cells on a latent plane."""
+    latents, decode_fn = _graph_latents(workdir), decoder_of(workdir, config)
+    labels = load_codes(workdir, "train")["label"][load_graph(workdir)[1]["rows"]]
+    low, high = np.quantile(latents, 0.005, axis=0), np.quantile(latents, 0.995, axis=0)
+
+    def lattice(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x, y = (np.linspace(low[axis], high[axis], side).astype(np.float32) for axis in (0, 1))
+        return x, y, np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+    coarse = lattice(15)[2]
+    ellipses = figures.metric_ellipses(
+        coarse, np.asarray(geometry.node_metrics(decode_fn, coarse)), latents=latents, classes=labels
+    )
+    x, y, fine = lattice(80)
+    volume = np.asarray(geometry.volume(geometry.node_metrics(decode_fn, fine))).reshape(80, 80)
+    a, b = _pairs(len(latents), 1, config.seed + 3)
+    curves = _curves(workdir, config, graph, int(a[0]), int(b[0]))
+    volumes = figures.volume_map(x, y, np.maximum(volume, 1e-12), latents=latents, curves=curves)
+    codes = load_codes(workdir, "train")["codes"][load_graph(workdir)[1]["rows"]]
+    cells = figures.voronoi_map(latents, codes, load_codebook(workdir / "codebook.npz").vectors)
+    return [
+        ReportFigure("Ellipses of equal pull-back length", ellipses, "metric_ellipses"),
+        ReportFigure("Volume element and three ways between two latents", volumes, "volume_map"),
+        ReportFigure("Cells of the codebook", cells, "voronoi_map"),
+    ]

@@ -1,0 +1,78 @@
+"""The part of a run's report on the graph as its number of neighbours grows: connectivity, distances, balls."""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from geovq_jax import figures, geometry
+from geovq_jax.geometry.graphs.embedding import principal_plane
+from geovq_jax.report.page import ReportFigure, Section
+from geovq_jax.stages.codes import edge_lengths, load_codes, load_graph
+
+_NODES = 5_000
+_SOURCES = 40
+_BALL = 0.1
+
+
+def section(workdir: Path, config: ConfigDict) -> Section:
+    """Union graphs of 1, 2, 4, ... neighbours over nodes of the training graph, not repaired.
+
+    Args:
+        workdir: work directory with the stage `codes` finished.
+        config: its configuration.
+
+    Returns:
+        The section.
+    """
+    _, arrays = load_graph(workdir)
+    total = len(arrays["points"])
+    rows = np.sort(np.random.default_rng(config.seed).permutation(total)[:_NODES])
+    points = arrays["points"][rows]
+    metrics = arrays["metrics"][rows] if "metrics" in arrays else None
+    labels = load_codes(workdir, "train")["label"][arrays["rows"]]
+    labels = np.repeat(labels, total // len(labels))[rows]
+    most = min(config.graph.k, len(points) - 1)
+    sizes = np.unique([k for k in (1, 2, 4, 8, 16, 32) if k < most] + [most])
+    neighbours = geometry.knn(points, most).indices
+    graphs = {}
+    for k in sizes.tolist():
+        edges = geometry.unique_edges(neighbours[:, :k])
+        graphs[k] = geometry.graph_from_edges(edges, edge_lengths(points, metrics, edges), len(points))
+    states = [geometry.connectivity(graph) for graph in graphs.values()]
+    bars = figures.connectivity_bars(
+        sizes, np.array([s.num_components for s in states]), np.array([s.largest_fraction for s in states])
+    )
+    counts = [{"k": k, **state._asdict()} for k, state in zip(sizes.tolist(), states, strict=True)]
+    # The node nearest to the mean: most ways lead past it.
+    start = int(np.argmin(np.linalg.norm(points - points.mean(axis=0, keepdims=True), axis=1)))
+    plane = None if points.shape[1] == 2 else principal_plane(points)
+    pictures = [ReportFigure("Components of the graph by its number of neighbours", bars, "components", counts)]
+    for k in dict.fromkeys((int(sizes[min(2, len(sizes) - 1)]), most)):
+        reach = np.asarray(geometry.dijkstra(graphs[k], [start]))[0]
+        figure = figures.latent_map(points, values=reach, value_label=f"geodesic distance, k = {k}", plane=plane)
+        finite = reach[np.isfinite(reach)]
+        data = {"k": k, "reached": len(finite), "mean": finite.mean(), "largest": finite.max()}
+        pictures.append(ReportFigure(f"Distance from one node, k = {k}", figure, f"distance_k{k}", data))
+    direct = np.linalg.norm(points - points[start][None], axis=1)
+    balls = figures.ball_map(points, reach, direct, share=_BALL, plane=plane)
+    size = max(1, round(_BALL * len(points)))
+    shared = len(np.intersect1d(np.argsort(reach, kind="stable")[:size], np.argsort(direct, kind="stable")[:size]))
+    text = f"The nearest {100 * _BALL:.0f} % of nodes by geodesic and by Euclidean distance"
+    pictures.append(ReportFigure(text, balls, "balls", {"nodes": size, "in_both": shared}))
+    sources = np.linspace(0, len(points) - 1, _SOURCES).astype(np.int64)
+    table = np.asarray(geometry.dijkstra(graphs[most], sources))
+    same = labels[sources][:, None] == labels[None]
+    apart = np.isfinite(table) & (table > 0)
+    kinds = {"same class": table[same & apart], "another class": table[~same & apart]}
+    if all(len(values) for values in kinds.values()):
+        means = {name: values.mean() for name, values in kinds.items()}
+        histogram = figures.distance_histogram(kinds, unit="length of the graph's edges")
+        pictures.append(ReportFigure("Geodesic distances between nodes", histogram, "pair_distances", means))
+    return Section(
+        "Neighbours",
+        f"{len(points):,} nodes of the training graph; union graphs of their k nearest neighbours, components not "
+        "joined. Grey nodes cannot be reached.",
+        figures=pictures,
+        links=[("the graph of the run", "../graph.npz")],
+    )

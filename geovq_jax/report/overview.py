@@ -1,0 +1,91 @@
+"""The head of a run's report: the figures that a reader wants first, and what was run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from geovq_jax import data
+from geovq_jax.config import default_config, flat
+from geovq_jax.evaluation.statistics import Interval
+from geovq_jax.report import generation
+from geovq_jax.report.page import Section, Table
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a run that a reader wants first.
+
+    Args:
+        metrics: `images`, `codes`, `classes`, `prior`, `scores` and `geometry` of report/metrics.json.
+
+    Returns:
+        Name with unit -> number, words, or a number with its 95 % interval.
+    """
+    images, codes, prior, edges = metrics["images"], metrics["codes"], metrics["prior"], metrics["geometry"]["edges"]
+
+    def image(pair: str, name: str) -> Interval:
+        return Interval(*(images[pair][f"{name}{end}"] for end in ("", "_low", "_high")))
+
+    return {
+        "PSNR truth-continuous [dB]": image("truth-continuous", "psnr"),
+        "PSNR truth-quantized [dB]": image("truth-quantized", "psnr"),
+        "PSNR continuous-quantized [dB]": image("continuous-quantized", "psnr"),
+        "SSIM truth-continuous": image("truth-continuous", "ssim"),
+        "SSIM truth-quantized": image("truth-quantized", "ssim"),
+        "codes used": f"{codes['used']} of {codes['num_codes']}",
+        "perplexity": codes["perplexity"],
+        "NMI with the class": metrics["classes"]["nmi"],
+        "purity": metrics["classes"]["purity"],
+        "prior given the class [bits a code]": generation.interval(prior["gpt"]),
+        "prior without the class [bits a code]": generation.interval(prior["gpt_without_class"]),
+        "bigram [bits a code]": generation.interval(prior["bigram"]),
+        "unigram [bits a code]": generation.interval(prior["unigram"]),
+        **generation.headline(metrics["scores"]),
+        "edge lengths, pull-back vs Euclidean: correlation": edges["correlation"],
+        "edge lengths, pull-back over Euclidean: median": edges["ratio_median"],
+    }
+
+
+def section(workdir: Path, config: ConfigDict, dataset: data.Dataset, figures: dict[str, Any]) -> Section:
+    """Figures, settings that differ from the defaults, and the machine.
+
+    Args:
+        workdir: work directory with its config.json.
+        config: its configuration.
+        dataset: the images.
+        figures: of `headline`.
+
+    Returns:
+        The section.
+    """
+    counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
+    text = f"""Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen;
+        brackets hold 95 % intervals over its images."""
+    defaults, own = flat(default_config()), flat(config)
+    changed = [[key, _words(value)] for key, value in own.items() if value != defaults[key] and key != "data.dir"]
+    return Section(
+        "Figures",
+        text,
+        tables=[
+            Table("", ["figure", "value"], list(figures.items())),
+            Table("What was run: settings that differ from the defaults", ["key", "value"], changed),
+            Table("Where", ["", ""], _machine(workdir)),
+        ],
+        links=[("all figures", "metrics.json"), ("configuration", "../config.json"), ("what ran", "../stages.json")],
+    )
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _machine(workdir: Path) -> list[list[str]]:
+    record = json.loads((workdir / "config.json").read_text())
+    rows = [["versions", ", ".join(f"{name} {number}" for name, number in record["versions"].items())]]
+    if record["git"]:
+        rows.append(["commit", record["git"]["commit"] + (", with changes" if record["git"]["dirty"] else "")])
+    rows.append(["platform", record["platform"]])
+    if "jax" in record:
+        rows.append(["devices", f"{', '.join(record['jax']['devices'])} ({record['jax']['backend']})"])
+    return rows

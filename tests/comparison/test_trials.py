@@ -1,0 +1,187 @@
+"""A comparison end to end on small digits, its tables from cells by hand, and the ladder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from geovq_jax import pipeline
+from geovq_jax.comparison import tables
+from geovq_jax.comparison.trials import search
+from geovq_jax.config import experiment
+from geovq_jax.data.datasets import Dataset, Split
+from geovq_jax.models import vae
+from geovq_jax.quantization.methods import Codes, Inputs
+from geovq_jax.stages.finetune import finetune
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "--config=configs/compare/mnist.py:smoke",
+    "--config.data.name=digits",
+    "--config.data.max_train=200",
+    "--config.vae.channels=(4,8)",
+    "--config.vae.num_steps=30",
+    "--config.graph.num_images=100",
+    "--config.compare.seeds=(0,)",
+)
+
+
+METHODS = ("kmeans", "vqvae")
+EVERY = ("mahalanobis", "geodesic_pullback", "geodesic_context", "geodesic_joint_context")
+
+
+def compare(tmp_path, methods, output):
+    prior = tuple(method for method in methods if method == "mahalanobis")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "geovq_jax.compare", *SMALL, f"--workdir={tmp_path / 'work'}"),
+            *(f"--config.compare.methods={methods}", f"--config.compare.prior={prior}"),
+            f"--output={tmp_path / output}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")},
+    )
+    assert done.returncode == 0, done.stderr
+    return tmp_path / output / "mnist-smoke"
+
+
+@pytest.mark.parametrize("methods", [METHODS, pytest.param(METHODS + EVERY, marks=pytest.mark.slow)])
+def test_a_comparison_reproduces_its_tables(tmp_path, methods):
+    first = compare(tmp_path, methods, "first")
+    result = json.loads(first.with_suffix(".json").read_text())
+    assert result["bits_per_image"] == 4 * 4.0
+    rows = {(row["method"], row["rung"]): row for row in result["rows"]}
+    assert {method for method, _ in rows} == set(methods)
+    assert {row["steps"] for (_, rung), row in rows.items() if rung != "frozen"} == {50}
+    assert {method for (method, _), row in rows.items() if "frechet_samples" in row} == {"mahalanobis"} & set(methods)
+    with np.load(first.with_suffix(".npz"), allow_pickle=False) as scores:
+        for (method, rung), row in rows.items():
+            np.testing.assert_allclose(scores[f"{method}/0/psnr_{rung}"].mean(dtype=np.float64), row["psnr"], atol=0.02)
+    (tmp_path / "work" / "seed0" / "cells" / f"{methods[0]}.json").unlink()
+    second = compare(tmp_path, methods, "second")
+    for suffix in (".md", ".json"):
+        assert first.with_suffix(suffix).read_text() == second.with_suffix(suffix).read_text()
+    assert (tmp_path / "work" / "report" / "index.html").stat().st_size > 0
+
+
+def cells(workdir, config, rows):
+    """Cells of two methods and two seeds with hand-made scores."""
+    for seed in config.compare.seeds:
+        for method, rung in rows:
+            folder = workdir / f"seed{seed}" / "cells"
+            folder.mkdir(parents=True, exist_ok=True)
+            base = 20.0 + seed + (method == "vqvae")
+            psnr = np.asarray([base - 1.0, base + 1.0], np.float32)
+            row = {
+                "rung": rung,
+                "bits": 16.0,
+                "cells": 4,
+                "steps": 5,
+                "images_seen": 10,
+                "searches": 0,
+                "search_gradients": 0,
+            }
+            row |= {"psnr": base, "ssim": 0.5, "used": 4, "perplexity": 3.0}
+            if rung == "frozen":
+                row["units"] = {"latent": {"rms": 1.0 + seed}}
+            (folder / f"{method}.json").write_text(json.dumps({"settings": {}, "rows": [row]}))
+            np.savez(folder / f"{method}.npz", **{f"psnr_{rung}": psnr, "codes": np.zeros((2, 2, 2), np.int32)})
+
+
+@pytest.fixture
+def config():
+    return experiment("compare-hand", {"compare.methods": ("kmeans", "vqvae"), "compare.seeds": (0, 1)})
+
+
+def test_tables_by_hand(tmp_path, config):
+    cells(tmp_path, config, [("kmeans", "frozen"), ("vqvae", "joint")])
+    with config.unlocked():
+        config.compare.prior = ()
+    tables.write_results(tmp_path, config, tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "hand.json").read_text())
+    rows = {row["method"]: row for row in result["rows"]}
+    assert rows["kmeans"]["psnr"] == 20.5
+    assert rows["kmeans"]["psnr_seeds"] == [20.0, 21.0]
+    assert rows["vqvae"]["psnr"] == 21.5
+    assert rows["kmeans"]["units"] == {"latent": 1.5}
+    table = (tmp_path / "out" / "hand.md").read_text()
+    (line,) = [line for line in table.splitlines() if line.startswith("| K-means | frozen | 20")]
+    assert [float(cell) for cell in line.strip("| ").split(" | ")[2:]] == [20.5, 0.5, 4.0, 3.0]
+
+
+def test_a_joint_model_alone_has_no_units(tmp_path, config):
+    cells(tmp_path, config, [("vqvae", "joint")])
+    with config.unlocked():
+        config.compare.methods, config.compare.prior = ("vqvae",), ()
+    tables.write_results(tmp_path, config, tmp_path / "out")
+    table = (tmp_path / "out" / "hand.md").read_text()
+    assert "joint VQ-VAE" in table
+    assert "in every unit" not in table
+
+
+def test_unknown_methods_are_named_before_anything_is_trained(tmp_path, config):
+    with config.unlocked():
+        config.compare.methods = ("kmeans", "kmeens")
+    with pytest.raises(ValueError, match="got kmeens"):
+        pipeline.compare(tmp_path / "work", config, tmp_path / "out")
+    assert not (tmp_path / "work").exists()
+
+
+def test_single_codes_are_searched_by_decoding_every_vector(config):
+    rng = np.random.default_rng(0)
+    arch = vae.Architecture(kind="vanilla", image_shape=(8, 8, 1), latent_dim=2, channels=(4,), norm="none")
+    params = jax.jit(vae.init, static_argnums=1)(jax.random.key(0), arch)
+    vectors = 5.0 * rng.normal(size=(6, 2)).astype(np.float32)
+    known = np.asarray(jax.vmap(lambda z: vae.decode(params, arch, z))(vectors))
+    images = np.round(255.0 * known[rng.integers(0, 6, 30)]).astype(np.uint8)
+    split = Split(images, np.zeros(30, np.int32), np.arange(30))
+    dataset = Dataset("hand", 1, split, split, split, "hand")
+    inputs = Inputs(Path(), config, dataset, params, arch, {}, {}, np.arange(30))
+    found = search(inputs, params, Codes(vectors, {"test": np.zeros(30, np.int32)}), splits=("test",))
+    errors = np.sum((images[:, None] / 255.0 - known[None]) ** 2, axis=(2, 3, 4))
+    np.testing.assert_array_equal(found.codes["test"], np.argmin(errors, axis=1))
+    assert len(np.unique(found.codes["test"])) > 1
+
+
+def test_unequal_bits_share_no_table(tmp_path, config):
+    cells(tmp_path, config, [("kmeans", "frozen"), ("vqvae", "joint")])
+    path = tmp_path / "seed0" / "cells" / "vqvae.json"
+    path.write_text(path.read_text().replace('"bits": 16.0', '"bits": 18.0'))
+    with pytest.raises(ValueError, match="same bits an image"):
+        tables.write_results(tmp_path, config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_rung_lowers_the_error_and_moves_what_it_names():
+    rng = np.random.default_rng(0)
+    arch = vae.Architecture(kind="spatial", image_shape=(8, 8, 1), latent_dim=2, channels=(4,), norm="none")
+    params = jax.jit(vae.init, static_argnums=1)(jax.random.key(0), arch)
+    codes = rng.integers(0, 3, (40, 4, 4)).astype(np.int32)
+    images = np.kron(codes, np.ones((1, 2, 2), np.int64))[..., None].astype(np.uint8) * 100
+    split = Split(images, np.zeros(40, np.int32), np.arange(40))
+    vectors = rng.normal(size=(3, 2)).astype(np.float32)
+    for rung in ("decoder", "codes"):
+        tuned = finetune(
+            None,
+            Dataset("hand", 1, split, split, split, "hand"),
+            {"train": codes, "valid": codes},
+            params,
+            arch,
+            vectors,
+            rung=rung,
+            num_steps=40,
+            learning_rate=1e-2,
+            batch_size=20,
+            seed=0,
+        )
+        assert tuned.error < 0.7 * tuned.frozen
+        assert np.array_equal(tuned.vectors, vectors) == (rung == "decoder")
+        same = jax.tree.map(np.array_equal, tuned.params["encoder"], params["encoder"])
+        assert all(jax.tree.leaves(same))
