@@ -1,4 +1,4 @@
-"""Build graph, codebook and codes from the latents, and fine-tune the decoder on the codes.
+"""Measure the metric at the latents, build graph and codebook, fine-tune the decoder, encode every image.
 
 python -m geovq_jax.build_codebook --workdir=runs/mnist5k --config.codebook.num_clusters=256
 """
@@ -6,4 +6,4 @@ python -m geovq_jax.build_codebook --workdir=runs/mnist5k --config.codebook.num_
 from geovq_jax import cli, pipeline
 
 if __name__ == "__main__":
-    cli.main(pipeline.entry("graph", "codebook", "codes", "decoder"), documentation=__doc__)
+    cli.main(pipeline.entry("metrics", "graph", "codebook", "decoder", "codes"), documentation=__doc__)

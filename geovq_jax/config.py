@@ -24,7 +24,7 @@ _CHOICES = {
     "graph.metric": ("euclidean", "cosine"),
     "graph.weights": ("pullback", "euclidean"),
     "graph.context": ("own", "isolated"),
-    "codebook.method": ("alternate", "swap"),
+    "codebook.algorithm": ("alternate", "swap"),
     "prior.positions": ("1d", "2d"),
     "vqvae.method": ("ema", "fsq"),
     "vqvae.gradient": ("straight_through", "rotation"),
@@ -61,7 +61,6 @@ _POSITIVE = [
     "scores.num_items",
     "scores.resamples",
     "evaluate.geometry_pairs",
-    "compare.searches",
 ]
 _FRACTIONS = [
     "vqvae.decay",
@@ -90,7 +89,6 @@ _NOT_NEGATIVE = [
     "sample.num_completions",
     "classifier.weight_decay",
     "scores.guidance",
-    "compare.sweeps",
     "mesh.data",
     "data.max_train",
     "data.max_valid",
@@ -120,6 +118,9 @@ def default_config() -> ConfigDict:
             beta_anneal_steps=0,
             free_bits=0.0,
             cell_bits=0.0,
+            capacity=0.0,
+            capacity_steps=0,
+            capacity_mode="abs",
             learning_rate=1e-3,
             weight_decay=1e-4,
             warmup_steps=100,
@@ -137,21 +138,25 @@ def default_config() -> ConfigDict:
             context="own",
             repair=True,
             num_images=0,
+            backend="auto",
+            output_metric="pixels",
+            rerank=0,
         )
     )
     config.codebook = ConfigDict(
         dict(
             num_clusters=256,
             init="kmeans++",
-            method="alternate",
+            method="auto",
+            algorithm="swap",
             rounds=100,
             neighbours=15,
-            refine=False,
             finetune_decoder=True,
             finetune_steps=3_000,
             finetune_learning_rate=5e-4,
         )
     )
+    config.codes = ConfigDict(dict(search="none", sweeps=3, searches=4))
     config.vqvae = ConfigDict(
         dict(
             method="ema",
@@ -227,8 +232,6 @@ def default_config() -> ConfigDict:
                 "geodesic_joint",
             ),
             prior=("kmeans", "geodesic_context", "vqvae"),
-            sweeps=3,
-            searches=4,
         )
     )
     config.evaluate = ConfigDict(dict(geometry_pairs=200, geodesic_pairs=200))
@@ -340,11 +343,19 @@ def flat(config: ConfigDict) -> dict[str, Any]:
     return single | {f"{section}.{key}": value for section, part in sections.items() for key, value in part.items()}
 
 
-def settings(config: ConfigDict, *sections: str) -> dict[str, Any]:
-    """Some sections as plain JSON values: what a result depends on. Where the data lie on disk is no part of it."""
-    resolved = plain(config)
+def settings(config: ConfigDict, *names: str) -> dict[str, Any]:
+    """Sections, or single keys, as plain JSON values: what a result depends on; where the data lie on disk is left out.
+
+    Args:
+        config: the configuration.
+        names: sections ("vae"), or keys ("graph.context").
+
+    Returns:
+        Section -> its keys and values, or key -> value.
+    """
+    resolved, values = plain(config), flat(config)
     resolved["data"].pop("dir")
-    return {section: resolved[section] for section in sections}
+    return {name: resolved[name] if name in resolved else values[name] for name in names}
 
 
 def read_config(path: Path) -> ConfigDict:

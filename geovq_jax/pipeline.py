@@ -1,7 +1,7 @@
 """The order of the stages, what each reads and writes, and when one is finished, stale or to be continued.
 
-A stage is a function of a work directory and a configuration that leaves files. The manifest records, for each, the
-hashes of what it read and wrote and the settings it ran under. From that:
+A stage is a function of an opened run that leaves files and returns one line on its outcome. The manifest records, for
+each, the hashes of what it read and wrote and the settings it ran under. From that:
 
 - a stage is *finished* while its settings, its inputs and its outputs are as recorded: it is skipped;
 - an interrupted stage whose settings and inputs are still the same continues from its own checkpoints;
@@ -9,13 +9,13 @@ hashes of what it read and wrote and the settings it ran under. From that:
   names the entry point to rerun; `run_all` reruns it instead.
 """
 
-import importlib
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -26,147 +26,217 @@ from geovq_jax import workdir as files
 from geovq_jax.terminal import console, say, show_figures
 from geovq_jax.training import tracking
 
-_LATENTS = ("latents/train.npz", "latents/valid.npz", "latents/test.npz")
+if TYPE_CHECKING:
+    from geovq_jax.stages.run import Run
+
+
+def _train_vae(run: Run) -> str:
+    from geovq_jax.stages import vae
+
+    return vae.train(run)
+
+
+def _extract_latents(run: Run) -> str:
+    from geovq_jax.stages import vae
+
+    return vae.extract_latents(run)
+
+
+def _train_classifier(run: Run) -> str:
+    from geovq_jax.stages import classifier
+
+    return classifier.train(run)
+
+
+def _measure_metrics(run: Run) -> str:
+    from geovq_jax.stages import graph
+
+    return graph.measure_metrics(run)
+
+
+def _build_graph(run: Run) -> str:
+    from geovq_jax.stages import graph
+
+    return graph.build_graph(run)
+
+
+def _build_codebook(run: Run) -> str:
+    from geovq_jax.stages import codebook
+
+    return codebook.build_codebook(run)
+
+
+def _finetune_decoder(run: Run) -> str:
+    from geovq_jax.stages import finetune
+
+    return finetune.finetune_decoder(run)
+
+
+def _encode_splits(run: Run) -> str:
+    from geovq_jax.stages import codes
+
+    return codes.encode_splits(run)
+
+
+def _train_prior(run: Run) -> str:
+    from geovq_jax.stages import prior
+
+    return prior.train(run)
+
+
+def _generate(run: Run) -> str:
+    from geovq_jax.stages import samples
+
+    return samples.generate(run)
+
+
+def _score(run: Run) -> str:
+    from geovq_jax.stages import scores
+
+    return scores.score(run)
+
+
+def _write_report(run: Run) -> str:
+    from geovq_jax.report import build
+
+    return build.write(run)
+
+
+def _train_vqvae(run: Run) -> str:
+    from geovq_jax.stages import vqvae
+
+    return vqvae.train(run)
 
 
 class Stage(NamedTuple):
     """One stage.
 
     Attributes:
-        function: "module.function" of `geovq_jax.stages` that does the work and returns one line on its outcome;
-            imported only when it runs, so that a finished run is recognised in a second.
+        function: does the work and returns one line on its outcome; it imports its module when it runs, so that a
+            finished run is recognised in a second.
         entry: entry point that runs it alone.
         inputs: paths below the work directory that it reads.
         outputs: paths that it writes.
-        sections: parts of the configuration that it depends on.
+        settings: sections, or single keys, of the configuration that it depends on.
     """
 
-    function: str
+    function: Callable[[Run], str]
     entry: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    sections: tuple[str, ...]
+    settings: tuple[str, ...]
 
+
+_LATENTS = ("latents/train.npz", "latents/valid.npz", "latents/test.npz")
+_MEASURED = ("graph.weights", "graph.context", "graph.output_metric", "codebook.method", "codes.search")
+_ENCODING = ("vae", *_LATENTS, "metrics", "graph.npz", "codebook.npz")
 
 STAGES: dict[str, Stage] = {
-    "vae": Stage("vae.train", "train_vae", (), ("vae",), ("seed", "data", "vae")),
-    "latents": Stage("vae.extract_latents", "train_vae", ("vae",), _LATENTS, ("seed", "data", "vae")),
+    "vae": Stage(_train_vae, "train_vae", (), ("vae",), ("seed", "data", "vae")),
+    "latents": Stage(_extract_latents, "train_vae", ("vae",), _LATENTS, ("seed", "data", "vae")),
+    "classifier": Stage(_train_classifier, "evaluate", (), ("classifier",), ("seed", "data", "classifier")),
+    "metrics": Stage(_measure_metrics, "build_codebook", ("vae", *_LATENTS), ("metrics",), ("vae", *_MEASURED)),
     "graph": Stage(
-        "codes.build_graph", "build_codebook", ("vae", _LATENTS[0]), ("graph.npz",), ("seed", "vae", "graph")
+        _build_graph, "build_codebook", ("vae", _LATENTS[0], "metrics"), ("graph.npz",), ("seed", "vae", "graph")
     ),
     "codebook": Stage(
-        "codes.build_codebook", "build_codebook", ("vae", "graph.npz"), ("codebook.npz",), ("seed", "codebook")
-    ),
-    "codes": Stage(
-        "codes.encode_splits",
+        _build_codebook,
         "build_codebook",
-        ("vae", *_LATENTS, "graph.npz", "codebook.npz"),
-        ("codes",),
-        ("vae", "graph", "codebook"),
+        ("vae", _LATENTS[0], "metrics", "graph.npz"),
+        ("codebook.npz",),
+        ("seed", "codebook"),
     ),
     "decoder": Stage(
-        "codes.finetune_decoder",
-        "build_codebook",
-        ("vae", "codebook.npz", "codes"),
-        ("decoder",),
-        ("seed", "data", "vae", "codebook"),
+        _finetune_decoder, "build_codebook", _ENCODING, ("decoder",), ("seed", "data", "vae", "codebook", "codes")
     ),
-    "prior": Stage("prior.train", "train_prior", ("codes",), ("prior",), ("seed", "codebook", "prior")),
+    "codes": Stage(
+        _encode_splits, "build_codebook", (*_ENCODING, "decoder"), ("codes",), ("vae", "graph", "codebook", "codes")
+    ),
+    "prior": Stage(_train_prior, "train_prior", ("codes",), ("prior",), ("seed", "codebook", "prior")),
     "samples": Stage(
-        "samples.generate",
+        _generate,
         "generate",
         ("decoder", "codebook.npz", "codes", "prior"),
         ("samples.npz", "samples.png", "completions.png"),
         ("vae", "codebook", "prior", "sample"),
     ),
-    "classifier": Stage("scores.train", "evaluate", (), ("classifier",), ("seed", "data", "classifier")),
     "scores": Stage(
-        "scores.score",
+        _score,
         "evaluate",
         ("vae", _LATENTS[2], "codebook.npz", "codes", "decoder", "prior", "classifier"),
         ("scores.json",),
         ("seed", "data", "vae", "codebook", "prior", "sample", "classifier", "scores"),
     ),
     "report": Stage(
-        "report.evaluate",
+        _write_report,
         "evaluate",
-        ("vae", *_LATENTS, "graph.npz", "codebook.npz", "codes", "decoder", "prior", "samples.npz", "scores.json"),
+        (*_ENCODING, "codes", "decoder", "prior", "samples.npz", "scores.json"),
         ("report",),
-        ("seed", "data", "vae", "graph", "codebook", "prior", "evaluate"),
+        ("seed", "data", "vae", "graph", "codebook", "codes", "prior", "evaluate"),
     ),
-    "vqvae": Stage("vqvae.train", "train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
+    "vqvae": Stage(_train_vqvae, "train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
 }
 _APART = ("vqvae",)  # only compared with: no part of `run_all`
+_FEATURES = ("metrics", "decoder", "codes", "report")  # stages that read the output metric of the run
+
+
+def inputs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
+    """Paths that a stage reads under a configuration."""
+    features = config.graph.output_metric == "features" and name in _FEATURES
+    return (*STAGES[name].inputs, *(("classifier",) if features else ()))
 
 
 def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
     """What an entry point runs: the named stages, after a check that everything before them is there and fresh."""
 
-    def run(workdir: Path, config: ConfigDict) -> None:
-        _check_upstream(names, workdir, config)
+    def run_stages(workdir: Path, config: ConfigDict) -> None:
+        features = config.graph.output_metric == "features" and "metrics" in names
+        wanted = ("classifier", *names) if features else names
+        _check_upstream(wanted, workdir, config)
         records.store_config(workdir, config)
-        for name in names:
-            run_stage(name, workdir, config)
+        run = _open(workdir, config)
+        for name in wanted:
+            run_stage(name, run)
 
-    return run
+    return run_stages
+
+
+def _open(workdir: Path, config: ConfigDict) -> Run:
+    """The run; imports JAX, which a refused command line never waits for."""
+    from geovq_jax.stages.run import Run
+
+    return Run(workdir, config)
 
 
 def run_all(workdir: Path, config: ConfigDict) -> None:
     """Run every stage that is not finished, in order, then show the figures."""
+    run = _open(workdir, config)
     if not records.read_manifest(workdir).get("vae", {}).get("outputs"):
-        importlib.import_module("geovq_jax.stages.vae").check_sizes(config)
+        from geovq_jax.stages import vae
+
+        vae.check_sizes(run)
     records.store_config(workdir, config)
     for name in STAGES:
         if name not in _APART:
-            run_stage(name, workdir, config)
+            run_stage(name, run)
     figures = json.loads((workdir / "report" / "metrics.json").read_text())["headline"]
     show_figures("test split", dict(figures))
-    console.print(f"report: {workdir / 'report' / 'index.html'}")
+    console.print(f"report: {workdir / 'report' / 'index.html'}", markup=False)
 
 
-def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
-    """Run every cell of a comparison that is not finished, one method and seed after the other, and gather the results.
-
-    Args:
-        workdir: holds a work directory `seed<k>` for each seed.
-        config: of the comparison.
-        output: folder that the results go to.
-
-    Raises:
-        ValueError: several processes share the run, or methods that are not known.
-    """
-    if not processes.alone():
-        raise ValueError("expected one process for a comparison, got several; give each seeds of its own instead")
-    comparison, report, methods = (
-        importlib.import_module(f"geovq_jax.stages.{name}") for name in ("comparison", "comparison_report", "methods")
-    )
-    known = (*methods.METHODS, *comparison.JOINT)
-    unknown = [name for name in (*config.compare.methods, *config.compare.prior) if name not in known]
-    if unknown:
-        raise ValueError(f"expected compare.methods among {', '.join(known)}, got {', '.join(unknown)}")
-    for seed in config.compare.seeds:
-        own, directory = config.copy_and_resolve_references(), workdir / f"seed{seed}"
-        own.seed = seed
-        for stage in ("vae", "latents", "graph", "codebook", *(["classifier"] if config.compare.prior else [])):
-            run_stage(stage, directory, own)
-        shared = cache(partial(methods.inputs_of, directory, own))
-        for method in config.compare.methods:
-            comparison.run_cell(method, directory, own, shared)
-    say("compare", report.write_results(workdir, config, output))
-
-
-def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
+def run_stage(name: str, run: Run) -> None:
     """Run one stage, continue it, or skip it, as the manifest says.
 
     Several processes read before the first of them writes, and read what it wrote only after it came to the end.
     """
-    stage = STAGES[name]
+    stage, workdir, config = STAGES[name], run.workdir, run.config
     processes.wait(f"{name}: before")
-    record = {"settings": configuration.settings(config, *stage.sections), "inputs": _hashes(stage.inputs, workdir)}
+    settings, inputs = configuration.settings(config, *stage.settings), _hashes(inputs_of(name, config), workdir)
+    record = {"settings": settings, "inputs": inputs}
     manifest = records.read_manifest(workdir)
     earlier = manifest.get(name, {})
     same = all(earlier.get(part) == record[part] for part in record)
-    finished = same and earlier.get("outputs") and earlier["outputs"] == _hashes(stage.outputs, workdir)
+    finished = same and "outputs" in earlier and earlier["outputs"] == _hashes(stage.outputs, workdir)
     processes.wait(f"{name}: {'finished' if finished else 'runs'}")
     if finished:
         if "files" not in earlier:  # of a manifest from before there were checksums
@@ -175,19 +245,22 @@ def run_stage(name: str, workdir: Path, config: ConfigDict) -> None:
         records.store_checksums(workdir, manifest)
         say(name, "finished before")
         return
-    if not same or earlier.get("outputs"):
+    if not same or "outputs" in earlier:
         for output in stage.outputs:
             files.remove(workdir / output)
     records.write_manifest(workdir, manifest | {name: record})
     records.store_devices(workdir)
     processes.wait(f"{name}: starts")
     start = time.monotonic()
-    module, function = stage.function.split(".")
-    mesh = importlib.import_module("geovq_jax.mesh")
+    from geovq_jax import mesh
+
+    run.forget()
     with mesh.over(config.mesh.data, shard_parameters=config.mesh.shard_parameters):
-        outcome = getattr(importlib.import_module(f"geovq_jax.stages.{module}"), function)(workdir, config)
+        outcome = stage.function(run)
+    run.forget()
     processes.wait(f"{name}: done")
-    record |= {"outputs": _hashes(stage.outputs, workdir), "files": files.file_hashes(workdir, stage.outputs)}
+    written = files.file_hashes(workdir, stage.outputs)
+    record |= {"outputs": records.tree_hashes(stage.outputs, written), "files": written}
     records.write_manifest(workdir, manifest | {name: record})
     records.store_checksums(workdir, manifest | {name: record})
     say(name, f"{outcome} ({time.monotonic() - start:.0f} s)")
@@ -204,7 +277,7 @@ def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -
     """
     manifest = records.read_manifest(workdir)
     producers = {path: name for name, stage in STAGES.items() for path in stage.outputs}
-    needed = [producers[path] for name in names for path in STAGES[name].inputs]
+    needed = [producers[path] for name in names for path in inputs_of(name, config)]
     seen: set[str] = set(names)
     while needed:
         name = needed.pop()
@@ -212,18 +285,26 @@ def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -
             continue
         seen.add(name)
         stage, record = STAGES[name], manifest.get(name, {})
-        mend = f"rerun python -m geovq_jax.{stage.entry} --workdir={workdir}"
-        if not record.get("outputs"):
-            raise FileNotFoundError(f"expected the finished stage {name} in {workdir}, found none; {mend}")
+        remedy = f"rerun python -m geovq_jax.{stage.entry} --workdir={workdir}"
+        if "outputs" not in record:
+            raise FileNotFoundError(f"expected the finished stage {name} in {workdir}, found none; {remedy}")
         if record["outputs"] != _hashes(stage.outputs, workdir):
-            raise ValueError(f"expected {', '.join(stage.outputs)} as stage {name} left them, got other bytes; {mend}")
-        if record["inputs"] != _hashes(stage.inputs, workdir):
             raise ValueError(
-                f"expected stage {name} to have read the present {', '.join(stage.inputs)}, but they changed; {mend}"
+                f"expected {', '.join(stage.outputs)} as stage {name} left them, got other bytes; {remedy}"
             )
-        if record["settings"] != configuration.settings(config, *stage.sections):
-            raise ValueError(f"expected stage {name} to have run under this configuration, but it changed; {mend}")
-        needed += [producers[path] for path in stage.inputs]
+        inputs = inputs_of(name, config)
+        if record["inputs"] != _hashes(inputs, workdir):
+            raise ValueError(
+                f"expected stage {name} to have read the present {', '.join(inputs)}, but they changed; {remedy}"
+            )
+        if record["settings"] != configuration.settings(config, *stage.settings):
+            raise ValueError(f"expected stage {name} to have run under this configuration, but it changed; {remedy}")
+        needed += [producers[path] for path in inputs]
+
+
+def _hashes(paths: tuple[str, ...], workdir: Path) -> dict[str, str]:
+    """Hash of each path that exists."""
+    return records.tree_hashes(paths, files.file_hashes(workdir, paths))
 
 
 def _track(name: str, workdir: Path, config: ConfigDict) -> None:
@@ -244,11 +325,6 @@ def _track(name: str, workdir: Path, config: ConfigDict) -> None:
     )
 
 
-def _hashes(paths: tuple[str, ...], workdir: Path) -> dict[str, str]:
-    """Hash of each path that exists."""
-    return {path: digest for path, digest in records.tree_hashes(paths, files.file_hashes(workdir, paths)).items()}
-
-
 def verify(workdir: Path | None) -> None:
     """Recompute the hash of every file of a finished work directory.
 
@@ -265,4 +341,4 @@ def verify(workdir: Path | None) -> None:
             f"expected every file of {workdir} as it was written, but {len(found)} differ, first {found[0]}; "
             f"rerun python -m geovq_jax.run --workdir={workdir}"
         )
-    console.print(f"every file of {workdir} is as it was written")
+    console.print(f"every file of {workdir} is as it was written", markup=False)

@@ -46,7 +46,6 @@ COMPARE = {
     "vae.num_steps": 2_000,
     "vae.evaluate_every": 500,
     "graph.num_images": 2_000,
-    "codebook.method": "swap",
     "codebook.finetune_steps": 800,
     "codebook.finetune_learning_rate": 2e-3,
     "prior.embed_dim": 96,

@@ -1,21 +1,20 @@
-"""Codebooks side by side: the same autoencoder, latents, number of codes and budget; one cell a method and seed.
+"""Methods side by side: the same autoencoder, latents, number of codes and budget; one trial per method and seed.
 
-A cell fits one codebook to training latents, encodes every split, scores the test split with the decoder as it is and
-after each rung of the ladder, and leaves a record and the scores of every image. A finished cell is not run again.
+A trial fits one codebook to training latents, encodes every split, scores the test split with the decoder as it is and
+after fine-tuning, and leaves a record and the scores of every image. A finished trial is not run again.
 """
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from geovq_jax import data, geometry
+from geovq_jax import pipeline, processes
 from geovq_jax.config import settings
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
@@ -23,26 +22,25 @@ from geovq_jax.evaluation.code_usage import code_usage, distortion
 from geovq_jax.evaluation.image_metrics import image_scores
 from geovq_jax.evaluation.interpolation import unevenness
 from geovq_jax.evaluation.sample_scores import class_consistency, frechet_distance
-from geovq_jax.geometry.batching import map_chunks
-from geovq_jax.models import vae
 from geovq_jax.models import vqvae as models
-from geovq_jax.models.classifier import predict
-from geovq_jax.quantization.baselines import encode_decoded
-from geovq_jax.quantization.context import encode_in_context
-from geovq_jax.quantization.methods import METHODS, Codes, Inputs
+from geovq_jax.models.sampling import draw
+from geovq_jax.quantization import methods
+from geovq_jax.quantization.assignment import measure
 from geovq_jax.stages import vqvae
-from geovq_jax.stages.codes import nodes_of
-from geovq_jax.stages.finetune import finetune
-from geovq_jax.stages.prior import decode_latents, fit_prior, likelihoods
-from geovq_jax.stages.samples import draw
-from geovq_jax.stages.scores import load_classifier, real_images
-from geovq_jax.stages.vae import BATCH, SPLITS, decoder
+from geovq_jax.stages.classifier import predict
+from geovq_jax.stages.codebook import nodes_of
+from geovq_jax.stages.codes import assigned, searched
+from geovq_jax.stages.finetune import Trained, finetune_in_parts
+from geovq_jax.stages.prior import fit_prior, likelihoods
+from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of
+from geovq_jax.stages.run import Run
+from geovq_jax.stages.scores import real_images
 from geovq_jax.terminal import progress_bar, say
 from geovq_jax.workdir import save_npz, write_json
 
 _PROBE_IMAGES = 5_000
 _PAIRS = 256  # of test images, between whose codes the decoder is seen to move
-
+SEARCHED = "_context"  # suffix of a method whose codes are searched in the context of the whole image
 
 JOINT = {
     "vqvae": "joint VQ-VAE",
@@ -51,136 +49,163 @@ JOINT = {
     "geodesic_joint": "geodesic, refined, then joint",
     "geodesic_joint_context": "geodesic, refined, then joint, in context",
 }
+_FROZEN_ONLY = ("gaussian", "scalar", "kmedoids")
+_TRAINED: dict[str, tuple[Trained, ...]] = {"geodesic_refined": ("decoder", "codes")}
 
 
-def run_cell(name: str, workdir: Path, config: ConfigDict, shared: Callable[[], Inputs]) -> None:
+class Coded(NamedTuple):
+    """Code vectors [K, d], and split -> codes int32 [n] or [n, h, w]."""
+
+    vectors: np.ndarray
+    codes: dict[str, np.ndarray]
+
+
+def title_of(name: str) -> str:
+    """What tables call a method of the comparison.
+
+    Raises:
+        ValueError: a method that is not known.
+    """
+    if name in JOINT:
+        return JOINT[name]
+    base = name.removesuffix(SEARCHED)
+    if base not in methods.METHODS:
+        known = (*methods.METHODS, *JOINT)
+        raise ValueError(
+            f"expected compare.methods among {', '.join(known)}, those before vqvae also with {SEARCHED}, got {name}"
+        )
+    return methods.METHODS[base].title + (", in context" if name != base else "")
+
+
+def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
+    """Run every trial of a comparison that is not finished, one after the other, and gather the results.
+
+    Args:
+        workdir: holds a work directory `seed<k>` for each seed.
+        config: of the comparison.
+        output: folder that the results go to.
+
+    Raises:
+        ValueError: several processes share the run, or methods that are not known.
+    """
+    from geovq_jax.comparison import tables
+
+    if not processes.alone():
+        raise ValueError("expected one process for a comparison, got several; give each seeds of its own instead")
+    for name in (*config.compare.methods, *config.compare.prior):
+        title_of(name)
+    for seed in config.compare.seeds:
+        own = config.copy_and_resolve_references()
+        with own.unlocked():
+            own.seed, own.codebook.method = seed, "geodesic"  # the clusters that the geodesic methods start from
+        run = Run(workdir / f"seed{seed}", own)
+        classifier = ("classifier",) if config.compare.prior or config.graph.output_metric == "features" else ()
+        for stage in ("vae", "latents", *classifier, "metrics", "graph", "codebook"):
+            pipeline.run_stage(stage, run)
+        for method in config.compare.methods:
+            run_trial(method, run)
+    say("compare", tables.write_results(workdir, config, output))
+
+
+def run_trial(name: str, run: Run) -> None:
     """Run one method on one seed, unless its record is there and was made under the same settings."""
-    path = workdir / "cells" / f"{name}.json"
-    record = settings(config, "seed", "data", "vae", "graph", "codebook", "vqvae", "compare")
+    path, config = run.workdir / "cells" / f"{name}.json", run.config
+    record = settings(config, "seed", "data", "vae", "graph", "codebook", "codes", "vqvae")
     if name in config.compare.prior:
         record |= settings(config, "prior", "sample", "classifier", "scores")
-    record["compare"].pop("prior")
-    record["compare"].pop("methods")
-    record["compare"].pop("seeds")
     if path.exists() and json.loads(path.read_text())["settings"] == record:
         say(name, "finished before")
         return
-    rows, images = (joint_rows if name in JOINT else post_hoc_rows)(name, shared())
-    save_npz(workdir / "cells" / f"{name}.npz", **images)
+    rows, images = (joint_rows if name in JOINT else post_hoc_rows)(name, run)
+    save_npz(run.workdir / "cells" / f"{name}.npz", **images)
     write_json(path, {"settings": record, "rows": rows})
     say(name, ", ".join(f"{row['rung']} {row['psnr']:.2f} dB" for row in rows))
 
 
-def post_hoc_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Records and scores of every image of one post-hoc method: frozen, then each rung.
+def fit_codes(method: str, run: Run) -> Coded:
+    """Code vectors of a method on the run's nodes, and the codes of every split without search."""
+    quantizer, _ = methods.fit(
+        method, nodes_of(run, run.clusters), run.config.codebook.num_clusters, seed=run.config.seed
+    )
+    return Coded(quantizer.vectors, {split: assigned(run, quantizer, split).codes for split in SPLITS})
 
-    Methods in context search all codes before each part of the fine-tuning, and the test codes after it.
+
+def _searched(
+    run: Run, model: Autoencoder, found: Coded, *, splits: tuple[str, ...] = SPLITS, own_metrics: Any = None
+) -> Coded:
+    codes = {split: found.codes[split] for split in splits}
+    return Coded(
+        found.vectors, found.codes | searched(run, model, found.vectors, codes, "trial", own_metrics=own_metrics)
+    )
+
+
+def post_hoc_rows(name: str, run: Run) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Records and scores of every image of one post-hoc method: frozen, then after each fine-tuning.
+
+    With search, all codes are searched before each part of the fine-tuning, and the test codes after it.
     """
-    method, config = METHODS[name], inputs.config
-    found = method.fit(inputs)
-    parts = config.compare.searches if method.in_context else 1
-    if method.in_context:
-        found = search(inputs, inputs.params, found)
+    method, config, in_context = name.removesuffix(SEARCHED), run.config, name.endswith(SEARCHED)
+    found = fit_codes(method, run)
+    first = _searched(run, run.autoencoder, found) if in_context else found
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
-    budget = {"steps": config.vae.num_steps, "searches": int(method.in_context)}
-    _add(rows, images, inputs, "frozen", inputs.params, found, _codes_record(inputs, found.codes) | budget)
-    params, last = inputs.params, found
-    for rung in method.rungs:
-        params, now = inputs.params, found
-        for part in range(parts):
-            if part:
-                now = search(inputs, params, now)
-            with progress_bar(f"{name}: {rung}") as progress:
-                tuned = finetune(
-                    None,
-                    inputs.dataset,
-                    now.codes,
-                    params,
-                    inputs.arch,
-                    now.vectors,
-                    rung=rung,  # type: ignore[arg-type]
-                    num_steps=config.codebook.finetune_steps // parts,
-                    learning_rate=config.codebook.finetune_learning_rate,
-                    batch_size=config.data.batch_size,
-                    seed=config.seed + part,
-                    progress=progress,
-                )
-            params, now = tuned.params, Codes(tuned.vectors, now.codes)
-        if method.in_context:
-            now = search(inputs, params, now, splits=("test",))
-        budget = {
-            "steps": config.vae.num_steps + config.codebook.finetune_steps // parts * parts,
-            "searches": parts * method.in_context,
-        }
-        _add(rows, images, inputs, rung, params, now, _codes_record(inputs, now.codes) | budget)
-        last = now
-    rows[-1] |= _generation(name, inputs, params, last)
+    budget = {"steps": config.vae.num_steps, "searches": int(in_context)}
+    _add(rows, images, run, "frozen", run.autoencoder, first, _codes_record(run, first.codes) | budget)
+    model, last = run.autoencoder, first
+    parts = config.codes.searches if in_context else 1
+    for trained in () if method in _FROZEN_ONLY else _TRAINED.get(name, ("decoder",)):
+        tuned, codes = finetune_in_parts(run, first.codes, first.vectors, search=in_context, trained=trained)
+        model, last = Autoencoder(tuned.params, run.autoencoder.arch), Coded(tuned.vectors, codes)
+        if in_context:
+            last = _searched(run, model, last, splits=("test",))
+        steps = config.vae.num_steps + config.codebook.finetune_steps // parts * parts
+        record = _codes_record(run, last.codes) | {"steps": steps, "searches": parts * in_context}
+        _add(rows, images, run, trained, model, last, record)
+    rows[-1] |= _generation(name, run, model, last)
     images["codes"] = last.codes["test"]
     return rows, images
 
 
-def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def joint_rows(name: str, run: Run) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Record and scores of every image of a jointly trained model, as trained or with codes searched in context.
 
-    The `geodesic_joint` ones are the last rung of the ladder: they start from the autoencoder and the refined geodesic
-    codebook and train everything for the steps of the fine-tuning; `vqvae` trains afresh for the whole budget, and
-    `vqvae_double` for twice as many steps.
+    The `geodesic_joint` ones start from the autoencoder and the refined geodesic codebook and train everything for the
+    steps of the fine-tuning; `vqvae` trains afresh for the whole budget, and `vqvae_double` for twice as many steps.
     """
-    config, start, before, directory = inputs.config, None, 0, inputs.workdir / "vqvae"
+    config, start, before, directory, times = run.config, None, 0, run.workdir / "vqvae", 1
     if name.startswith("geodesic_joint"):
-        metrics = inputs.metrics["train"][inputs.rows].reshape(-1, *inputs.metrics["train"].shape[-2:])
-        book = METHODS["geodesic_pullback"].fit(inputs).vectors
-        start = models.from_vae(inputs.params, jnp.asarray(book), jnp.asarray(metrics.mean(axis=0)))
-        before, directory = config.vae.num_steps, inputs.workdir / "geodesic_joint"
-    times = 1
+        nodes = nodes_of(run, run.clusters)
+        book = methods.fit("geodesic_refined", nodes, config.codebook.num_clusters, seed=config.seed)[0].vectors
+        mean_metric = jnp.asarray(nodes.metrics).mean(axis=0)
+        start = models.from_vae(run.autoencoder.params, jnp.asarray(book), mean_metric)
+        before, directory = config.vae.num_steps, run.workdir / "geodesic_joint"
     if name == "vqvae_double":
-        directory, times = inputs.workdir / name, 2
-    model, fit = vqvae.fit_vqvae(directory, inputs.dataset, config, start=start, times=times)
-    found = Codes(
-        vqvae.vectors(model), {split: vqvae.encode(model, getattr(inputs.dataset, split).images) for split in SPLITS}
+        directory, times = run.workdir / name, 2
+    model, fit = vqvae.fit_vqvae(run, directory, start=start, times=times)
+    joint = Autoencoder(model.params, model.arch)
+    found = Coded(
+        vqvae.vectors(model), {split: vqvae.encode(model, getattr(run.dataset, split).images) for split in SPLITS}
     )
-    if name.endswith("_context"):
+    if name.endswith(SEARCHED):
+        metrics = None
         quantized = found.vectors[found.codes["test"]]
         if quantized.ndim > 2:
-            metrics = np.asarray(geometry.cell_metrics(decoder(model.params, model.arch), quantized), np.float32)
-            inputs = inputs._replace(metrics={"test": metrics.reshape(*quantized.shape, quantized.shape[-1])})
-        found = search(inputs, model.params, found, splits=("test",))
+            measured = measure(decoder_of(joint), quantized)
+            metrics = {"test": measured.reshape(*quantized.shape, quantized.shape[-1])}
+        found = _searched(run, joint, found, splits=("test",), own_metrics=metrics)
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
-    record = _codes_record(inputs, found.codes) | {"steps": before + fit.last_step, "searches": 0}
-    _add(rows, images, inputs, "encoder" if before else "joint", model.params, found, record)
-    rows[-1] |= _generation(name, inputs, model.params, found)
+    record = _codes_record(run, found.codes) | {"steps": before + fit.last_step, "searches": 0}
+    _add(rows, images, run, "encoder" if before else "joint", joint, found, record)
+    rows[-1] |= _generation(name, run, joint, found)
     images["codes"] = found.codes["test"]
     return rows, images
 
 
-def search(inputs: Inputs, params: Any, found: Codes, splits: tuple[str, ...] = SPLITS) -> Codes:
-    """Codes chosen to match the images themselves: of a grid in its context, of a vector by decoding every code."""
-    decode_fn = decoder(params, inputs.arch)
-    codes = dict(found.codes)
-    for split in splits:
-        images = np.asarray(data.to_float(getattr(inputs.dataset, split).images))
-        if codes[split].ndim == 1:
-            codes[split] = encode_decoded(decode_fn, found.vectors, images)
-            continue
-        with progress_bar(f"codes of {split} in context") as progress:
-            codes[split] = encode_in_context(
-                decode_fn,
-                found.vectors,
-                codes[split],
-                inputs.metrics[split],
-                images,
-                sweeps=inputs.config.compare.sweeps,
-                progress=progress,
-            ).codes
-    return Codes(found.vectors, codes)
-
-
-def _codes_record(inputs: Inputs, codes: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What does not depend on the decoder: use, agreement with the classes, and code lengths."""
-    num_codes = inputs.config.codebook.num_clusters
-    labels = {split: getattr(inputs.dataset, split).labels for split in SPLITS}
+def _codes_record(run: Run, codes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What does not depend on the decoder: code usage, agreement with the classes, and code lengths."""
+    num_codes = run.config.codebook.num_clusters
+    labels = {split: getattr(run.dataset, split).labels for split in SPLITS}
     usage = code_usage(codes["test"], num_codes, labels["test"])
     probe = slice(_PROBE_IMAGES)
     cells = int(np.prod(codes["test"].shape[1:]))
@@ -201,9 +226,9 @@ def _codes_record(inputs: Inputs, codes: dict[str, np.ndarray]) -> dict[str, Any
     return record
 
 
-def _generation(name: str, inputs: Inputs, params: Any, found: Codes) -> dict[str, Any]:
+def _generation(name: str, run: Run, model: Autoencoder, found: Coded) -> dict[str, Any]:
     """Bits of the test codes under a prior, and scores of its samples by the seed's classifier, where asked for."""
-    config, dataset = inputs.config, inputs.dataset
+    config, dataset = run.config, run.dataset
     if name not in config.compare.prior:
         return {}
     with progress_bar(f"{name}: prior") as progress:
@@ -222,9 +247,9 @@ def _generation(name: str, inputs: Inputs, params: Any, found: Codes) -> dict[st
     )
     real = real_images(dataset, num_items=config.scores.num_items, seed=config.seed)
     drawn, _ = draw(jax.random.key(config.sample.seed), prior, arch, real.labels, config.sample)
-    decode = partial(decode_latents, decoder(params, inputs.arch))
+    decode = partial(decode_images, decoder_of(model))
     predictions = {
-        images: predict(*load_classifier(inputs.workdir, config, dataset), pixels)
+        images: predict(*run.classifier, pixels)
         for images, pixels in {
             "reference": real.reference,
             "real": real.floor,
@@ -244,50 +269,59 @@ def _generation(name: str, inputs: Inputs, params: Any, found: Codes) -> dict[st
 def _add(
     rows: list[dict[str, Any]],
     images: dict[str, np.ndarray],
-    inputs: Inputs,
-    rung: str,
-    params: Any,
-    found: Codes,
+    run: Run,
+    trained: str,
+    model: Autoencoder,
+    found: Coded,
     record: dict[str, Any],
 ) -> None:
     """Score the test images under a decoder and append the record."""
-    decode = jax.jit(jax.vmap(partial(vae.decode, params, inputs.arch)))
-    own = jax.jit(jax.vmap(partial(vae.decode, inputs.params, inputs.arch)))
+    latents, truth, decode_fn = run.latents("test").mean, run.images("test"), decoder_of(model)
     quantized_latents = found.vectors[found.codes["test"]]
-    quantized = np.clip(np.asarray(map_chunks(decode, (quantized_latents,), batch_size=BATCH)), 0.0, 1.0)
-    continuous = np.clip(np.asarray(map_chunks(own, (inputs.latents["test"],), batch_size=BATCH)), 0.0, 1.0)
-    truth = np.asarray(data.to_float(inputs.dataset.test.images))
+    quantized, continuous = decode_images(decode_fn, quantized_latents), decode_images(run.decode_fn, latents)
     scores, against_continuous = image_scores(truth, quantized), image_scores(continuous, quantized)
     half = min(_PAIRS, len(quantized_latents) // 2)
     ends = quantized_latents[:half], quantized_latents[half : 2 * half]
+    gradients = 4 * run.config.codes.sweeps + 1 if record["cells"] > 1 else 0
     record = {
-        "rung": rung,
-        "unevenness": float(unevenness(decoder(params, inputs.arch), *ends).mean()),
+        "rung": trained,
+        "unevenness": float(unevenness(decode_fn, *ends).mean()),
         "psnr": float(np.mean(scores.psnr)),
         "ssim": float(np.mean(scores.ssim)),
         "psnr_continuous": float(np.mean(against_continuous.psnr)),
-        "images_seen": record["steps"] * inputs.config.data.batch_size,
-        "search_gradients": record["searches"]
-        * len(inputs.dataset.train.images)
-        * (4 * inputs.config.compare.sweeps + 1 if record["cells"] > 1 else 0),
+        "images_seen": record["steps"] * run.config.data.batch_size,
+        "search_gradients": record["searches"] * len(run.dataset.train.images) * gradients,
         **record,
     }
-    if rung == "frozen":
-        gaps = nodes_of(quantized_latents) - nodes_of(inputs.latents["test"])
-        metrics = inputs.metrics["test"].reshape(-1, *inputs.metrics["test"].shape[-2:])
-        record["units"] = distortion(
-            {
-                "latent": np.linalg.norm(gaps, axis=1),
-                "pull-back": np.sqrt(np.maximum(np.einsum("ni,nij,nj->n", gaps, metrics, gaps), 0.0)),
-                "decoded chord": np.linalg.norm((quantized - continuous).reshape(len(truth), -1), axis=1),
-                "pixels against truth": np.linalg.norm((quantized - truth).reshape(len(truth), -1), axis=1),
-            }
-        )
+    if trained == "frozen":
         own_scores = image_scores(truth, continuous)
         record |= {
+            "units": _units(run, latents, quantized_latents, truth, continuous, quantized),
             "continuous_psnr": float(np.mean(own_scores.psnr)),
             "continuous_ssim": float(np.mean(own_scores.ssim)),
         }
     rows.append(record)
-    images[f"psnr_{rung}"] = np.asarray(scores.psnr, np.float32)
-    images[f"ssim_{rung}"] = np.asarray(scores.ssim, np.float32)
+    images[f"psnr_{trained}"] = np.asarray(scores.psnr, np.float32)
+    images[f"ssim_{trained}"] = np.asarray(scores.ssim, np.float32)
+
+
+def _units(
+    run: Run,
+    latents: np.ndarray,
+    quantized_latents: np.ndarray,
+    truth: np.ndarray,
+    continuous: np.ndarray,
+    quantized: np.ndarray,
+) -> dict[str, dict[str, float]]:
+    """Error of quantization in every unit in which it can be measured."""
+    gaps = (quantized_latents - latents).reshape(-1, latents.shape[-1])
+    units = {
+        "latent": np.linalg.norm(gaps, axis=1),
+        "decoded chord": np.linalg.norm((quantized - continuous).reshape(len(truth), -1), axis=1),
+        "pixels against truth": np.linalg.norm((quantized - truth).reshape(len(truth), -1), axis=1),
+    }
+    metrics = run.metrics("test")
+    if metrics is not None:
+        squares = np.einsum("ni,nij,nj->n", gaps, metrics.reshape(-1, *metrics.shape[-2:]), gaps)
+        units = {"latent": units.pop("latent"), "pull-back": np.sqrt(np.maximum(squares, 0.0)), **units}
+    return distortion(units)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from geovq_jax.config import read_config
 from geovq_jax.explorer.space import Space, graphs_of, metrics_of, ways
 
 HOST = "127.0.0.1"
@@ -61,8 +60,9 @@ def load_space(workdir: str | Path | None) -> Space:
         space = demo_space()
     else:
         from geovq_jax.explorer.runs import run_space
+        from geovq_jax.stages.run import load_run
 
-        space = run_space(Path(workdir), read_config(Path(workdir) / "config.json"))
+        space = run_space(load_run(workdir))
     ways(space, graphs_of(space).reach(1, metrics_of(space)[-1], 0), len(space.points) - 1)
     return space
 

@@ -215,12 +215,8 @@ def build_graph(space: Space, k: int, metric: str) -> sparse.csr_array:
         raise ValueError(f"expected 1 <= k <= {most}, got {k}; choose a k on the slider")
     if metric not in metrics_of(space):
         raise ValueError(f"expected a metric among {metrics_of(space)}, got {metric!r}; choose one of them")
-    edges = geometry.unique_edges(space.neighbours[:, :k])
-    if metric == "pull-back" and space.metrics is not None:
-        lengths = np.asarray(geometry.lengths_from_metrics(space.points, space.metrics, edges), np.float64)
-    else:
-        lengths = np.linalg.norm(space.points[edges[:, 0]].astype(np.float64) - space.points[edges[:, 1]], axis=1)
-    return geometry.graph_from_edges(edges, lengths, len(space.points))
+    metrics = space.metrics if metric == "pull-back" else None
+    return geometry.metric_graph(space.points, space.neighbours[:, :k], metrics, repair=False)
 
 
 def graphs_of(space: Space) -> Graphs:

@@ -1,12 +1,13 @@
 """Pull-back geometry of a decoder: metric, geodesics, graphs, shortest paths, clustering."""
 
+from geovq_jax.geometry.batching import decode_all
 from geovq_jax.geometry.cells import cell_edge_lengths, cell_metrics
 from geovq_jax.geometry.clustering.kmedoids import KMedoids, kmedoids
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
 from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics, node_speeds
 from geovq_jax.geometry.exponential import exp_map, log_map
 from geovq_jax.geometry.geodesic import Geodesic, geodesic, geodesics, length_ratios
-from geovq_jax.geometry.graphs.construction import bridges, knn_graph
+from geovq_jax.geometry.graphs.construction import bridges, join_components, knn_graph, metric_graph, straight_lengths
 from geovq_jax.geometry.graphs.embedding import GeodesicMap, geodesic_map
 from geovq_jax.geometry.graphs.graph import (
     Connectivity,
@@ -47,6 +48,7 @@ __all__ = [
     "constant_speed",
     "curve_energy",
     "curve_length",
+    "decode_all",
     "dijkstra",
     "distances_between",
     "edge_length_errors",
@@ -59,6 +61,7 @@ __all__ = [
     "geodesic_map",
     "geodesics",
     "graph_from_edges",
+    "join_components",
     "kmedoids",
     "knn",
     "knn_graph",
@@ -66,6 +69,7 @@ __all__ = [
     "lengths_from_metrics",
     "log_map",
     "log_volume",
+    "metric_graph",
     "nearest_source",
     "node_metrics",
     "node_speeds",
@@ -75,6 +79,7 @@ __all__ = [
     "relax_nearest",
     "shortest_path",
     "speed",
+    "straight_lengths",
     "unique_edges",
     "volume",
     "with_output_metric",

@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from geovq_jax import mesh
+from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Progress = Callable[[int, int], None]
 
@@ -56,6 +59,30 @@ def map_chunks(
         if progress is not None:
             progress(min(start + batch_size, num_rows), num_rows)
     return jax.tree.map(lambda *parts: _join(parts, num_rows), *outputs)
+
+
+def decode_all(
+    decode_fn: DecodeFn, latents: Float[Array | np.ndarray, "n ..."], *, batch_size: int = 256
+) -> Float[np.ndarray, "n ..."]:
+    """Decodes many latents, in chunks of one size.
+
+    Args:
+        decode_fn: map of one latent [d] or grid [h, w, d] to x; compiled once for all parameters that it binds.
+        latents: n latents.
+        batch_size: latents decoded at once.
+
+    Returns:
+        The decoded x of every latent, on the host.
+
+    Raises:
+        ValueError: if there are no latents.
+    """
+    return np.asarray(map_chunks(partial(_decode_chunk, as_pytree(decode_fn)), (latents,), batch_size=batch_size))
+
+
+@jax.jit
+def _decode_chunk(decode_fn: Any, latents: Array) -> Array:
+    return jax.vmap(decode_fn)(latents)
 
 
 def map_rows(function: Callable[..., Any], arrays: tuple, *, num_tangents: int) -> Any:

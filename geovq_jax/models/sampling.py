@@ -1,7 +1,8 @@
 """Drawing code sequences from the prior: one compiled scan with a key-value cache."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from jaxtyping import Array, Float, Int, Integer, Key
 
 from geovq_jax.models import gpt
 from geovq_jax.models.gpt import Architecture, Params
+
+BATCH = 64  # sequences drawn at once by `draw`
 
 
 class Samples(NamedTuple):
@@ -203,3 +206,65 @@ def _check_inputs(
     kept = prompt[:, :prompt_length]
     if kept.size and (kept.min() < 0 or kept.max() >= arch.num_codes):
         raise ValueError(f"expected prompt codes in [0, {arch.num_codes}), got {kept.min()} to {kept.max()}")
+
+
+def draw(
+    key: Key[Array, ""],
+    params: Any,
+    arch: gpt.Architecture,
+    labels: Integer[np.ndarray, " n"],
+    settings: Mapping[str, Any],
+    *,
+    guidance: float | None = None,
+    prompt: Integer[np.ndarray, "n ..."] | None = None,
+    prompt_length: int = 0,
+) -> tuple[Int[np.ndarray, "n t"], Float[np.ndarray, "n t"]]:
+    """Draw one code sequence per label, in batches of one size.
+
+    The key of a sample depends on its place among the labels alone, so the size of a batch changes nothing.
+
+    Args:
+        key: decides the draws.
+        params: of the prior.
+        arch: its sizes.
+        labels: class of each sample, or `arch.no_class`.
+        settings: temperature, top_k (0 for all), top_p (1 for all), min_p (0 for all) and guidance (1 for none).
+        guidance: replaces that of the settings.
+        prompt: codes to complete, of which the first `prompt_length` in raster order are kept.
+        prompt_length: number of codes kept.
+
+    Returns:
+        Codes [n, t] (`reshape(n, *code_shape)` makes grids) and their log-probabilities [n, t] under the prior.
+    """
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(labels)))
+    given = (
+        np.zeros((len(labels), arch.length), np.int32)
+        if prompt is None
+        else np.asarray(prompt).reshape(len(prompt), -1)
+    )
+    parts = []
+    for start in range(0, len(labels), BATCH):
+        # The last batch is filled up by copies of its last row: one compilation, whatever the number of samples.
+        rows = np.minimum(np.arange(start, start + BATCH), len(labels) - 1)
+        drawn = sample(
+            keys[rows],
+            params,
+            arch,
+            jnp.asarray(labels[rows]),
+            temperature=settings["temperature"],
+            top_k=settings["top_k"] or None,
+            top_p=settings["top_p"] if settings["top_p"] < 1.0 else None,
+            min_p=settings["min_p"] or None,
+            guidance=settings["guidance"] if guidance is None else guidance,
+            prompt=jnp.asarray(given[rows]),
+            prompt_length=prompt_length,
+        )
+        parts.append([np.asarray(array) for array in drawn])
+    codes, log_p = (np.concatenate(arrays)[: len(labels)] for arrays in zip(*parts, strict=True))
+    return codes, log_p
+
+
+def balanced_labels(num_samples: int, class_id: int, num_classes: int) -> Int[np.ndarray, " n"]:
+    """Labels [num_samples], sorted: one class, or (class_id = -1) all classes as equally often as the number allows."""
+    classes = np.asarray([class_id] if class_id >= 0 else range(num_classes), np.int32)
+    return np.sort(np.resize(classes, num_samples))

@@ -4,16 +4,15 @@ Each function returns a `Baseline`: K vectors, and a linear map under which a la
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 
-from geovq_jax.geometry.batching import map_chunks
+from geovq_jax.geometry.batching import decode_all
 from geovq_jax.geometry.graphs.knn import knn
-from geovq_jax.geometry.metric import DecodeFn, as_pytree
+from geovq_jax.geometry.metric import DecodeFn
 
 Latents = Float[np.ndarray, "n d"]
 _RESTARTS = 3
@@ -120,7 +119,7 @@ def kmedoids(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
     medoids = np.full(num_clusters, -1)
     for _ in range(_ITERATIONS):
         codes = encode(Baseline(vectors, identity), latents)
-        moved = _nearest_members(latents, codes, cell_means(latents, codes, num_clusters))
+        moved = nearest_members(latents, codes, cell_means(latents, codes, num_clusters))
         if np.array_equal(moved, medoids):
             break
         medoids, vectors = moved, latents[moved]
@@ -148,17 +147,11 @@ def decoded_kmeans(
     Raises:
         ValueError: as `kmeans`.
     """
-    images = decoded(decode_fn, latents, batch_size=batch_size)
+    images = decode_all(decode_fn, latents, batch_size=batch_size).reshape(len(latents), -1)
     means = _kmeans(images, num_clusters, seed, restarts=1)
     codes = np.asarray(knn(means, 1, queries=images).indices[:, 0], np.int32)
-    members = _nearest_members(images, codes, means)
+    members = nearest_members(images, codes, means)
     return Baseline(latents[members], np.eye(latents.shape[1], dtype=latents.dtype)), means, codes
-
-
-def decoded(decode_fn: DecodeFn, latents: Latents, *, batch_size: int = 256) -> Float[np.ndarray, "n p"]:
-    """Flat images [n, p] of latents [n, d] or [n, h, w, d]."""
-    decode = as_pytree(decode_fn)
-    return np.asarray(map_chunks(lambda part: _decode_flat(decode, part), (latents,), batch_size=batch_size))
 
 
 def encode_decoded(
@@ -179,15 +172,10 @@ def encode_decoded(
     Raises:
         ValueError: images of another size than the decoded ones.
     """
-    known, queries = decoded(decode_fn, vectors), images.reshape(len(images), -1)
+    known, queries = (part.reshape(len(part), -1) for part in (decode_all(decode_fn, vectors), images))
     if known.shape[1] != queries.shape[1]:
         raise ValueError(f"expected images of {known.shape[1]} values, as decoded, got {queries.shape[1]}")
     return np.asarray(knn(known, 1, queries=queries).indices[:, 0], np.int32)
-
-
-@jax.jit
-def _decode_flat(decode_fn: Any, latents: Array) -> Array:
-    return jax.vmap(lambda z: decode_fn(z).reshape(-1))(latents)
 
 
 def gaussian(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
@@ -267,11 +255,13 @@ def _kmeans(points: np.ndarray, num_clusters: int, seed: int, *, restarts: int =
     return np.asarray(model.cluster_centers_, points.dtype)
 
 
-def _nearest_members(points: np.ndarray, codes: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """The member of each cell nearest to the cell's mean; the nearest point of all where a cell is empty."""
-    distances = np.sum((points - means[codes]) ** 2, axis=1)
+def nearest_members(
+    points: Float[np.ndarray, "n d"], codes: Int[np.ndarray, " n"], vectors: Float[np.ndarray, "K d"]
+) -> Int[np.ndarray, " K"]:
+    """Row of the member of each cluster nearest to its vector; of the nearest point of all where a cluster is empty."""
+    distances = np.sum((points - vectors[codes]) ** 2, axis=1)
     order = np.lexsort((distances, codes))
     cells, first = np.unique(codes[order], return_index=True)
-    members = np.asarray(knn(points, 1, queries=means).indices)[:, 0].astype(np.int64)
+    members = np.asarray(knn(points, 1, queries=vectors).indices)[:, 0].astype(np.int64)
     members[cells] = order[first]
     return members

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from geovq_jax.workdir import hash_arrays, load_npz, save_npz
+from geovq_jax.workdir import hash_arrays, save_npz
 
 
 class Codebook(NamedTuple):
@@ -42,32 +42,19 @@ def save_codebook(path: Path, codebook: Codebook, **nodes: np.ndarray) -> None:
     save_npz(path, **arrays, **nodes)
 
 
-def load_codebook(path: Path, *, vae_hash: str | None = None) -> Codebook:
-    """Read a codebook; with `vae_hash`, refuse one that was built from another VAE.
+def codebook_of(arrays: Mapping[str, np.ndarray], path: Path) -> Codebook:
+    """The codebook among the arrays of an npz file.
 
     Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: the file is damaged, or belongs to other VAE parameters.
+        ValueError: arrays are missing or damaged; names `path`.
     """
-    arrays = load_npz(path, stage="build_codebook")
     try:
-        codebook = Codebook(
-            vectors=arrays["vectors"],
-            medoids=arrays["medoids"],
-            counts=arrays["counts"],
-            radii=arrays["radii"],
-            settings=json.loads(str(arrays["settings"])),
-        )
+        settings = json.loads(str(arrays["settings"]))
+        return Codebook(arrays["vectors"], arrays["medoids"], arrays["counts"], arrays["radii"], settings)
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"expected a codebook in {path}, got {error}; rerun python -m geovq_jax.build_codebook"
         ) from error
-    if vae_hash is not None and codebook.settings.get("vae") != vae_hash:
-        raise ValueError(
-            f"expected a codebook of the VAE {vae_hash[:12]}, got one of {str(codebook.settings.get('vae'))[:12]} in "
-            f"{path}; rerun python -m geovq_jax.build_codebook"
-        )
-    return codebook
 
 
 def lookup(codebook: Codebook, codes: Int[np.ndarray, "..."]) -> Float[np.ndarray, "... d"]:

@@ -1,188 +1,192 @@
-"""The methods of the comparison: ways to make K code vectors and the codes of every image on one autoencoder."""
+"""The methods: ways to fit K code vectors to latents. Arrays in, arrays out.
+
+A row of `METHODS` says how the vectors are fitted and by which assignment a latent then gets its code, see
+`assignment`. The pipeline, the comparison and the codec of an opened run all use this table.
+"""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
+from jaxtyping import Float, Int, Int32
 
-from geovq_jax import data
-from geovq_jax.models import vae
+from geovq_jax.geometry.metric import DecodeFn
 from geovq_jax.quantization import baselines, refinement
-from geovq_jax.quantization.pullback_kmeans import assign_pullback, pullback_kmeans
-from geovq_jax.quantization.tokenizer import encode_measured
-from geovq_jax.stages.codes import latent_metrics, load_graph, load_latents, load_tokenizer, nodes_of
-from geovq_jax.stages.vae import SPLITS, decoder, load_data, load_vae
-from geovq_jax.terminal import progress_bar
-from geovq_jax.workdir import load_npz, save_npz
+from geovq_jax.quantization.assignment import Assignment, Latents, Quantizer, assign, rows_of, tokenizer_of
+from geovq_jax.quantization.pullback_kmeans import pullback_kmeans
+from geovq_jax.quantization.tokenizer import Encoded
 
 
-class Inputs(NamedTuple):
-    """What every method of one seed is given.
+class Clusters(NamedTuple):
+    """K-medoids of the graph of the training latents.
 
     Attributes:
-        workdir: of the seed, with `vae/`, `latents/`, `graph.npz` and `codebook.npz`.
-        config: of the seed.
-        dataset: images and labels.
-        params: of the autoencoder.
-        arch: its sizes.
-        latents: split -> [n, d] or [n, h, w, d].
-        metrics: split -> pull-back metrics [n, d, d] or [n, h, w, d, d].
-        rows: training images whose latents the codebooks are fitted to.
+        medoids: node of each medoid [K].
+        labels: medoid of each node, as a position in `medoids` [n].
+        distances: distance along the graph from each node to its medoid [n].
     """
 
-    workdir: Path
-    config: ConfigDict
-    dataset: data.Dataset
-    params: Any
-    arch: vae.Architecture
-    latents: dict[str, np.ndarray]
-    metrics: dict[str, np.ndarray]
-    rows: np.ndarray
+    medoids: Int[np.ndarray, " K"]
+    labels: Int32[np.ndarray, " n"]
+    distances: Float[np.ndarray, " n"]
 
 
-class Codes(NamedTuple):
-    """A codebook and what it makes of every image.
+class Nodes(NamedTuple):
+    """Training latents that a codebook is fitted to; each vector, or each cell of a grid, is a node.
 
     Attributes:
-        vectors: [K, d].
-        codes: split -> int32 [n] or [n, h, w].
+        decode_fn: decoder of one latent.
+        latents: of m images, [m, d] or [m, h, w, d]: n = m or m h w nodes.
+        metrics: pull-back metric at each node [n, d, d]; None where the method needs none.
+        clusters: of the nodes, for the methods with `on_graph`.
+        graph_metrics: the metrics that the lengths of the graph were measured by; None for Euclidean lengths.
     """
 
-    vectors: np.ndarray
-    codes: dict[str, np.ndarray]
+    decode_fn: DecodeFn
+    latents: Latents
+    metrics: Float[np.ndarray, "n d d"] | None = None
+    clusters: Clusters | None = None
+    graph_metrics: Float[np.ndarray, "n d d"] | None = None
 
 
 class Method(NamedTuple):
     """One way to make codes.
 
     Attributes:
-        title: what tables call it.
-        fit: its codebook and codes on the frozen autoencoder.
-        in_context: codes are chosen in the context of the whole image, anew before each part of the fine-tuning.
-        rungs: of the ladder, that are climbed from the frozen decoder.
+        title: its name in tables.
+        fit: (nodes, K, seed) -> code vectors [K, d], and the linear map of the assignment "linear".
+        assignment: how a latent gets its code.
+        on_graph: whether it starts from K-medoids of the graph.
+        on_metrics: whether it reads the metric at each latent.
     """
 
     title: str
-    fit: Callable[[Inputs], Codes]
-    in_context: bool = False
-    rungs: tuple[str, ...] = ("decoder",)
+    fit: Callable[[Nodes, int, int], tuple[np.ndarray, np.ndarray | None]]
+    assignment: Assignment
+    on_graph: bool = False
+    on_metrics: bool = False
 
 
-def inputs_of(workdir: Path, config: ConfigDict) -> Inputs:
-    """Everything that the methods of a seed share; metrics of all latents are computed once and kept."""
-    dataset = load_data(config)
-    params, arch = load_vae(workdir, config, dataset.train.images.shape[1:])
-    latents = {split: load_latents(workdir, split)["mean"] for split in SPLITS}
-    metrics = {}
-    for split in SPLITS:
-        path = workdir / "metrics" / f"{split}.npz"
-        if not path.exists():
-            with progress_bar(f"metrics of {split}") as progress:
-                found = latent_metrics(workdir, config, latents[split], progress=progress)
-            save_npz(path, metrics=found)
-        shape = (*latents[split].shape, latents[split].shape[-1])
-        metrics[split] = load_npz(path, stage="compare")["metrics"].reshape(shape)
-    rows = load_graph(workdir)[1]["rows"]
-    return Inputs(workdir, config, dataset, params, arch, latents, metrics, rows)
+def _metrics(nodes: Nodes) -> np.ndarray:
+    if nodes.metrics is None:
+        raise ValueError("expected the metric at each node for this method, got none; measure them with node_metrics")
+    return nodes.metrics
 
 
-def _nodes(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    """Latents and metrics that codebooks are fitted to, one row a node."""
-    latents = nodes_of(inputs.latents["train"][inputs.rows])
-    size = latents.shape[1]
-    return latents, inputs.metrics["train"][inputs.rows].reshape(-1, size, size)
+def _clusters(nodes: Nodes) -> Clusters:
+    if nodes.clusters is None:
+        raise ValueError("expected K-medoids of the graph for this method, got none; cluster the graph first")
+    return nodes.clusters
 
 
-def _baseline(fit: Callable[..., baselines.Baseline]) -> Callable[[Inputs], Codes]:
-    def codes_of(inputs: Inputs) -> Codes:
-        baseline = fit(*_nodes(inputs), inputs.config.codebook.num_clusters, inputs.config.seed)
-        found = {split: baselines.encode(baseline, inputs.latents[split]) for split in SPLITS}
-        return Codes(baseline.vectors, found)
+def _baseline(fit: Callable[..., baselines.Baseline]) -> Callable[[Nodes, int, int], tuple[np.ndarray, np.ndarray]]:
+    def fitted(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(fit(rows_of(nodes.latents), num_codes, seed=seed))  # type: ignore[return-value]
 
-    return codes_of
+    return fitted
 
 
-_mahalanobis = _baseline(lambda z, metrics, k, seed: baselines.mahalanobis(z, metrics.mean(axis=0), k, seed=seed))
+def _scalar(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    latents = rows_of(nodes.latents)
+    return tuple(baselines.scalar(latents, baselines.scalar_levels(num_codes, latents.shape[1])))  # type: ignore
 
 
-def _geodesic(inputs: Inputs) -> Codes:
-    nodes = load_npz(inputs.workdir / "codebook.npz", stage="build_codebook")
-    tokenizer, neighbours = load_tokenizer(inputs.workdir), inputs.config.codebook.neighbours
-    codes = {}
-    for split in SPLITS:
-        latents = inputs.latents[split]
-        metrics = inputs.metrics[split].reshape(-1, *inputs.metrics[split].shape[-2:])
-        found = encode_measured(tokenizer, nodes_of(latents), metrics, k=neighbours).codes
-        codes[split] = np.asarray(found, np.int32).reshape(latents.shape[:-1])
-    codes["train"][inputs.rows] = nodes["node_labels"].reshape(-1, *codes["train"].shape[1:])
-    return Codes(nodes["vectors"], codes)
+def _mean_metric(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    metric = _metrics(nodes).mean(axis=0)
+    return tuple(baselines.mahalanobis(rows_of(nodes.latents), metric, num_codes, seed=seed))  # type: ignore
 
 
-def _pullback(start: Callable[[Inputs], Codes]) -> Callable[[Inputs], Codes]:
-    """Centres moved to the minimum of the linearised decoded error, and every latent assigned by its own metric."""
-
-    def codes_of(inputs: Inputs) -> Codes:
-        vectors = pullback_kmeans(*_nodes(inputs), start(inputs).vectors).centres
-        codes = {}
-        for split in SPLITS:
-            latents, metrics = inputs.latents[split], inputs.metrics[split]
-            labels, _ = assign_pullback(nodes_of(latents), metrics.reshape(-1, *metrics.shape[-2:]), vectors)
-            codes[split] = labels.reshape(latents.shape[:-1])
-        return Codes(vectors, codes)
-
-    return codes_of
+def _decoded_kmeans(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]:
+    """K-means of the decoded latents, each mean replaced by its nearest latent."""
+    if nodes.latents.ndim != 2:
+        raise ValueError(
+            f"expected latents [n, d] for kmeans_decoded, got {nodes.latents.shape}; choose another method"
+        )
+    return baselines.decoded_kmeans(nodes.decode_fn, nodes.latents, num_codes, seed=seed)[0].vectors, None
 
 
-def _decoded(inputs: Inputs) -> Codes:
-    """Geodesic medoids refined in decoded space; codes by distance to the decoded latent."""
-    start = _geodesic(inputs)
-    decode_fn = decoder(inputs.params, inputs.arch)
-    latents, _ = _nodes(inputs)
-    labels = start.codes["train"][inputs.rows]
-    vectors = refinement.refine_centres(decode_fn, start.vectors, latents, labels).centres
-    return Codes(vectors, _decoded_codes(inputs, vectors))
+def _medoids(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]:
+    return rows_of(nodes.latents)[_clusters(nodes).medoids], None
 
 
-def _decoded_kmeans(inputs: Inputs) -> Codes:
-    """K-means of decoded latents, each mean replaced by its nearest latent; codes as for `_decoded`."""
-    latents, _ = _nodes(inputs)
-    decode_fn, size = decoder(inputs.params, inputs.arch), inputs.config.codebook.num_clusters
-    vectors = baselines.decoded_kmeans(decode_fn, latents, size, seed=inputs.config.seed)[0].vectors
-    return Codes(vectors, _decoded_codes(inputs, vectors))
+def _local(start: Callable[[Nodes, int, int], tuple[np.ndarray, Any]]) -> Callable[..., tuple[np.ndarray, None]]:
+    """Centres moved to the minimum of the linearised decoded error, from the vectors of another method."""
+
+    def fitted(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]:
+        vectors, _ = start(nodes, num_codes, seed)
+        return pullback_kmeans(rows_of(nodes.latents), _metrics(nodes), vectors).centres, None
+
+    return fitted
 
 
-def _decoded_codes(inputs: Inputs, vectors: np.ndarray) -> dict[str, np.ndarray]:
-    decode_fn = decoder(inputs.params, inputs.arch)
-    return {
-        split: baselines.encode_decoded(decode_fn, vectors, baselines.decoded(decode_fn, inputs.latents[split]))
-        for split in SPLITS
-    }
+def _decoded(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]:
+    """Medoids refined in decoded space: single latents with new cells, cells of grids in the context of their image."""
+    (vectors, _), labels = _medoids(nodes, num_codes, seed), _clusters(nodes).labels
+    if nodes.latents.ndim == 2:
+        return refinement.refine_centres(nodes.decode_fn, vectors, nodes.latents, labels).centres, None
+    grid_labels = labels.reshape(nodes.latents.shape[:-1])
+    return refinement.refine_cell_centres(nodes.decode_fn, vectors, nodes.latents, grid_labels).centres, None
 
 
 METHODS: dict[str, Method] = {
-    "gaussian": Method(
-        "random Gaussian", _baseline(lambda z, _, k, seed: baselines.gaussian(z, k, seed=seed)), rungs=()
-    ),
-    "scalar": Method(
-        "scalar (FSQ after the fact)",
-        _baseline(lambda z, _, k, seed: baselines.scalar(z, baselines.scalar_levels(k, z.shape[1]))),
-        rungs=(),
-    ),
-    "kmeans": Method("K-means", _baseline(lambda z, _, k, seed: baselines.kmeans(z, k, seed=seed))),
-    "kmedoids": Method("K-medoids", _baseline(lambda z, _, k, seed: baselines.kmedoids(z, k, seed=seed)), rungs=()),
-    "kmeans_decoded": Method("K-means, decoded space", _decoded_kmeans),
-    "mahalanobis": Method("K-means, mean metric", _mahalanobis),
-    "mahalanobis_pullback": Method("K-means, local metrics", _pullback(_mahalanobis)),
-    "geodesic": Method("geodesic K-medoids", _geodesic),
-    "geodesic_pullback": Method("geodesic, refined", _pullback(_geodesic), rungs=("decoder", "codes")),
-    "geodesic_decoded": Method("geodesic, refined in decoded space", _decoded),
-    "kmeans_context": Method(
-        "K-means, in context",
-        _baseline(lambda z, _, k, seed: baselines.kmeans(z, k, seed=seed)),
-        in_context=True,
-    ),
-    "geodesic_context": Method("geodesic, refined, in context", _pullback(_geodesic), in_context=True),
-    "geodesic_decoded_context": Method("geodesic, refined in decoded space, in context", _decoded, in_context=True),
+    "gaussian": Method("random Gaussian", _baseline(baselines.gaussian), "linear"),
+    "scalar": Method("scalar (FSQ after the fact)", _scalar, "linear"),
+    "kmeans": Method("K-means", _baseline(baselines.kmeans), "linear"),
+    "kmedoids": Method("K-medoids", _baseline(baselines.kmedoids), "linear"),
+    "kmeans_decoded": Method("K-means, decoded space", _decoded_kmeans, "decoded"),
+    "mean_metric": Method("K-means, mean metric", _mean_metric, "linear", on_metrics=True),
+    "local_metrics": Method("K-means, local metrics", _local(_mean_metric), "local", on_metrics=True),
+    "geodesic": Method("geodesic K-medoids", _medoids, "graph", on_graph=True),
+    "geodesic_refined": Method("geodesic, refined", _local(_medoids), "local", on_graph=True, on_metrics=True),
+    "geodesic_decoded": Method("geodesic, refined in decoded space", _decoded, "decoded", on_graph=True),
 }
+# The best without search in results/*.json, for each kind of latent.
+BEST = {"spatial": "geodesic_refined", "vanilla": "geodesic_decoded"}
+
+
+def resolve(method: str, kind: str) -> str:
+    """Name of a method; "auto" is the best one known for the kind of latent, "spatial" or "vanilla"."""
+    return BEST[kind] if method == "auto" else method
+
+
+def assignment_of(method: str, *, spatial: bool) -> Assignment:
+    """How a method assigns codes; a cell of a grid cannot be decoded alone, so there "decoded" becomes "graph"."""
+    assignment = METHODS[method].assignment
+    return "graph" if spatial and assignment == "decoded" else assignment
+
+
+def fit(method: str, nodes: Nodes, num_codes: int, *, seed: int) -> tuple[Quantizer, Encoded]:
+    """Fits a codebook.
+
+    Args:
+        method: name in `METHODS`.
+        nodes: training latents, with metrics and clusters as the method needs them.
+        num_codes: K.
+        seed: of starts and draws.
+
+    Returns:
+        The quantizer, and the code of each node [n] with its distance in the unit of the assignment.
+
+    Raises:
+        ValueError: a method that is not known, or one whose metrics or clusters are missing; as the method.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> z = np.array([[0.0], [0.1], [5.0], [5.1]], np.float32)
+        >>> quantizer, encoded = fit("kmeans", Nodes(jnp.sin, z), 2, seed=0)
+        >>> bool(encoded.codes[0] == encoded.codes[1] != encoded.codes[2] == encoded.codes[3])
+        True
+    """
+    if method not in METHODS:
+        raise ValueError(f"expected a method among {', '.join(METHODS)}, got {method!r}")
+    vectors, transform = METHODS[method].fit(nodes, num_codes, seed)
+    assignment = assignment_of(method, spatial=nodes.latents.ndim == 4)
+    quantizer = Quantizer(method, assignment, vectors, transform if assignment == "linear" else None)
+    if assignment == "graph":
+        labels, distances = _clusters(nodes).labels, _clusters(nodes).distances
+        quantizer = quantizer._replace(
+            tokenizer=tokenizer_of(rows_of(nodes.latents), nodes.graph_metrics, labels, distances)
+        )
+        return quantizer, Encoded(labels, distances)
+    encoded = assign(quantizer, nodes.latents, nodes.decode_fn, metrics=nodes.metrics)
+    return quantizer, Encoded(encoded.codes.ravel(), encoded.distances.ravel())

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
-from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.batching import Progress, decode_all, map_chunks
 from geovq_jax.geometry.metric import DecodeFn, as_pytree, check_latents
 
 Assignment = Literal["given", "decoded"]
@@ -83,7 +83,7 @@ def refine_centres(
     decode = as_pytree(decode_fn)
 
     def decoded(rows: np.ndarray) -> np.ndarray:
-        return np.asarray(map_chunks(lambda part: _decode_flat(decode, part), (rows,), batch_size=batch_size))
+        return decode_all(decode, rows, batch_size=batch_size).reshape(len(rows), -1)
 
     targets, images = decoded(latents), decoded(z)
     damping = np.full(len(z), FIRST_DAMPING, z.dtype)
@@ -116,11 +116,6 @@ def _check(centres: np.ndarray, latents: np.ndarray, labels: np.ndarray, shape: 
         raise ValueError(f"expected labels of shape {shape}, one for each latent, got {labels.shape}")
     if labels.size == 0 or labels.min() < 0 or labels.max() >= len(centres):
         raise ValueError(f"expected labels in [0, {len(centres)}), got others; assign every latent to a centre first")
-
-
-@jax.jit
-def _decode_flat(decode_fn: Any, latents: Array) -> Array:
-    return jax.vmap(lambda z: decode_fn(z).reshape(-1))(latents)
 
 
 @jax.jit
@@ -218,7 +213,7 @@ def refine_cell_centres(
     c, grids, labels = np.asarray(centres), np.asarray(grids), np.asarray(labels, np.int32)
     _check(c, grids, labels, grids.shape[:3])
     decode, counts = as_pytree(decode_fn), np.bincount(labels.ravel(), minlength=len(c))[:, None]
-    targets = np.asarray(map_chunks(lambda part: _decode_flat(decode, part), (grids,), batch_size=batch_size))
+    targets = decode_all(decode, grids, batch_size=batch_size).reshape(len(grids), -1)
 
     def total(function: Callable[..., Any], *fixed: np.ndarray) -> np.ndarray:
         return _sum_chunks(lambda *part: function(decode, *fixed, *part), (labels, targets), batch_size)

@@ -1,80 +1,73 @@
 """Stage `report`: measure a run on the test split, and write report/metrics.json and report/index.html."""
 
-import json
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from geovq_jax import data, figures
+from geovq_jax import figures
 from geovq_jax.evaluation import image_metrics
 from geovq_jax.evaluation.clustering_scores import clustering_scores
 from geovq_jax.evaluation.code_usage import code_usage
 from geovq_jax.evaluation.statistics import Interval
-from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.geometry.graphs.embedding import principal_plane
-from geovq_jax.models import vae
-from geovq_jax.quantization.codebook import load_codebook
 from geovq_jax.report import generation, geometry, neighbours, overview, sizes
 from geovq_jax.report.page import ReportFigure, Section, Table, write_report
-from geovq_jax.stages.atlas import code_pictures
-from geovq_jax.stages.codes import load_codes, load_latents, nodes_of
-from geovq_jax.stages.prior import decode_codes
-from geovq_jax.stages.vae import BATCH, load_data, load_vae
+from geovq_jax.stages.codes import code_pictures
+from geovq_jax.stages.records import decode_images
+from geovq_jax.stages.run import Run
 from geovq_jax.workdir import to_json, write_json
 
 _POSITION = {"perplexity": "perplexity", "information on the class [bits]": "mutual_information_bits"}
 
 
-def evaluate(workdir: Path, config: ConfigDict) -> str:
-    """Figures of the whole run on the test split, with every picture."""
-    dataset = load_data(config)
-    truth = np.asarray(data.to_float(dataset.test.images))
-    latents, codes = load_latents(workdir, "test"), load_codes(workdir, "test")
-    params, arch = load_vae(workdir, config, truth.shape[1:])
-    decode = jax.jit(jax.vmap(partial(vae.decode, params, arch)))
-    continuous = np.clip(np.asarray(map_chunks(decode, (latents["mean"],), batch_size=BATCH)), 0.0, 1.0)
-    quantized = decode_codes(workdir, config, codes["codes"])
-    scores = image_metrics.reconstruction_scores(truth, continuous, quantized)
+_DISTANCE = {
+    "linear": "distance to the code vector, after the linear map of the method [latent units]",
+    "local": "pull-back distance to the code vector, in the metric at the latent",
+    "graph": "geodesic distance to the medoid",
+    "decoded": "distance between the decoded latent and the decoded code",
+}
 
-    num_codes = config.codebook.num_clusters
-    usage = code_usage(codes["codes"], num_codes, codes["label"])
-    usage["radii"] = load_codebook(workdir / "codebook.npz").radii
+
+def write(run: Run) -> str:
+    """Figures of the whole run on the test split, with every picture."""
+    config, truth, codes = run.config, run.images("test"), run.codes("test")
+    continuous = decode_images(run.decode_fn, run.latents("test").mean)
+    quantized = run.decode(codes.codes)
+    scores = image_metrics.reconstruction_scores(truth, continuous, quantized)
+    num_codes = len(run.codebook.vectors)
+    usage = code_usage(codes.codes, num_codes, codes.label)
     metrics = {
         "images": image_metrics.summarise(scores, seed=config.seed),
-        "codes": {k: v for k, v in usage.items() if k not in ("cell_sizes", "radii")},
-        "classes": clustering_scores(codes["codes"], codes["label"])._asdict(),
-        "prior": generation.code_lengths(workdir, config, truth[0].size),
-        "scores": generation.load_scores(workdir),
-        "geometry": geometry.measure(workdir, config),
-        "sizes": sizes.measure(workdir, config),
+        "codes": {k: v for k, v in usage.items() if k != "cell_sizes"},
+        "classes": clustering_scores(codes.codes, codes.label)._asdict(),
+        "prior": generation.code_lengths(run),
+        "scores": run.scores,
+        "geometry": geometry.measure(run),
+        "sizes": sizes.measure(run),
     }
     headline = overview.headline(metrics)
     plain = [(name, value.value if isinstance(value, Interval) else value) for name, value in headline.items()]
     metrics = to_json(metrics | {"headline": plain})
-    write_json(workdir / "report" / "metrics.json", metrics)
+    write_json(run.workdir / "report" / "metrics.json", metrics)
     sections = [
-        overview.section(workdir, config, dataset, headline),
+        overview.section(run, headline),
         _reconstructions(truth, continuous, quantized, metrics),
         generation.prior_section(metrics["prior"], metrics["images"]["truth-quantized"]["psnr"]),
-        generation.samples_section(workdir, dataset),
+        generation.samples_section(run),
         *generation.scores_section(metrics["scores"]),
-        _latent_space(workdir, config, latents, codes, usage),
+        _latent_space(run, usage),
         sizes.section(metrics["sizes"], metrics, config),
-        geometry.section(workdir, config, metrics["geometry"]),
-        neighbours.section(workdir, config),
-        _training(workdir),
+        geometry.section(run, metrics["geometry"]),
+        neighbours.section(run),
+        _training(run.training_records),
     ]
     write_report(
-        workdir / "report" / "index.html",
+        run.workdir / "report" / "index.html",
         title=f"geovq_jax: {config.name}",
-        subtitle=f"{config.data.name}, {config.vae.kind} latents, K = {num_codes}, seed {config.seed}",
+        subtitle=f"{config.data.name}, {config.vae.kind} latents, {run.method}, K = {num_codes}, seed {config.seed}",
         sections=sections,
     )
-    return f"{workdir / 'report' / 'index.html'}"
+    return f"{run.workdir / 'report' / 'index.html'}"
 
 
 def _reconstructions(
@@ -96,33 +89,29 @@ def _reconstructions(
     )
 
 
-def _latent_space(
-    workdir: Path,
-    config: ConfigDict,
-    latents: dict[str, np.ndarray],
-    codes: dict[str, np.ndarray],
-    usage: dict[str, Any],
-) -> Section:
-    points = nodes_of(latents["mean"])
-    cells = len(points) // len(latents["label"])
+def _latent_space(run: Run, usage: dict[str, Any]) -> Section:
+    latents, codes = run.latents("test"), run.codes("test")
+    points = latents.mean.reshape(-1, latents.mean.shape[-1])
+    cells = len(points) // len(latents.label)
     chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
     plane = principal_plane(points)
-    labels = np.repeat(latents["label"], cells)[chosen]
+    labels = np.repeat(latents.label, cells)[chosen]
     by_class = figures.latent_map(points[chosen], classes=labels, plane=plane)
-    by_code = figures.latent_map(points[chosen], codes=codes["codes"].ravel()[chosen], plane=plane)
+    by_code = figures.latent_map(points[chosen], codes=codes.codes.ravel()[chosen], plane=plane)
     used = figures.code_usage(np.asarray(usage["cell_sizes"]))
-    reach = figures.distance_histogram({"test latents": codes["distance"].ravel()})
-    atlas = figures.code_atlas(code_pictures(workdir, config), np.asarray(usage["cell_sizes"]))
-    note = "" if latents["mean"].ndim == 2 else ", each in the cell of its medoid's image"
+    reach = figures.distance_histogram({"test latents": codes.distance.ravel()})
+    atlas = figures.code_atlas(code_pictures(run), np.asarray(usage["cell_sizes"]))
+    note = "" if latents.mean.ndim == 2 else ", each in the cell of an image of its cluster"
+    unit = _DISTANCE[run.quantizer.assignment]
     pictures = [
         ReportFigure("Coloured by class", by_class, "latents_by_class", {"explained": to_json(plane.explained)}),
         ReportFigure("Coloured by code", by_code, "latents_by_code"),
         ReportFigure("Use of the codes on the test split", used, "code_usage", {"counts": usage["cell_sizes"]}),
-        ReportFigure("Geodesic distance to the code", reach, "code_distances", _quantiles(codes["distance"])),
+        ReportFigure(unit.capitalize(), reach, "code_distances", _quantiles(codes.distance)),
         ReportFigure(f"Decoded codes{note}, and their use on the test split", atlas, "code_atlas"),
     ]
-    if codes["codes"].ndim == 3:
-        grid = codes["codes"].shape[1:]
+    if codes.codes.ndim == 3:
+        grid = codes.codes.shape[1:]
         panels = {
             label: np.array([entry[name] for entry in usage["per_position"]]).reshape(grid)
             for label, name in _POSITION.items()
@@ -133,14 +122,14 @@ def _latent_space(
         )
     return Section(
         "Latents and codes",
-        "Test latents (one point a grid cell) in the plane of their two largest variances. "
+        "Test latents (one point per cell of the grid) in the plane of their two largest variances. "
         "`python -m geovq_jax.explore --workdir=W` shows the training latents to click on.",
-        tables=[_usage_table(usage)],
+        tables=[_usage_table(usage, run.codebook.radii, unit)],
         figures=pictures,
     )
 
 
-def _usage_table(usage: dict[str, Any]) -> Table:
+def _usage_table(usage: dict[str, Any], radii: np.ndarray, unit: str) -> Table:
     rows: list[list[Any]] = [
         ["codes used", usage["used"]],
         ["codes never used", usage["dead"]],
@@ -149,12 +138,12 @@ def _usage_table(usage: dict[str, Any]) -> Table:
         ["Gini coefficient of the use", usage["usage_gini"]],
         ["items of a code: median", usage["cell_size_median"]],
         ["items of a code: largest", usage["cell_size_max"]],
-        ["geodesic radius of a cell: median", float(np.median(usage["radii"]))],
-        ["geodesic radius of a cell: largest", float(np.max(usage["radii"]))],
+        [f"{unit}: median over the codes of the largest", float(np.median(radii))],
+        [f"{unit}: largest", float(np.max(radii))],
         ["information on the class [bits a code]", usage["mutual_information_bits"]],
         ["entropy of the class [bits]", usage["label_entropy_bits"]],
     ]
-    caption = f"{usage['num_codes']} codes on {usage['num_items']:,} items of the test split; radii over training nodes"
+    caption = f"{usage['num_codes']} codes on {usage['num_items']:,} items of the test split"
     return Table(caption, ["figure", "value"], rows)
 
 
@@ -163,9 +152,7 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
     return {f"quantile {level}": float(np.quantile(values, level)) for level in levels} | {"mean": float(values.mean())}
 
 
-def _training(workdir: Path) -> Section:
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
+def _training(records: list[dict[str, Any]]) -> Section:
     def curve(stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         pairs = [(record["step"], record[name]) for record in records if record["stage"] == stage]
         steps, values = zip(*pairs, strict=True) if pairs else ((), ())
@@ -184,5 +171,5 @@ def _training(workdir: Path) -> Section:
     return Section(
         "Training",
         figures=[ReportFigure("Training and validation", figure, "training_curves", curves)],
-        links=[("every figure of training, a line each", "../metrics.jsonl")],
+        links=[("every figure of training, one line per evaluation", "../metrics.jsonl")],
     )

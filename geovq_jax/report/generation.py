@@ -1,19 +1,15 @@
 """The report's parts on the prior and what it draws: code length, samples, completions, scores."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from geovq_jax import data, figures
+from geovq_jax import figures
 from geovq_jax.evaluation.statistics import Interval
 from geovq_jax.report.page import ReportFigure, Section, Table
-from geovq_jax.stages.codes import load_codes
-from geovq_jax.stages.prior import likelihoods, load_prior
+from geovq_jax.stages.prior import likelihoods
+from geovq_jax.stages.run import Run
 from geovq_jax.stages.samples import SETTINGS, completion_figure, sample_rows
-from geovq_jax.workdir import load_npz
 
 _MODELS = {
     "gpt": "prior given the class",
@@ -32,19 +28,11 @@ _DISTANCES = {
 }
 
 
-def code_lengths(workdir: Path, config: ConfigDict, num_dimensions: int) -> dict[str, Any]:
+def code_lengths(run: Run) -> dict[str, Any]:
     """Bits of the test codes under the prior, and under uniform, unigram and bigram models."""
-    test = load_codes(workdir, "test")
-    train_codes = load_codes(workdir, "train")["codes"]
-    found = likelihoods(
-        *load_prior(workdir, config), train_codes, test["codes"], test["label"], num_dimensions=num_dimensions
-    )
+    test, size = run.codes("test"), int(np.prod(run.image_shape))
+    found = likelihoods(*run.prior, run.codes("train").codes, test.codes, test.label, num_dimensions=size)
     return {name: bits._asdict() for name, bits in found.items()}
-
-
-def load_scores(workdir: Path) -> dict[str, Any]:
-    """Content of scores.json; empty where too few test images were there to score."""
-    return json.loads((workdir / "scores.json").read_text())
 
 
 def headline(scores: dict[str, Any]) -> dict[str, Any]:
@@ -95,14 +83,14 @@ def interval(bits: dict[str, float]) -> Interval:
     return Interval(bits["bits_per_code"], bits["bits_per_code"] - error, bits["bits_per_code"] + error)
 
 
-def samples_section(workdir: Path, dataset: data.Dataset) -> Section:
+def samples_section(run: Run) -> Section:
     """Samples, one row a class, and completions of upper halves beside the images that they come from."""
-    drawn = load_npz(workdir / "samples.npz", stage="generate")
+    drawn = run.samples
     settings = {name: float(drawn[name]) for name in SETTINGS}
     grid = figures.image_grid(*sample_rows(drawn["images"], drawn["labels"]))
     shown = [ReportFigure("One row a class", grid, "samples", settings)]
     if "completion_rows" in drawn:
-        originals = np.asarray(data.to_float(dataset.valid.images[drawn["completion_rows"]]))
+        originals = run.images("valid")[drawn["completion_rows"]]
         strips = completion_figure(drawn, originals)
         shown.append(
             ReportFigure(

@@ -1,22 +1,18 @@
 """The geometry part of a run's report: how the metric of the decoder differs from a flat one."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
-from scipy import sparse
 
 from geovq_jax import figures, geometry
 from geovq_jax.evaluation.statistics import edge_agreement
 from geovq_jax.geometry.graphs.embedding import Plane, principal_plane
 from geovq_jax.geometry.graphs.graph import components
-from geovq_jax.quantization.codebook import load_codebook
 from geovq_jax.report.page import ReportFigure, Section, Table
-from geovq_jax.stages.codes import decoder_of, edge_lengths, load_codes, load_graph, load_latents
+from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.workdir import to_json
 
@@ -27,29 +23,28 @@ _STRIP = 10
 _ERROR_EDGES = 500
 
 
-def measure(workdir: Path, config: ConfigDict) -> dict[str, Any]:
+def measure(run: Run) -> dict[str, Any]:
     """Figures of the graph, of its edges and paths, of the node metrics and of continuous geodesics."""
-    graph, arrays = load_graph(workdir)
-    edges, lengths = geometry.edges_of(graph)
-    euclidean = edge_lengths(arrays["points"], None, edges)
+    stored = run.graph
+    edges, lengths = geometry.edges_of(stored.graph)
+    euclidean = geometry.straight_lengths(stored.points, edges)
     result = {
-        "connectivity": geometry.connectivity(graph)._asdict(),
-        "components_before_repair": int(arrays["components_before_repair"]),
+        "connectivity": geometry.connectivity(stored.graph)._asdict(),
+        "components_before_repair": stored.components_before_repair,
         "edges": edge_agreement(euclidean, lengths)._asdict(),
         "edge_length_ratio_of_means": float(lengths.mean() / euclidean.mean()),
-        "paths": _paths(graph, edges, euclidean, arrays["points"], config),
-        "geodesics": _geodesics(workdir, config, graph),
+        "paths": _paths(run, edges, euclidean),
+        "geodesics": _geodesics(run),
     }
-    if "metrics" in arrays:
-        result["metrics"] = _metrics(arrays["metrics"])
-        result["quadrature"] = _quadrature(workdir, config, edges, lengths)
+    if stored.metrics is not None:
+        result["metrics"] = _metrics(stored.metrics)
+        result["quadrature"] = _quadrature(run, edges, lengths)
     return result
 
 
-def _paths(
-    graph: sparse.csr_array, edges: np.ndarray, euclidean: np.ndarray, points: np.ndarray, config: ConfigDict
-) -> dict[str, float]:
+def _paths(run: Run, edges: np.ndarray, euclidean: np.ndarray) -> dict[str, float]:
     """Shortest paths between random nodes under pull-back and under Euclidean lengths of the same edges."""
+    graph, points, config = run.graph.graph, run.graph.points, run.config
     straight = geometry.graph_from_edges(edges, euclidean, graph.shape[0])
     rng = np.random.default_rng(config.seed)
     size = graph.shape[0]
@@ -83,16 +78,15 @@ def _metrics(metrics: np.ndarray) -> dict[str, float]:
     }
 
 
-def _quadrature(workdir: Path, config: ConfigDict, edges: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
+def _quadrature(run: Run, edges: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
     """Relative difference of the edges' endpoint rule to four Gauss nodes inside the edge, on a sample."""
     chosen = np.linspace(0, len(edges) - 1, min(_ERROR_EDGES, len(edges))).astype(np.int64)
-    latents = _graph_latents(workdir)
-    decode_fn = decoder_of(workdir, config)
+    latents, decode_fn = run.graph_latents, run.metric_fn
     if latents.ndim == 2:
         fine = geometry.edge_lengths(decode_fn, latents, edges[chosen], rule="gauss")
     else:
         fine = geometry.cell_edge_lengths(
-            decode_fn, latents, edges[chosen], rule="gauss", context=config.graph.context, batch_size=50
+            decode_fn, latents, edges[chosen], rule="gauss", context=run.config.graph.context, batch_size=50
         )
     exact = np.asarray(fine, np.float64)
     relative = np.abs(lengths[chosen] - exact)[exact > 0] / exact[exact > 0]
@@ -102,15 +96,9 @@ def _quadrature(workdir: Path, config: ConfigDict, edges: np.ndarray, lengths: n
     }
 
 
-def _graph_latents(workdir: Path) -> np.ndarray:
-    """Latents [n, d] or [n, h, w, d] of the images in the graph."""
-    _, arrays = load_graph(workdir)
-    return load_latents(workdir, "train")["mean"][arrays["rows"]]
-
-
-def _flat_decoder(workdir: Path, config: ConfigDict, shape: tuple[int, ...]) -> jax.tree_util.Partial:
+def _flat_decoder(decode_fn: jax.tree_util.Partial, shape: tuple[int, ...]) -> jax.tree_util.Partial:
     """The decoder as a map of one flat vector: a whole latent, all cells of a grid together."""
-    return jax.tree_util.Partial(partial(_decode_flat, shape), decoder_of(workdir, config))
+    return jax.tree_util.Partial(partial(_decode_flat, shape), decode_fn)
 
 
 def _decode_flat(shape: tuple[int, ...], decode_fn: Any, z: jax.Array) -> jax.Array:
@@ -124,9 +112,9 @@ def _pairs(count: int, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return a, (a + rng.integers(1, count, size=number)) % count
 
 
-def _geodesics(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> dict[str, float]:
+def _geodesics(run: Run) -> dict[str, float]:
     """Continuous geodesics between the latents of random pairs of images, against straight lines and graph paths."""
-    latents = _graph_latents(workdir)
+    latents, config, graph = run.graph_latents, run.config, run.graph.graph
     vanilla = latents.ndim == 2
     if config.evaluate.geodesic_pairs == 0:
         return {"pairs": 0}
@@ -137,7 +125,7 @@ def _geodesics(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> di
         along_graph = np.array([geometry.distances_between(graph, [s], [t])[0, 0] for s, t in zip(a, b, strict=True)])
     with progress_bar("continuous geodesics") as progress:
         found = geometry.length_ratios(
-            _flat_decoder(workdir, config, latents.shape[1:]),
+            _flat_decoder(run.metric_fn, latents.shape[1:]),
             flat[a],
             flat[b],
             graph_lengths=along_graph,
@@ -155,25 +143,25 @@ def _geodesics(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> di
     return result
 
 
-def section(workdir: Path, config: ConfigDict, metrics: dict[str, Any]) -> Section:
+def section(run: Run, metrics: dict[str, Any]) -> Section:
     """The report's section: edge lengths, an interpolation, and on two-dimensional latents the metric itself."""
-    graph, arrays = load_graph(workdir)
-    edges, lengths = geometry.edges_of(graph)
+    stored = run.graph
+    edges, lengths = geometry.edges_of(stored.graph)
     chosen = np.linspace(0, len(edges) - 1, min(20_000, len(edges))).astype(np.int64)
-    scatter = figures.edge_scatter(edge_lengths(arrays["points"], None, edges[chosen]), lengths[chosen])
-    sizes = np.bincount(components(graph))
-    degrees = figures.degree_bars(np.diff(graph.indptr), sizes)
+    scatter = figures.edge_scatter(geometry.straight_lengths(stored.points, edges[chosen]), lengths[chosen])
+    sizes = np.bincount(components(stored.graph))
+    degrees = figures.degree_bars(np.diff(stored.graph.indptr), sizes)
     pictures = [
         ReportFigure("Edge lengths", scatter, "edge_lengths", metrics),
         ReportFigure("Degrees and components", degrees, "connectivity", metrics["connectivity"]),
-        _interpolation(workdir, config, graph),
+        _interpolation(run),
     ]
-    if "metrics" in arrays and arrays["points"].shape[1] > 2:
-        pictures.append(_volume(arrays["points"], arrays["metrics"]))
+    if stored.metrics is not None and stored.points.shape[1] > 2:
+        pictures.append(_volume(stored.points, stored.metrics))
     if len(sizes) == 1:
-        pictures.append(_map(workdir, config, graph))
-    if arrays["points"].shape[1] == 2 and load_latents(workdir, "train")["mean"].ndim == 2:
-        pictures += _plane(workdir, config, graph)
+        pictures.append(_map(run))
+    if stored.points.shape[1] == 2 and run.latents("train").mean.ndim == 2:
+        pictures += _plane(run)
     return Section(
         "Geometry",
         "Edges of the training graph: their length under the metric that the decoder induces against their Euclidean "
@@ -234,11 +222,10 @@ def _volume(points: np.ndarray, metrics: np.ndarray) -> ReportFigure:
     return ReportFigure("Training nodes by the volume density of the metric", figure, "latents_by_volume")
 
 
-def _map(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> ReportFigure:
+def _map(run: Run) -> ReportFigure:
     """Nodes laid out by their distances along the graph, coloured by class."""
-    found = geometry.geodesic_map(graph, seed=config.seed)
-    labels = load_latents(workdir, "train")["label"][load_graph(workdir)[1]["rows"]]
-    labels = np.repeat(labels, graph.shape[0] // len(labels))
+    graph, labels = run.graph.graph, run.graph_labels
+    found = geometry.geodesic_map(graph, seed=run.config.seed)
     chosen = np.linspace(0, graph.shape[0] - 1, min(5000, graph.shape[0])).astype(np.int64)
     plane = Plane(np.zeros(2), np.eye(2), found.explained)
     figure = figures.latent_map(found.points[chosen], classes=labels[chosen], plane=plane, axis="geodesic axis")
@@ -247,14 +234,14 @@ def _map(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> ReportFi
     )
 
 
-def _curves(workdir: Path, config: ConfigDict, graph: sparse.csr_array, a: int, b: int) -> dict[str, np.ndarray]:
+def _curves(run: Run, a: int, b: int) -> dict[str, np.ndarray]:
     """Straight line, graph path (vanilla) and continuous geodesic between the latents of two images, each [t, d]."""
-    latents = _graph_latents(workdir)
+    latents = run.graph_latents
     flat = latents.reshape(len(latents), -1)
     curves = {"straight": flat[[a, b]]}
     if latents.ndim == 2:
-        curves["graph"] = flat[geometry.shortest_path(graph, a, b)]
-    decode_fn = _flat_decoder(workdir, config, latents.shape[1:])
+        curves["graph"] = flat[geometry.shortest_path(run.graph.graph, a, b)]
+    decode_fn = _flat_decoder(run.metric_fn, latents.shape[1:])
     effort = partial(geometry.geodesic, num_points=2 * _POINTS)
     if latents.ndim > 2:
         effort = partial(geometry.geodesic, num_points=_GRID_POINTS, max_iterations=_GRID_ITERATIONS)
@@ -262,19 +249,19 @@ def _curves(workdir: Path, config: ConfigDict, graph: sparse.csr_array, a: int, 
     return curves | {"continuous": np.asarray(found.curve)}
 
 
-def _interpolation(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> ReportFigure:
+def _interpolation(run: Run) -> ReportFigure:
     """Decoded images along the curves between two images of different classes."""
-    latents = load_latents(workdir, "train")
-    labels = latents["label"][load_graph(workdir)[1]["rows"]]
+    latents = run.latents("train")
+    labels = latents.label[run.graph.rows]
     a = 0
     b = int(np.flatnonzero(labels != labels[a])[0]) if (labels != labels[a]).any() else 1
-    decode_fn = _flat_decoder(workdir, config, latents["mean"].shape[1:])
+    measure_fn, decode_fn = (_flat_decoder(f, latents.mean.shape[1:]) for f in (run.metric_fn, run.decode_fn))
     strips, lengths = {}, {}
-    for name, curve in _curves(workdir, config, graph, a, b).items():
+    for name, curve in _curves(run, a, b).items():
         fine = np.concatenate([_refined(curve[i], curve[i + 1]) for i in range(len(curve) - 1)] + [curve[-1:]])
-        even = jax.jit(partial(geometry.constant_speed, num_points=_STRIP))(decode_fn, fine)
+        even = jax.jit(partial(geometry.constant_speed, num_points=_STRIP))(measure_fn, fine)
         strips[name] = np.clip(np.asarray(jax.jit(jax.vmap(decode_fn))(even)), 0.0, 1.0)
-        lengths[name] = float(jax.jit(partial(geometry.curve_length, rule="chord"))(decode_fn, fine))
+        lengths[name] = float(jax.jit(partial(geometry.curve_length, rule="chord"))(measure_fn, fine))
     figure = figures.interpolation_strips(strips, lengths=lengths)
     return ReportFigure("Between two training images", figure, "interpolation", to_json(lengths))
 
@@ -285,10 +272,9 @@ def _refined(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
     return (1 - share) * start[None] + share * stop[None]
 
 
-def _plane(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> list[ReportFigure]:
+def _plane(run: Run) -> list[ReportFigure]:
     """Metric ellipses, volume with geodesics against straight lines, and the codebook's cells on a latent plane."""
-    latents, decode_fn = _graph_latents(workdir), decoder_of(workdir, config)
-    labels = load_codes(workdir, "train")["label"][load_graph(workdir)[1]["rows"]]
+    latents, decode_fn, labels = run.graph_latents, run.metric_fn, run.graph_labels
     low, high = np.quantile(latents, 0.005, axis=0), np.quantile(latents, 0.995, axis=0)
 
     def lattice(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -301,11 +287,10 @@ def _plane(workdir: Path, config: ConfigDict, graph: sparse.csr_array) -> list[R
     )
     x, y, fine = lattice(80)
     volume = np.asarray(geometry.volume(geometry.node_metrics(decode_fn, fine))).reshape(80, 80)
-    a, b = _pairs(len(latents), 1, config.seed + 3)
-    curves = _curves(workdir, config, graph, int(a[0]), int(b[0]))
+    a, b = _pairs(len(latents), 1, run.config.seed + 3)
+    curves = _curves(run, int(a[0]), int(b[0]))
     volumes = figures.volume_map(x, y, np.maximum(volume, 1e-12), latents=latents, curves=curves)
-    codes = load_codes(workdir, "train")["codes"][load_graph(workdir)[1]["rows"]]
-    cells = figures.voronoi_map(latents, codes, load_codebook(workdir / "codebook.npz").vectors)
+    cells = figures.voronoi_map(latents, run.codes("train").codes[run.graph.rows], run.codebook.vectors)
     return [
         ReportFigure("Ellipses of equal pull-back length", ellipses, "metric_ellipses"),
         ReportFigure("Volume element and three ways between two latents", volumes, "volume_map"),

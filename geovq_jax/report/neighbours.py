@@ -1,44 +1,34 @@
 """The part of a run's report on the graph as its number of neighbours grows: connectivity, distances, balls."""
 
-from pathlib import Path
-
 import numpy as np
-from ml_collections import ConfigDict
 
 from geovq_jax import figures, geometry
 from geovq_jax.geometry.graphs.embedding import principal_plane
 from geovq_jax.report.page import ReportFigure, Section
-from geovq_jax.stages.codes import edge_lengths, load_codes, load_graph
+from geovq_jax.stages.run import Run
 
 _NODES = 5_000
 _SOURCES = 40
 _BALL = 0.1
 
 
-def section(workdir: Path, config: ConfigDict) -> Section:
+def section(run: Run) -> Section:
     """Union graphs of 1, 2, 4, ... neighbours over nodes of the training graph, not repaired.
 
     Args:
-        workdir: work directory with the stage `codes` finished.
-        config: its configuration.
+        run: with the stage `graph` finished.
 
     Returns:
         The section.
     """
-    _, arrays = load_graph(workdir)
-    total = len(arrays["points"])
-    rows = np.sort(np.random.default_rng(config.seed).permutation(total)[:_NODES])
-    points = arrays["points"][rows]
-    metrics = arrays["metrics"][rows] if "metrics" in arrays else None
-    labels = load_codes(workdir, "train")["label"][arrays["rows"]]
-    labels = np.repeat(labels, total // len(labels))[rows]
+    config, stored = run.config, run.graph
+    rows = np.sort(np.random.default_rng(config.seed).permutation(len(stored.points))[:_NODES])
+    points, labels = stored.points[rows], run.graph_labels[rows]
+    metrics = None if stored.metrics is None else stored.metrics[rows]
     most = min(config.graph.k, len(points) - 1)
     sizes = np.unique([k for k in (1, 2, 4, 8, 16, 32) if k < most] + [most])
     neighbours = geometry.knn(points, most).indices
-    graphs = {}
-    for k in sizes.tolist():
-        edges = geometry.unique_edges(neighbours[:, :k])
-        graphs[k] = geometry.graph_from_edges(edges, edge_lengths(points, metrics, edges), len(points))
+    graphs = {k: geometry.metric_graph(points, neighbours[:, :k], metrics, repair=False) for k in sizes.tolist()}
     states = [geometry.connectivity(graph) for graph in graphs.values()]
     bars = figures.connectivity_bars(
         sizes, np.array([s.num_components for s in states]), np.array([s.largest_fraction for s in states])

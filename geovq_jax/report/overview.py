@@ -1,16 +1,12 @@
 """The head of a run's report: the figures that a reader wants first, and what was run."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from geovq_jax import data
 from geovq_jax.config import default_config, flat
 from geovq_jax.evaluation.statistics import Interval
 from geovq_jax.report import generation
 from geovq_jax.report.page import Section, Table
+from geovq_jax.stages.run import Run
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -47,22 +43,21 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def section(workdir: Path, config: ConfigDict, dataset: data.Dataset, figures: dict[str, Any]) -> Section:
+def section(run: Run, figures: dict[str, Any]) -> Section:
     """Figures, settings that differ from the defaults, and the machine.
 
     Args:
-        workdir: work directory with its config.json.
-        config: its configuration.
-        dataset: the images.
+        run: the run.
         figures: of `headline`.
 
     Returns:
         The section.
     """
+    dataset = run.dataset
     counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
     text = f"""Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen;
         brackets hold 95 % intervals over its images."""
-    defaults, own = flat(default_config()), flat(config)
+    defaults, own = flat(default_config()), flat(run.config)
     changed = [[key, _words(value)] for key, value in own.items() if value != defaults[key] and key != "data.dir"]
     return Section(
         "Figures",
@@ -70,7 +65,7 @@ def section(workdir: Path, config: ConfigDict, dataset: data.Dataset, figures: d
         tables=[
             Table("", ["figure", "value"], list(figures.items())),
             Table("What was run: settings that differ from the defaults", ["key", "value"], changed),
-            Table("Where", ["", ""], _machine(workdir)),
+            Table("Where", ["", ""], _machine(run.environment)),
         ],
         links=[("all figures", "metrics.json"), ("configuration", "../config.json"), ("what ran", "../stages.json")],
     )
@@ -80,8 +75,7 @@ def _words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _machine(workdir: Path) -> list[list[str]]:
-    record = json.loads((workdir / "config.json").read_text())
+def _machine(record: dict[str, Any]) -> list[list[str]]:
     rows = [["versions", ", ".join(f"{name} {number}" for name, number in record["versions"].items())]]
     if record["git"]:
         rows.append(["commit", record["git"]["commit"] + (", with changes" if record["git"]["dirty"] else "")])

@@ -1,22 +1,20 @@
 """The part of a run's report on the number of codes: clustering cost, rate and distortion as K grows."""
 
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 from scipy import sparse
 
-from geovq_jax import data, figures, geometry
+from geovq_jax import figures, geometry
 from geovq_jax.evaluation import image_metrics
 from geovq_jax.evaluation.code_usage import entropy_bits
 from geovq_jax.evaluation.statistics import bootstrap_interval
 from geovq_jax.quantization.tokenizer import Tokenizer, encode_measured
 from geovq_jax.report.page import ReportFigure, Section
-from geovq_jax.stages.codes import decoder_of, edge_lengths, load_graph, load_latents, nodes_of
-from geovq_jax.stages.prior import decode_latents
-from geovq_jax.stages.vae import load_data
+from geovq_jax.stages.records import decode_images
+from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 
 _NODES = 4_000
@@ -26,38 +24,32 @@ _MEMBERS = 8  # nodes a code at least
 NAMES = {"pullback": "K-medoids, pull-back lengths", "euclidean": "K-medoids, Euclidean lengths"}
 
 
-def measure(workdir: Path, config: ConfigDict) -> dict[str, Any]:
+def measure(run: Run) -> dict[str, Any]:
     """Codebooks of several sizes on a part of the graph's images, each tried on test images.
 
     K-medoids by swaps, under pull-back and under Euclidean lengths of the same edges; the VAE's own decoder, not
     fine-tuned. Costs of both are taken along the pull-back graph, so that they have one unit.
 
     Args:
-        workdir: work directory with the stages up to `codebook` finished.
-        config: its configuration.
+        run: with the stages up to `graph` finished.
 
     Returns:
         `nodes`, `images`, `sizes` [m], and for each kind of lengths lists [m]: `cost`, `entropy_bits` of the use of the
         codes by the nodes, `psnr` of the test images with `psnr_low` and `psnr_high`.
     """
-    _, arrays = load_graph(workdir)
-    cells = len(arrays["points"]) // len(arrays["rows"])
+    config, stored = run.config, run.graph
+    cells = len(stored.points) // len(stored.rows)
     rng = np.random.default_rng(config.seed)
-    images = np.sort(rng.permutation(len(arrays["rows"]))[: max(1, _NODES // cells)])
+    images = np.sort(rng.permutation(len(stored.rows))[: max(1, _NODES // cells)])
     chosen = (images[:, None] * cells + np.arange(cells)[None]).ravel()
-    points = arrays["points"][chosen]
-    metrics = {"pullback": arrays["metrics"][chosen]} if "metrics" in arrays else {}
-    graphs = _graphs(points, {**metrics, "euclidean": None}, config)
+    points = stored.points[chosen]
+    metrics = {} if stored.metrics is None else {"pullback": stored.metrics[chosen]}
+    graphs = _graphs(points, {**metrics, "euclidean": None}, config.graph.k)
 
-    latents, test = load_latents(workdir, "test")["mean"], load_data(config).test
+    latents = run.latents("test").mean
     tried = np.linspace(0, len(latents) - 1, min(_IMAGES, len(latents))).astype(np.int64)
-    truth, latents = np.asarray(data.to_float(test.images[tried])), latents[tried]
-    decode_fn = decoder_of(workdir, config)
-    own = None
-    if metrics and latents.ndim == 2:
-        own = np.asarray(geometry.node_metrics(decode_fn, latents), np.float32)
-    elif metrics:
-        own = np.asarray(geometry.cell_metrics(decode_fn, latents, context=config.graph.context), np.float32)
+    truth, latents = run.images("test")[tried], latents[tried]
+    own = np.asarray(run.metrics("test"))[tried].reshape(-1, *2 * points.shape[1:]) if metrics else None
 
     sizes = [size for size in _SIZES if size * _MEMBERS <= len(points)]
     rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in graphs}
@@ -75,11 +67,11 @@ def measure(workdir: Path, config: ConfigDict) -> dict[str, Any]:
             along, _ = geometry.nearest_source(next(iter(graphs.values())), found.medoids)
             codes, _ = encode_measured(
                 Tokenizer(points, metrics.get(kind), found.labels, np.asarray(distances)),
-                nodes_of(latents),
+                latents.reshape(-1, latents.shape[-1]),
                 own if kind in metrics else None,
                 k=config.codebook.neighbours,
             )
-            quantized = decode_latents(decode_fn, points[found.medoids][codes].reshape(latents.shape))
+            quantized = decode_images(run.decode_fn, points[found.medoids][codes].reshape(latents.shape))
             psnr = bootstrap_interval(image_metrics.image_scores(truth, quantized).psnr, seed=config.seed)
             rows[kind].append(
                 {
@@ -95,16 +87,12 @@ def measure(workdir: Path, config: ConfigDict) -> dict[str, Any]:
     return {"nodes": len(points), "images": len(tried), "sizes": sizes, **columns}
 
 
-def _graphs(
-    points: np.ndarray, metrics: dict[str, np.ndarray | None], config: ConfigDict
-) -> dict[str, sparse.csr_array]:
+def _graphs(points: np.ndarray, metrics: dict[str, np.ndarray | None], k: int) -> dict[str, sparse.csr_array]:
     """One connected graph over the points for each kind of lengths, all of the same edges."""
-    k = min(config.graph.k, len(points) - 1)
-    edges = geometry.unique_edges(np.asarray(geometry.knn(points, k).indices))
-    flat = geometry.graph_from_edges(edges, edge_lengths(points, None, edges), len(points))
-    edges = np.concatenate([edges, geometry.bridges(points, flat)])
+    neighbours = np.asarray(geometry.knn(points, min(k, len(points) - 1)).indices)
+    edges, _ = geometry.edges_of(geometry.metric_graph(points, neighbours))
     return {
-        kind: geometry.graph_from_edges(edges, edge_lengths(points, own, edges), len(points))
+        kind: geometry.graph_from_edges(edges, geometry.straight_lengths(points, edges, own), len(points))
         for kind, own in metrics.items()
     }
 

@@ -1,8 +1,8 @@
-"""What may learn once the codes exist, rung by rung: the decoder, then the code vectors too, then the encoder too.
+"""Stage `decoder`: fine-tuning on the codes of the decoder, or of the decoder and the code vectors.
 
-The first two rungs minimise the squared error of images reconstructed from code vectors, and the codes themselves stay
-those of the codebook. On the third the encoder moves: the whole is a joint VQ-VAE, under the loss of one, that starts
-from the autoencoder and the codebook (`stages/vqvae.py`).
+Minimises the squared error of images reconstructed from code vectors; with search, the codes are improved under the
+present decoder before each part of the training. (A joint VQ-VAE that starts from the autoencoder and the codebook
+trains the encoder too, see `stages/vqvae.py`.)
 """
 
 from collections.abc import Mapping
@@ -16,20 +16,24 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from geovq_jax import data
+from geovq_jax.config import settings
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
-from geovq_jax.stages.vae import BATCH
-from geovq_jax.terminal import ProgressCallback
-from geovq_jax.training import loop, optimizer, tracking
+from geovq_jax.stages.codes import assigned, searched
+from geovq_jax.stages.records import BATCH, Autoencoder
+from geovq_jax.stages.run import Run
+from geovq_jax.terminal import ProgressCallback, progress_bar
+from geovq_jax.training import checkpoint, loop, optimizer, tracking
+from geovq_jax.workdir import remove
 
-Rung = Literal["decoder", "codes"]
+Trained = Literal["decoder", "codes"]
 
 
 class Tuned(NamedTuple):
-    """Outcome of one rung.
+    """Outcome of a fine-tuning.
 
     Attributes:
-        params: the autoencoder's parameters with the decoder that learnt.
+        params: the autoencoder's parameters with the trained decoder.
         vectors: [K, d], the code vectors that it reads.
         frozen: validation error before, mean squared error a pixel.
         error: validation error after.
@@ -41,6 +45,96 @@ class Tuned(NamedTuple):
     error: float
 
 
+class Parts(NamedTuple):
+    """Outcome of a fine-tuning in parts: what was tuned, and the codes under which its last part was trained."""
+
+    tuned: Tuned
+    codes: dict[str, Integer[np.ndarray, "n ..."]]
+
+
+def finetune_decoder(run: Run) -> str:
+    """Train the decoder to reconstruct images from their codes, into `decoder/`.
+
+    With codebook.finetune_decoder off, `decoder/` holds the VAE's own weights.
+    """
+    section, directory = run.config.codebook, run.workdir / "decoder"
+    metadata = settings(run.config, "seed", "data", "vae", "codebook", "codes")
+    if not section.finetune_decoder:
+        checkpoint.save(directory / "best", run.autoencoder.params, {"settings": metadata})
+        return "not fine-tuned"
+    codes = {split: assigned(run, run.quantizer, split).codes for split in ("train", "valid")}
+    search = run.config.codes.search == "context"
+    if search:
+        codes = searched(run, run.autoencoder, run.codebook.vectors, codes, "part0")
+    found = finetune_in_parts(
+        run,
+        codes,
+        run.codebook.vectors,
+        search=search,
+        directory=directory,
+        metadata=metadata,
+    ).tuned
+    before, after = (-10 * np.log10(error) for error in (found.frozen, found.error))
+    return f"validation PSNR of the mean squared error {before:.2f} dB frozen, {after:.2f} dB fine-tuned"
+
+
+def finetune_in_parts(
+    run: Run,
+    codes: Mapping[str, Integer[np.ndarray, "n ..."]],
+    vectors: Float[np.ndarray, "K d"],
+    *,
+    search: bool,
+    trained: Trained = "decoder",
+    directory: Path | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Parts:
+    """Fine-tune in codes.searches equal parts with a search of all codes between them; in one part without search.
+
+    Args:
+        run: gives images, autoencoder and settings.
+        codes: split -> codes to start from, already searched; those of "train" and "valid" are trained on.
+        vectors: code vectors.
+        search: whether codes are searched.
+        trained: "decoder", or "codes" for the code vectors too.
+        directory: where checkpoints go and an interrupted training continues; None keeps none.
+        metadata: JSON settings kept with the checkpoints.
+
+    Returns:
+        Parts; its `tuned.frozen` is the validation error before the first part.
+    """
+    config, codes, model = run.config, dict(codes), run.autoencoder
+    count = config.codes.searches if search else 1
+    errors: list[float] = []
+    for part in range(count):
+        name = "decoder" if count == 1 else f"decoder part {part}"
+        if part:
+            codes = searched(run, model, vectors, codes, f"part{part}")
+        with progress_bar("fine-tuning the decoder") as progress:
+            tuned = finetune(
+                directory if directory is None or count == 1 else directory / f"part{part}",
+                run.dataset,
+                codes,
+                model.params,
+                model.arch,
+                vectors,
+                trained=trained,
+                num_steps=config.codebook.finetune_steps // count,
+                learning_rate=config.codebook.finetune_learning_rate,
+                batch_size=config.data.batch_size,
+                seed=config.seed + part,
+                metadata=metadata,
+                log=None if directory is None else tracking.open_writer(run.workdir, name, config.tracker),
+                progress=progress,
+            )
+        errors.append(tuned.frozen)
+        model, vectors = Autoencoder(tuned.params, model.arch), tuned.vectors
+    if directory is not None and count > 1:
+        checkpoint.save(directory / "best", tuned.params, {"settings": metadata})
+        for part in range(count):
+            remove(directory / f"part{part}")
+    return Parts(tuned._replace(frozen=errors[0]), codes)
+
+
 def finetune(
     directory: Path | None,
     dataset: data.Dataset,
@@ -49,7 +143,7 @@ def finetune(
     arch: vae.Architecture,
     vectors: Float[np.ndarray, "K d"],
     *,
-    rung: Rung,
+    trained: Trained,
     num_steps: int,
     learning_rate: float,
     batch_size: int,
@@ -67,7 +161,7 @@ def finetune(
         params: the autoencoder's parameters.
         arch: its sizes.
         vectors: code vectors to start from.
-        rung: "decoder" trains the decoder alone, "codes" the code vectors with it.
+        trained: "decoder" for the decoder alone, "codes" for the code vectors too.
         num_steps: gradient steps.
         learning_rate: peak of the cosine schedule.
         batch_size: images a step.
@@ -80,7 +174,7 @@ def finetune(
         Tuned, selected by the validation error.
     """
     fixed = jnp.asarray(vectors)
-    start = params if rung == "decoder" else params | {"vectors": fixed}
+    start = params if trained == "decoder" else params | {"vectors": fixed}
 
     def squared_errors(learnt, codes, images):
         read = learnt.get("vectors", fixed)

@@ -16,36 +16,15 @@ from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.likelihood import Likelihood
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import gpt
-from geovq_jax.quantization.codebook import load_codebook, lookup
-from geovq_jax.stages.codes import image_shape, load_codes
-from geovq_jax.stages.vae import BATCH, decoder, load_params
+from geovq_jax.stages.records import BATCH, prior_architecture
+from geovq_jax.stages.run import Run
 from geovq_jax.terminal import ProgressCallback, progress_bar
-from geovq_jax.training import checkpoint, loop, optimizer, tracking
+from geovq_jax.training import loop, optimizer, tracking
 
 Codes = Integer[np.ndarray, "n ..."]
 Labels = Integer[np.ndarray, " n"]
 
-_decode = jax.jit(lambda decode_fn, latents: jax.vmap(decode_fn)(latents))
 _score = jax.jit(gpt.log_probabilities, static_argnames="arch")
-
-
-def architecture(
-    section: ConfigDict, code_shape: tuple[int, ...], *, num_codes: int, num_classes: int
-) -> gpt.Architecture:
-    """Sizes of the prior for codes of a shape: () of a vanilla latent, (h, w) of a spatial one."""
-    two_dimensional = section.positions == "2d" and len(code_shape) == 2
-    return gpt.Architecture(
-        num_codes=num_codes,
-        length=int(np.prod(code_shape)),
-        num_classes=num_classes,
-        embed_dim=section.embed_dim,
-        num_layers=section.num_layers,
-        num_heads=section.num_heads,
-        dropout=section.dropout,
-        grid=(code_shape[0], code_shape[1]) if two_dimensional else None,
-        tied=section.tied,
-        bfloat16=section.bfloat16,
-    )
 
 
 def raster(codes: Codes) -> Integer[np.ndarray, "n t"]:
@@ -83,7 +62,7 @@ def fit_prior(
     """
     codes, labels = splits["train"]
     valid_codes, valid_labels = splits["valid"]
-    arch = architecture(section, codes.shape[1:], num_codes=num_codes, num_classes=num_classes)
+    arch = prior_architecture(section, codes.shape[1:], num_codes=num_codes, num_classes=num_classes)
     init_key, fit_key = jax.random.split(jax.random.key(seed + 1))
 
     def loss_fn(params, key, step, batch):
@@ -166,47 +145,19 @@ def likelihoods(
     return {name: likelihood.likelihood(values, num_dimensions) for name, values in table.items()}
 
 
-def num_classes(workdir: Path) -> int:
-    """Number of classes among the training labels."""
-    return int(load_codes(workdir, "train")["label"].max()) + 1
-
-
-def train(workdir: Path, config: ConfigDict) -> str:
+def train(run: Run) -> str:
     """Train the prior on the training codes, selected on the validation split, into `prior/`."""
-    splits = {name: load_codes(workdir, name) for name in ("train", "valid")}
+    config, splits = run.config, {name: run.codes(name) for name in ("train", "valid")}
     with progress_bar("training the prior") as progress:
         _, arch, fit = fit_prior(
-            workdir / "prior",
-            {name: (arrays["codes"], arrays["label"]) for name, arrays in splits.items()},
+            run.workdir / "prior",
+            {name: (found.codes, found.label) for name, found in splits.items()},
             num_codes=config.codebook.num_clusters,
-            num_classes=num_classes(workdir),
+            num_classes=run.num_classes,
             section=config.prior,
             seed=config.seed,
             metadata=settings(config, "seed", "codebook", "prior"),
-            log=tracking.open_writer(workdir, "prior", config.tracker),
+            log=tracking.open_writer(run.workdir, "prior", config.tracker),
             progress=progress,
         )
-    return f"step {fit.best_step}: validation {fit.best_value:.3f} bits a code of {np.log2(arch.num_codes):.0f}"
-
-
-def load_prior(workdir: Path, config: ConfigDict) -> tuple[Any, gpt.Architecture]:
-    """Best parameters of the prior and its sizes."""
-    arch = architecture(
-        config.prior,
-        load_codes(workdir, "train")["codes"].shape[1:],
-        num_codes=config.codebook.num_clusters,
-        num_classes=num_classes(workdir),
-    )
-    abstract = jax.eval_shape(partial(gpt.init, arch=arch), jax.random.key(0))
-    return checkpoint.load(workdir / "prior" / "best", abstract), arch
-
-
-def decode_codes(workdir: Path, config: ConfigDict, codes: Integer[np.ndarray, "n ..."]) -> np.ndarray:
-    """Images [n, H, W, C] in [0, 1] of codes [n] or [n, h, w], by the fine-tuned decoder."""
-    latents = lookup(load_codebook(workdir / "codebook.npz"), codes)
-    return decode_latents(decoder(*load_params(workdir / "decoder", config, image_shape(workdir))), latents)
-
-
-def decode_latents(decode_fn: jax.tree_util.Partial, latents: Float[np.ndarray, "n ..."]) -> np.ndarray:
-    """Images [n, H, W, C] in [0, 1] of latents [n, d] or [n, h, w, d]; compiled once for all parameters."""
-    return np.clip(np.asarray(map_chunks(partial(_decode, decode_fn), (latents,), batch_size=BATCH)), 0.0, 1.0)
+    return f"step {fit.best_step}: validation {fit.best_value:.3f} bits per code of {np.log2(arch.num_codes):.0f}"

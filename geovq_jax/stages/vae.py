@@ -1,50 +1,34 @@
 """Stages `vae` and `latents`: train the autoencoder, then encode every split in order with the weights that decode."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from geovq_jax import data
 from geovq_jax.config import settings
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import objective as objectives
 from geovq_jax.models import vae
-from geovq_jax.quantization.codebook import parameters_hash
 from geovq_jax.shards import run_shards
+from geovq_jax.stages.records import BATCH, SPLITS, vae_architecture
+from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
-from geovq_jax.training import checkpoint, loop, optimizer, tracking
+from geovq_jax.training import loop, optimizer, tracking
 from geovq_jax.workdir import hash_arrays, save_npz
 
-SPLITS = ("train", "valid", "test")
-BATCH = 250
 SHARD = 64 * BATCH  # images; half a minute or so of encoding
 
 
-def load_data(config: ConfigDict) -> data.Dataset:
-    """The experiment's data set."""
-    section = config.data
-    return data.load(
-        section.name,
-        data_dir=section.dir or None,
-        seed=config.seed,
-        max_train=section.max_train or None,
-        max_valid=section.max_valid or None,
-        max_test=section.max_test or None,
-    )
-
-
-def check_sizes(config: ConfigDict) -> None:
+def check_sizes(run: Run) -> None:
     """Refuse, before anything is trained, what cannot fit the data: a class, neighbours or codes that are not there.
 
     Raises:
         ValueError: the key, what was expected and what came.
     """
-    dataset = load_data(config)
-    arch = architecture(config, dataset.train.images.shape[1:])
+    config, dataset = run.config, run.dataset
+    arch = vae_architecture(run.config.vae, dataset.train.images.shape[1:])
     images = min(config.graph.num_images or len(dataset.train.images), len(dataset.train.images))
     nodes = images if arch.kind == "vanilla" else images * int(np.prod(vae.grid_shape(arch)))
     k, num_clusters = config.graph.k, config.codebook.num_clusters
@@ -60,30 +44,20 @@ def check_sizes(config: ConfigDict) -> None:
         raise ValueError(f"expected sample.class_id below {num_classes}, got {class_id}; -1 samples every class")
 
 
-def architecture(config: ConfigDict, image_shape: tuple[int, ...]) -> vae.Architecture:
-    """Sizes of the VAE for images of a shape."""
-    section = config.vae
-    return vae.Architecture(
-        kind=section.kind,
-        image_shape=(image_shape[0], image_shape[1], image_shape[2]),
-        latent_dim=section.latent_dim,
-        channels=tuple(section.channels),
-        norm=section.norm,
-        output=section.output,
-    )
-
-
-def train(workdir: Path, config: ConfigDict) -> str:
+def train(run: Run) -> str:
     """Train the VAE into `vae/`; select by the un-annealed objective on the validation split."""
+    config, dataset = run.config, run.dataset
     section = config.vae
-    dataset = load_data(config)
-    arch = architecture(config, dataset.train.images.shape[1:])
+    arch = vae_architecture(run.config.vae, dataset.train.images.shape[1:])
     objective = objectives.Objective(
         loss=section.loss,
         beta=section.beta,
         anneal_steps=section.beta_anneal_steps,
         free_bits=section.free_bits,
         cell_bits=section.cell_bits or None,
+        capacity=section.capacity or None,
+        capacity_steps=section.capacity_steps,
+        capacity_mode=section.capacity_mode,
     )
     init_key, fit_key, valid_key = jax.random.split(jax.random.key(config.seed), 3)
 
@@ -122,13 +96,13 @@ def train(workdir: Path, config: ConfigDict) -> str:
             evaluate_fn=evaluate_fn,
             evaluate_every=section.evaluate_every,
             patience=section.patience,
-            directory=workdir / "vae",
+            directory=run.workdir / "vae",
             metadata=settings(config, "seed", "data", "vae"),
-            log=tracking.open_writer(workdir, "vae", config.tracker),
+            log=tracking.open_writer(run.workdir, "vae", config.tracker),
             progress=progress,
         )
     best = evaluate_fn(fit.params)
-    return f"step {fit.best_step}: validation {best['psnr']:.2f} dB, rate {best['kl']:.1f} nats an image"
+    return f"step {fit.best_step}: validation PSNR {best['psnr']:.2f} dB, rate {best['kl']:.1f} nats per image"
 
 
 def mean_over_batches(metrics_fn: Any, images: np.ndarray) -> dict[str, float]:
@@ -139,31 +113,9 @@ def mean_over_batches(metrics_fn: Any, images: np.ndarray) -> dict[str, float]:
     return {name: float(np.mean([batch[name] for batch in gathered])) for name in gathered[0]}
 
 
-def load_vae(workdir: Path, config: ConfigDict, image_shape: tuple[int, ...]) -> tuple[Any, vae.Architecture]:
-    """Best parameters of the VAE and its sizes."""
-    return load_params(workdir / "vae", config, image_shape)
-
-
-def _decode(arch: vae.Architecture, params: Any, z: jax.Array) -> jax.Array:
-    return vae.decode(params, arch, z)
-
-
-def decoder(params: Any, arch: vae.Architecture) -> jax.tree_util.Partial:
-    """The map z -> x of one latent, with the parameters as leaves: compiled once for all parameters."""
-    return jax.tree_util.Partial(partial(_decode, arch), params)
-
-
-def load_params(directory: Path, config: ConfigDict, image_shape: tuple[int, ...]) -> tuple[Any, vae.Architecture]:
-    """Best VAE-shaped parameters of a checkpoint folder (`vae/` or `decoder/`) and their sizes."""
-    arch = architecture(config, image_shape)
-    abstract = jax.eval_shape(partial(vae.init, arch=arch), jax.random.key(0))
-    return checkpoint.load(directory / "best", abstract), arch
-
-
-def extract_latents(workdir: Path, config: ConfigDict) -> str:
+def extract_latents(run: Run) -> str:
     """Posterior mean and log variance of every image, in data-set order, into `latents/`."""
-    dataset = load_data(config)
-    params, arch = load_vae(workdir, config, dataset.train.images.shape[1:])
+    dataset, (params, arch) = run.dataset, run.autoencoder
     encode = jax.jit(jax.vmap(lambda image: vae.encode(params, arch, data.to_float(image))))
     for name in SPLITS:
         split = getattr(dataset, name)
@@ -171,14 +123,16 @@ def extract_latents(workdir: Path, config: ConfigDict) -> str:
         def posteriors(rows: slice, images: np.ndarray = split.images) -> dict[str, np.ndarray]:
             return jax.device_get(map_chunks(encode, (images[rows],), batch_size=BATCH))._asdict()
 
-        key = {"vae": parameters_hash(params), "images": hash_arrays({"images": split.images}), "arch": str(arch)}
-        found = run_shards(workdir / "shards" / f"latents_{name}", key, len(split.images), posteriors, shard_rows=SHARD)
+        key = {"vae": run.vae_hash, "images": hash_arrays({"images": split.images}), "arch": str(arch)}
+        found = run_shards(
+            run.workdir / "shards" / f"latents_{name}", key, len(split.images), posteriors, shard_rows=SHARD
+        )
         if not np.isfinite(found["mean"]).all():
             raise ValueError(
                 f"expected finite latents of split {name}, got NaN or infinity; lower vae.learning_rate and retrain"
             )
         save_npz(
-            workdir / "latents" / f"{name}.npz",
+            run.workdir / "latents" / f"{name}.npz",
             mean=found["mean"],
             log_variance=found["log_variance"],
             label=split.labels,

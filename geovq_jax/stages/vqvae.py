@@ -15,9 +15,10 @@ from geovq_jax.config import settings
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import objective as objectives
 from geovq_jax.models import quantizers, vae, vqvae
-from geovq_jax.stages.vae import BATCH, architecture, load_data
+from geovq_jax.stages.records import BATCH, vae_architecture
+from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
-from geovq_jax.training import checkpoint, loop, optimizer, tracking
+from geovq_jax.training import loop, optimizer, tracking
 
 _SEED_IMAGES = 2_000
 
@@ -51,10 +52,10 @@ def quantizer_of(config: ConfigDict) -> vqvae.Quantizer:
     )
 
 
-def architecture_of(config: ConfigDict, image_shape: tuple[int, ...]) -> vae.Architecture:
+def architecture_of(run: Run) -> vae.Architecture:
     """The VAE's sizes; for "fsq" with one latent dimension a level."""
-    arch = architecture(config, image_shape)
-    return arch._replace(latent_dim=len(config.vqvae.levels)) if config.vqvae.method == "fsq" else arch
+    section, arch = run.config.vqvae, vae_architecture(run.config.vae, run.dataset.train.images.shape[1:])
+    return arch._replace(latent_dim=len(section.levels)) if section.method == "fsq" else arch
 
 
 def num_steps(config: ConfigDict) -> int:
@@ -62,21 +63,18 @@ def num_steps(config: ConfigDict) -> int:
     return config.vae.num_steps + (config.codebook.finetune_steps if config.codebook.finetune_decoder else 0)
 
 
-def train(workdir: Path, config: ConfigDict) -> str:
+def train(run: Run) -> str:
     """Train the VQ-VAE into `vqvae/`, selected by the squared error of the validation split."""
-    dataset = load_data(config)
-    model, fit = fit_vqvae(
-        workdir / "vqvae", dataset, config, log=tracking.open_writer(workdir, "vqvae", config.tracker)
-    )
-    codes = encode(model, dataset.valid.images)
-    used = len(np.unique(codes))
-    return f"step {fit.best_step}: validation {-10 * np.log10(fit.best_value):.2f} dB, {used} codes used"
+    log = tracking.open_writer(run.workdir, "vqvae", run.config.tracker)
+    model, fit = fit_vqvae(run, run.workdir / "vqvae", log=log)
+    used = len(np.unique(encode(model, run.dataset.valid.images)))
+    quality = -10 * np.log10(fit.best_value)
+    return f"step {fit.best_step}: validation PSNR of the mean squared error {quality:.2f} dB, {used} codes used"
 
 
 def fit_vqvae(
+    run: Run,
     directory: Path,
-    dataset: data.Dataset,
-    config: ConfigDict,
     *,
     start: Any = None,
     times: int = 1,
@@ -85,9 +83,8 @@ def fit_vqvae(
     """Train, or continue, a VQ-VAE with checkpoints in a directory.
 
     Args:
+        run: gives images and settings.
         directory: of the checkpoints.
-        dataset: images.
-        config: of the experiment.
         start: parameters to fine-tune in codebook.finetune_steps; None trains fresh ones for the whole budget.
         times: train for so many budgets.
         log: receives the figures of each evaluation.
@@ -95,8 +92,8 @@ def fit_vqvae(
     Returns:
         The model with the smallest squared error on the validation split, and its training.
     """
-    section = config.vqvae
-    arch, quantizer = architecture_of(config, dataset.train.images.shape[1:]), quantizer_of(config)
+    config, dataset, section = run.config, run.dataset, run.config.vqvae
+    arch, quantizer = architecture_of(run), quantizer_of(config)
     objective = objectives.Objective(loss=section.loss)
     init_key, fit_key = jax.random.split(jax.random.key(config.seed))
     steps, learning_rate = num_steps(config), config.vae.learning_rate
@@ -156,18 +153,6 @@ def fit_vqvae(
 def _quantized(params: Any, arch: vae.Architecture, quantizer: vqvae.Quantizer, images: jax.Array) -> tuple:
     latents = jax.vmap(partial(vqvae.encode, params, arch))(images)
     return vqvae.quantize(params, quantizer, latents)
-
-
-def load_vqvae(workdir: Path, config: ConfigDict, image_shape: tuple[int, int, int]) -> Model:
-    """The trained model of `vqvae/`.
-
-    Raises:
-        FileNotFoundError: it has not been trained.
-    """
-    arch, quantizer = architecture_of(config, image_shape), quantizer_of(config)
-    images = jax.ShapeDtypeStruct((_SEED_IMAGES, *image_shape), np.float32)
-    abstract = jax.eval_shape(partial(vqvae.init, arch=arch, quantizer=quantizer), jax.random.key(0), images=images)
-    return Model(checkpoint.load(workdir / "vqvae" / "best", abstract), arch, quantizer)
 
 
 def encode(model: Model, images: np.ndarray) -> Integer[np.ndarray, "n ..."]:

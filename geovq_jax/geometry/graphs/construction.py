@@ -1,4 +1,4 @@
-"""Connected components of a graph, and the shortest bridges that join them."""
+"""From points to a connected graph: bridges between components, measured graphs, k-nearest-neighbour graphs."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -9,16 +9,19 @@ from jaxtyping import Array, Float, Int
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from geovq_jax.geometry.edges import edge_lengths
+from geovq_jax.geometry.edges import edge_lengths, lengths_from_metrics
 from geovq_jax.geometry.graphs.graph import (
     Graph,
     Symmetry,
+    add_edges,
     check_graph,
     components,
     graph_from_edges,
     unique_edges,
 )
 from geovq_jax.geometry.graphs.knn import Backend, Metric, Neighbours, knn, prepare_points, tree_pays
+
+LengthFn = Callable[[np.ndarray], Any]
 
 # Neighbours among which a bridge is sought before a search by components.
 _LOOK_AROUND = 16
@@ -123,7 +126,81 @@ def _forest(a: np.ndarray, b: np.ndarray, num_labels: int) -> tuple[np.ndarray, 
     return kept, np.unique([root(label) for label in range(num_labels)], return_inverse=True)[1]
 
 
-LengthFn = Callable[[np.ndarray], Any]
+def straight_lengths(
+    points: Float[np.ndarray, "n d"], edges: Int[np.ndarray, "e 2"], metrics: Float[np.ndarray, "n d d"] | None = None
+) -> Float[np.ndarray, " e"]:
+    """Lengths of straight edges: by the endpoints rule of `lengths_from_metrics`, or Euclidean without metrics.
+
+    Args:
+        points: nodes.
+        edges: node pairs.
+        metrics: metric tensor at each node; None for Euclidean lengths.
+
+    Returns:
+        Lengths in float64.
+
+    Raises:
+        ValueError: as `lengths_from_metrics`.
+    """
+    if metrics is None:
+        return np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
+    return np.asarray(lengths_from_metrics(points, metrics, edges), np.float64)
+
+
+def metric_graph(
+    points: Float[np.ndarray, "n d"],
+    neighbours: Int[np.ndarray, "n k"],
+    metrics: Float[np.ndarray, "n d d"] | None = None,
+    *,
+    symmetry: Symmetry = "union",
+    repair: bool = True,
+    length_fn: LengthFn | None = None,
+) -> sparse.csr_array:
+    """Graph of a table of neighbours, with edges measured in the metric of their ends.
+
+    Args:
+        points: nodes.
+        neighbours: row i names the neighbours of node i, as `knn` gives them.
+        metrics: metric tensor at each node; None for Euclidean lengths.
+        symmetry: "union" keeps an edge if either end names the other, "mutual" only if both do.
+        repair: join the components by their shortest bridges, measured like every other edge.
+        length_fn: computes the lengths [e] of the edges [e, 2] of the table in another way, such as in shards.
+
+    Returns:
+        Symmetric csr_array [n, n] in float64.
+
+    Raises:
+        ValueError: as `unique_edges`, `lengths_from_metrics` and `graph_from_edges`.
+
+    Example:
+        >>> points = np.array([[0.0], [1.0], [3.0]])
+        >>> metric_graph(points, np.array([[1], [0], [1]]), np.full((3, 1, 1), 4.0)).data.tolist()
+        [2.0, 2.0, 4.0, 4.0]
+    """
+    edges = unique_edges(neighbours, symmetry=symmetry)
+    lengths = straight_lengths(points, edges, metrics) if length_fn is None else length_fn(edges)
+    graph = graph_from_edges(edges, lengths, len(points))
+    return join_components(points, graph, metrics) if repair else graph
+
+
+def join_components(
+    points: Float[np.ndarray, "n d"], graph: Graph, metrics: Float[np.ndarray, "n d d"] | None = None
+) -> sparse.csr_array:
+    """Joins the components of a graph by their shortest bridges, with lengths as `straight_lengths` measures them.
+
+    Args:
+        points: nodes.
+        graph: symmetric graph [n, n] on them.
+        metrics: metric tensor at each node; None for Euclidean lengths.
+
+    Returns:
+        A graph of one component.
+
+    Raises:
+        ValueError: as `bridges`.
+    """
+    extra = bridges(points, graph)
+    return add_edges(graph, extra, straight_lengths(points, extra, metrics)) if len(extra) else sparse.csr_array(graph)
 
 
 def knn_graph(

@@ -1,0 +1,208 @@
+"""Codes of latents under a fitted codebook. Arrays in, arrays out.
+
+A codebook's *assignment* says how a latent gets its code:
+
+    linear    the nearest vector after a linear map of latent space
+    local     the nearest vector in the pull-back metric at the latent, (c - z)' G(z) (c - z)
+    graph     the nearest medoid along the graph of the training latents, see `tokenizer`
+    decoded   the vector that decodes nearest to the decoded latent
+
+`search` improves codes further by comparing with the images themselves.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Int32
+
+from geovq_jax.geometry import cell_metrics, decode_all, knn, node_metrics
+from geovq_jax.geometry.batching import Progress
+from geovq_jax.geometry.metric import DecodeFn
+from geovq_jax.quantization import baselines
+from geovq_jax.quantization.context import encode_in_context
+from geovq_jax.quantization.pullback_kmeans import assign_pullback
+from geovq_jax.quantization.tokenizer import Encoded, Tokenizer, encode_measured
+from geovq_jax.quantization.tokenizer import encode as encode_on_graph
+
+Assignment = Literal["linear", "local", "graph", "decoded"]
+Latents = Float[np.ndarray, "n d"] | Float[np.ndarray, "n h w d"]
+Vectors = Float[np.ndarray, "K d"]
+
+_CHUNK = 4096  # latents, or images of grids, whose metrics or decoded images are held at once
+
+
+class Quantizer(NamedTuple):
+    """A fitted codebook with everything that choosing a code needs.
+
+    Attributes:
+        method: name in `METHODS`.
+        assignment: how a latent gets its code.
+        vectors: the latents that stand for the codes [K, d].
+        transform: linear map [d, m] of the assignment "linear", else None.
+        tokenizer: nodes of the graph with their codes, of the assignment "graph", else None.
+    """
+
+    method: str
+    assignment: Assignment
+    vectors: Vectors
+    transform: Float[np.ndarray, "d m"] | None = None
+    tokenizer: Tokenizer | None = None
+
+
+def rows_of(latents: np.ndarray) -> np.ndarray:
+    """One row per node: [n, d] stays, [n, h, w, d] becomes [n h w, d]."""
+    return latents.reshape(-1, latents.shape[-1])
+
+
+def tokenizer_of(
+    points: Float[np.ndarray, "n d"],
+    metrics: Float[np.ndarray, "n d d"] | None,
+    labels: Int[np.ndarray, " n"],
+    distances: Float[np.ndarray, " n"],
+) -> Tokenizer:
+    """Tokenizer over the nodes of a graph that some medoid reaches (label >= 0)."""
+    reached = labels >= 0
+    return Tokenizer(
+        points=points[reached],
+        metrics=None if metrics is None else metrics[reached],
+        labels=labels[reached],
+        distances=distances[reached],
+    )
+
+
+def assign(
+    quantizer: Quantizer,
+    latents: Latents,
+    decode_fn: DecodeFn,
+    *,
+    metrics: Float[np.ndarray, "..."] | None = None,
+    neighbours: int = 15,
+    context: str = "own",
+    progress: Progress | None = None,
+) -> Encoded:
+    """Chooses the code of each latent by the assignment of a quantizer, in bounded memory.
+
+    Args:
+        quantizer: fitted codebook.
+        latents: [n, d] or grids [n, h, w, d].
+        decode_fn: decoder whose metric the quantizer was fitted in.
+        metrics: pull-back metric of each latent, [n, d, d] or [n h w, d, d] in any leading shape; computed where they
+            are needed and not given.
+        neighbours: graph nodes through which a latent may reach a medoid, of the assignment "graph".
+        context: of the metrics of cells: own or isolated, see `cell_metrics`.
+        progress: called with (latents done, n).
+
+    Returns:
+        Codes int32 of shape [n] or [n, h, w], every entry in [0, K), and distances in the unit of the assignment.
+
+    Raises:
+        ValueError: latents of another dimension, or not finite.
+    """
+    d = quantizer.vectors.shape[1]
+    if latents.ndim not in (2, 4) or latents.shape[-1] != d or not len(latents):
+        raise ValueError(f"expected latents [n, {d}] or [n, h, w, {d}], got {latents.shape}; encode with this codebook")
+    cells = int(np.prod(latents.shape[1:-1]))
+    if metrics is not None:
+        metrics = np.asarray(metrics).reshape(len(latents), cells, d, d)
+    chosen = partial(_ASSIGNMENTS[quantizer.assignment], quantizer, decode_fn, neighbours, context)
+    parts = []
+    for start in range(0, len(latents), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        own = None if metrics is None else metrics[rows].reshape(-1, d, d)
+        parts.append(chosen(latents[rows], own))
+        if progress is not None:
+            progress(min(rows.stop, len(latents)), len(latents))
+    codes, distances = (np.concatenate(part).reshape(latents.shape[:-1]) for part in zip(*parts, strict=True))
+    return Encoded(codes.astype(np.int32), distances.astype(np.float64))
+
+
+def measure(decode_fn: DecodeFn, latents: Latents, context: str = "own") -> Float[np.ndarray, "n d d"]:
+    """Pull-back metric float32 of each vector, or of each cell in the context of its grid."""
+    found = node_metrics(decode_fn, latents) if latents.ndim == 2 else cell_metrics(decode_fn, latents, context=context)
+    return np.asarray(found, np.float32).reshape(-1, *2 * latents.shape[-1:])
+
+
+def _assign_linear(quantizer, decode_fn, neighbours, context, latents, metrics):
+    transform = np.eye(latents.shape[-1]) if quantizer.transform is None else quantizer.transform
+    found = knn(quantizer.vectors @ transform, 1, queries=rows_of(latents) @ transform)
+    return found.indices[:, 0], found.distances[:, 0]
+
+
+def _assign_local(quantizer, decode_fn, neighbours, context, latents, metrics):
+    metrics = measure(decode_fn, latents, context) if metrics is None else metrics
+    labels, squares = assign_pullback(rows_of(latents), metrics, quantizer.vectors)
+    return labels, np.sqrt(np.maximum(squares, 0.0))
+
+
+def _assign_on_graph(quantizer, decode_fn, neighbours, context, latents, metrics):
+    tokenizer = quantizer.tokenizer
+    if tokenizer.metrics is None:
+        return encode_measured(tokenizer, rows_of(latents), None, k=neighbours)
+    if metrics is None:
+        found = encode_on_graph(tokenizer, latents, decode_fn, k=neighbours, context=context)
+        return found.codes.ravel(), found.distances.ravel()
+    return encode_measured(tokenizer, rows_of(latents), metrics, k=neighbours)
+
+
+def _assign_decoded(quantizer, decode_fn, neighbours, context, latents, metrics):
+    images, known = (decode_all(decode_fn, part).reshape(len(part), -1) for part in (latents, quantizer.vectors))
+    found = knn(known, 1, queries=images)
+    return found.indices[:, 0], found.distances[:, 0]
+
+
+_ASSIGNMENTS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+    "linear": _assign_linear,
+    "local": _assign_local,
+    "graph": _assign_on_graph,
+    "decoded": _assign_decoded,
+}
+
+
+def search(
+    decode_fn: DecodeFn,
+    vectors: Vectors,
+    codes: Int[np.ndarray, "n ..."],
+    images: Float[np.ndarray, "n ..."],
+    *,
+    metrics: Float[np.ndarray, "n h w d d"] | None = None,
+    sweeps: int = 3,
+    progress: Progress | None = None,
+) -> Int32[np.ndarray, "n ..."]:
+    """Codes chosen to match the images themselves: of a grid in its context, of a vector by decoding every code.
+
+    Args:
+        decode_fn: decoder that will read the codes.
+        vectors: code vectors.
+        codes: where to start, [n] or [n, h, w].
+        images: what the decoder should give, in [0, 1].
+        metrics: pull-back metric of each cell, which only proposes moves; computed at the code vectors where it is not
+            given.
+        sweeps: passes over a grid, see `encode_in_context`.
+        progress: called with (images done, n).
+
+    Returns:
+        Codes int32 of the same shape; the squared error of no image is larger than before.
+
+    Raises:
+        ValueError: as `encode_in_context` and `baselines.encode_decoded`.
+    """
+    if codes.ndim == 1:
+        return baselines.encode_decoded(decode_fn, vectors, images)
+    parts = []
+    for start in range(0, len(codes), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        if metrics is None:
+            own = measure(decode_fn, vectors[codes[rows]]).reshape(*codes[rows].shape, *2 * vectors.shape[1:])
+        else:
+            own = metrics[rows]
+        done = None if progress is None else partial(_shifted, progress, start, len(codes))
+        parts.append(
+            encode_in_context(decode_fn, vectors, codes[rows], own, images[rows], sweeps=sweeps, progress=done).codes
+        )
+    return np.concatenate(parts)
+
+
+def _shifted(progress: Progress, start: int, total: int, done: int, _: int) -> None:
+    progress(start + done, total)

@@ -1,0 +1,171 @@
+"""Records of what a work directory holds, and the models that read them."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, Int32
+from ml_collections import ConfigDict
+from scipy import sparse
+
+from geovq_jax import data
+from geovq_jax.geometry import decode_all
+from geovq_jax.models import classifier as classifiers
+from geovq_jax.models import gpt, vae
+
+SPLITS = ("train", "valid", "test")
+BATCH = 250  # images at once
+
+
+class Latents(NamedTuple):
+    """Posterior of every image of a split, in data-set order.
+
+    Attributes:
+        mean: [n, d], or a grid [n, h, w, d].
+        log_variance: like `mean`.
+        label: class of each image [n].
+        index: row of each image in the source's original file [n].
+        image_shape: (height, width, channels) of the images.
+    """
+
+    mean: Float[np.ndarray, "n ..."]
+    log_variance: Float[np.ndarray, "n ..."]
+    label: Int[np.ndarray, " n"]
+    index: Int[np.ndarray, " n"]  # type: ignore[assignment]  # hides tuple.index, which no one needs here
+    image_shape: Int[np.ndarray, "3"]
+
+
+class Graph(NamedTuple):
+    """Graph of the training latents.
+
+    Attributes:
+        graph: symmetric, [n, n], lengths of the edges.
+        points: latent of each node [n, d].
+        rows: training images whose latents are the nodes, in ascending order [m]; n = m, or m h w cells of their grids.
+        metrics: metric at each node [n, d, d], or None where the edges are Euclidean.
+        components_before_repair: number of connected components before bridges joined them.
+        settings: section `graph` of the configuration, as JSON.
+    """
+
+    graph: sparse.csr_array
+    points: Float[np.ndarray, "n d"]
+    rows: Int[np.ndarray, " m"]
+    metrics: Float[np.ndarray, "n d d"] | None
+    components_before_repair: int
+    settings: str
+
+
+class Codes(NamedTuple):
+    """Codes of every image of a split.
+
+    Attributes:
+        codes: [n] or [n, h, w], every entry in [0, K).
+        distance: of each latent to its code, in the unit of the assignment; shaped as `codes`.
+        label: class of each image [n].
+        index: row of each image in the source's original file [n].
+    """
+
+    codes: Int32[np.ndarray, "n ..."]
+    distance: Float[np.ndarray, "n ..."]
+    label: Int[np.ndarray, " n"]
+    index: Int[np.ndarray, " n"]  # type: ignore[assignment]  # hides tuple.index, which no one needs here
+
+
+class Drawn(NamedTuple):
+    """Samples of a prior.
+
+    Attributes:
+        codes: [n] or [n, h, w].
+        images: the codes decoded, in [0, 1].
+        labels: class of each sample [n].
+        log_probabilities: of each code under the prior, in nats [n, t].
+    """
+
+    codes: Int[np.ndarray, "n ..."]
+    images: Float[np.ndarray, "n H W C"]
+    labels: Int[np.ndarray, " n"]
+    log_probabilities: Float[np.ndarray, "n t"]
+
+
+class Autoencoder(NamedTuple):
+    """Parameters and sizes of an autoencoder."""
+
+    params: Any
+    arch: vae.Architecture
+
+
+class Prior(NamedTuple):
+    """Parameters and sizes of a prior."""
+
+    params: Any
+    arch: gpt.Architecture
+
+
+class Classifier(NamedTuple):
+    """Parameters and sizes of a classifier."""
+
+    params: Any
+    arch: classifiers.Architecture
+
+
+def vae_architecture(section: ConfigDict, image_shape: tuple[int, ...]) -> vae.Architecture:
+    """Sizes of the VAE under section `vae` of a configuration, for images of a shape."""
+    return vae.Architecture(
+        kind=section.kind,
+        image_shape=(image_shape[0], image_shape[1], image_shape[2]),
+        latent_dim=section.latent_dim,
+        channels=tuple(section.channels),
+        norm=section.norm,
+        output=section.output,
+    )
+
+
+def classifier_architecture(section: ConfigDict, dataset: data.Dataset) -> classifiers.Architecture:
+    """Sizes of the classifier under section `classifier` of a configuration."""
+    height, width, channels = dataset.train.images.shape[1:]
+    return classifiers.Architecture(
+        (height, width, channels), dataset.num_classes, tuple(section.channels), section.num_features
+    )
+
+
+def decoder_of(autoencoder: Autoencoder) -> jax.tree_util.Partial:
+    """The map z -> x of one latent, with the parameters as leaves: compiled once for all parameters."""
+    return jax.tree_util.Partial(partial(_decode, autoencoder.arch), autoencoder.params)
+
+
+def _decode(arch: vae.Architecture, params: Any, z: jax.Array) -> jax.Array:
+    return vae.decode(params, arch, z)
+
+
+def features_of(classifier: Classifier) -> jax.tree_util.Partial:
+    """The map of one image to the features in which a classifier judges it."""
+    return jax.tree_util.Partial(partial(_features, classifier.arch), classifier.params)
+
+
+def _features(arch: classifiers.Architecture, params: Any, image: jax.Array) -> jax.Array:
+    return classifiers.features(params, arch, image)
+
+
+def decode_images(decode_fn: jax.tree_util.Partial, latents: Float[np.ndarray, "n ..."]) -> np.ndarray:
+    """Images [n, H, W, C] in [0, 1] of latents [n, d] or [n, h, w, d]."""
+    return np.clip(decode_all(decode_fn, latents, batch_size=BATCH), 0.0, 1.0)
+
+
+def prior_architecture(
+    section: ConfigDict, code_shape: tuple[int, ...], *, num_codes: int, num_classes: int
+) -> gpt.Architecture:
+    """Sizes of the prior for codes of a shape: () of a vanilla latent, (h, w) of a spatial one."""
+    two_dimensional = section.positions == "2d" and len(code_shape) == 2
+    return gpt.Architecture(
+        num_codes=num_codes,
+        length=int(np.prod(code_shape)),
+        num_classes=num_classes,
+        embed_dim=section.embed_dim,
+        num_layers=section.num_layers,
+        num_heads=section.num_heads,
+        dropout=section.dropout,
+        grid=(code_shape[0], code_shape[1]) if two_dimensional else None,
+        tied=section.tied,
+        bfloat16=section.bfloat16,
+    )

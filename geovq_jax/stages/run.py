@@ -1,0 +1,398 @@
+"""An opened run: typed, cached access to everything in a work directory.
+
+A stage, a section of the report, a comparison, the explorer and a notebook each take a `Run`. Every file is opened at
+most once per `Run`, when it is first asked for. Only this module and the stages that write know names of files.
+"""
+
+import json
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, Int32, Integer, UInt8
+from ml_collections import ConfigDict
+from scipy import sparse
+
+from geovq_jax import data
+from geovq_jax.config import read_config
+from geovq_jax.geometry import bernoulli_map
+from geovq_jax.geometry.metric import as_pytree, with_output_metric
+from geovq_jax.models import classifier as classifiers
+from geovq_jax.models import gpt, vae
+from geovq_jax.models.sampling import balanced_labels, draw
+from geovq_jax.quantization import assignment, baselines, methods
+from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup, parameters_hash
+from geovq_jax.stages.records import (
+    BATCH,
+    Autoencoder,
+    Classifier,
+    Codes,
+    Drawn,
+    Graph,
+    Latents,
+    Prior,
+    classifier_architecture,
+    decode_images,
+    decoder_of,
+    features_of,
+    prior_architecture,
+    vae_architecture,
+)
+from geovq_jax.training import checkpoint
+from geovq_jax.workdir import load_npz
+
+T = TypeVar("T")
+
+
+class Run:
+    """A work directory and its configuration, opened; see the module's docstring.
+
+    Attributes are computed on first access and kept; `forget` drops what the files of a stage have replaced.
+
+    Args:
+        workdir: the work directory.
+        config: its configuration.
+    """
+
+    def __init__(self, workdir: Path, config: ConfigDict):
+        self.workdir = workdir
+        self.config = config
+        self._kept: dict[tuple[str, ...], Any] = {}
+
+    def forget(self) -> None:
+        """Drop everything but the data set, which no stage writes."""
+        self._kept.clear()
+        for name in [name for name in self.__dict__ if name not in ("workdir", "config", "_kept", "dataset")]:
+            del self.__dict__[name]
+
+    def _once(self, key: tuple[str, ...], load: Callable[[], T]) -> T:
+        if key not in self._kept:
+            self._kept[key] = load()
+        return self._kept[key]
+
+    def _record(self, name: str, kind: Callable[..., T], stage: str) -> T:
+        """An npz file as the record of its arrays.
+
+        Raises:
+            FileNotFoundError: the file is missing.
+            ValueError: it is damaged, or holds other arrays.
+        """
+        arrays = load_npz(self.workdir / name, stage=stage)
+        try:
+            return kind(**{field: arrays[field] for field in kind._fields})  # type: ignore[attr-defined]
+        except KeyError as error:
+            raise ValueError(
+                f"expected the array {error} in {self.workdir / name}, found none; rerun python -m geovq_jax.{stage}"
+            ) from error
+
+    # -- images and autoencoder ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def dataset(self) -> data.Dataset:
+        """The experiment's images."""
+        section = self.config.data
+        return data.load(
+            section.name,
+            data_dir=section.dir or None,
+            seed=self.config.seed,
+            max_train=section.max_train or None,
+            max_valid=section.max_valid or None,
+            max_test=section.max_test or None,
+        )
+
+    def images(self, split: str) -> Float[np.ndarray, "n H W C"]:
+        """Images of a split, float32 in [0, 1]."""
+        return self._once(("images", split), lambda: np.asarray(data.to_float(getattr(self.dataset, split).images)))
+
+    def latents(self, split: str) -> Latents:
+        """Latents of a split."""
+        return self._once(("latents", split), lambda: self._record(f"latents/{split}.npz", Latents, "train_vae"))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images that the latents were made from."""
+        height, width, channels = (int(side) for side in self.latents("train").image_shape)
+        return height, width, channels
+
+    def _load_autoencoder(self, folder: str) -> Autoencoder:
+        known = (self.workdir / "latents" / "train.npz").is_file()
+        shape = self.image_shape if known else self.dataset.train.images.shape[1:]
+        arch = vae_architecture(self.config.vae, shape)
+        abstract = jax.eval_shape(partial(vae.init, arch=arch), jax.random.key(0))
+        return Autoencoder(checkpoint.load(self.workdir / folder / "best", abstract), arch)
+
+    @cached_property
+    def autoencoder(self) -> Autoencoder:
+        """The trained VAE."""
+        return self._load_autoencoder("vae")
+
+    @cached_property
+    def vae_hash(self) -> str:
+        """Hash of the VAE's parameters, on which everything that is measured in its latent space depends."""
+        return parameters_hash(self.autoencoder.params)
+
+    @cached_property
+    def decode_fn(self) -> jax.tree_util.Partial:
+        """The VAE's decoder: one latent [d] or grid [h, w, d] -> image [H, W, C]."""
+        return decoder_of(self.autoencoder)
+
+    @cached_property
+    def metric_fn(self) -> jax.tree_util.Partial:
+        """The map whose pull-back metric is the run's: the decoder, followed by graph.output_metric."""
+        kind = self.config.graph.output_metric
+        if kind == "pixels":
+            return self.decode_fn
+        output_map = bernoulli_map if kind == "bernoulli" else features_of(self.classifier)
+        return as_pytree(with_output_metric(self.decode_fn, output_map))
+
+    @cached_property
+    def tuned(self) -> Autoencoder:
+        """The autoencoder whose decoder was fine-tuned on the codes."""
+        return self._load_autoencoder("decoder")
+
+    @cached_property
+    def tuned_decode_fn(self) -> jax.tree_util.Partial:
+        """The fine-tuned decoder, which reads code vectors."""
+        return decoder_of(self.tuned)
+
+    # -- geometry and codes --------------------------------------------------------------------------------------------
+
+    @property
+    def method(self) -> str:
+        """Name of the method that makes the codebook."""
+        return methods.resolve(self.config.codebook.method, self.config.vae.kind)
+
+    @property
+    def needs_metrics(self) -> bool:
+        """Whether the graph, the method or the search reads the metric at every latent."""
+        config = self.config
+        searched = config.codes.search == "context" and config.vae.kind == "spatial"
+        return config.graph.weights == "pullback" or methods.METHODS[self.method].on_metrics or searched
+
+    def metrics(self, split: str) -> Float[np.ndarray, "..."] | None:
+        """Metric at each latent of a split, [n, d, d] or [n, h, w, d, d]; None where nothing reads them."""
+        if not self.needs_metrics:
+            return None
+
+        def load() -> np.ndarray:
+            found = load_npz(self.workdir / "metrics" / f"{split}.npz", stage="build_codebook")["metrics"]
+            shape = self.latents(split).mean.shape
+            return found.reshape(*shape, shape[-1])
+
+        return self._once(("metrics", split), load)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph of the training latents."""
+        arrays = load_npz(self.workdir / "graph.npz", stage="build_codebook")
+        size = len(arrays["indptr"]) - 1
+        return Graph(
+            graph=sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size)),
+            points=arrays["points"],
+            rows=arrays["rows"],
+            metrics=arrays.get("metrics"),
+            components_before_repair=int(arrays["components_before_repair"]),
+            settings=str(arrays["settings"]),
+        )
+
+    @property
+    def graph_latents(self) -> Float[np.ndarray, "m ..."]:
+        """Latents [m, d] or [m, h, w, d] of the images in the graph."""
+        return self.latents("train").mean[self.graph.rows]
+
+    @property
+    def graph_labels(self) -> Int[np.ndarray, " n"]:
+        """Class of each node of the graph: that of its image."""
+        labels = self.latents("train").label[self.graph.rows]
+        return np.repeat(labels, len(self.graph.points) // len(labels))
+
+    @cached_property
+    def _codebook_file(self) -> dict[str, np.ndarray]:
+        return load_npz(self.workdir / "codebook.npz", stage="build_codebook")
+
+    @cached_property
+    def codebook(self) -> Codebook:
+        """The code vectors and what is known of their clusters."""
+        return codebook_of(self._codebook_file, self.workdir / "codebook.npz")
+
+    @property
+    def clusters(self) -> methods.Clusters:
+        """Code of each node of the graph, and its distance to the code in the unit of the assignment."""
+        file = self._codebook_file
+        return methods.Clusters(file["medoids"], file["node_labels"], file["node_distances"])
+
+    @cached_property
+    def quantizer(self) -> assignment.Quantizer:
+        """The codebook with everything that choosing a code needs.
+
+        Raises:
+            ValueError: a codebook of another VAE.
+        """
+        book, file = self.codebook, self._codebook_file
+        if book.settings["vae"] != self.vae_hash:
+            raise ValueError(
+                f"expected a codebook of the VAE {self.vae_hash[:12]}, got one of {str(book.settings['vae'])[:12]} in "
+                f"{self.workdir / 'codebook.npz'}; rerun python -m geovq_jax.build_codebook"
+            )
+        method = str(book.settings["method"])
+        kind = methods.assignment_of(method, spatial=self.latents("train").mean.ndim == 4)
+        tokenizer = None
+        if kind == "graph":
+            clusters = self.clusters
+            tokenizer = assignment.tokenizer_of(
+                self.graph.points, self.graph.metrics, clusters.labels, clusters.distances
+            )
+        return assignment.Quantizer(method, kind, book.vectors, file.get("transform"), tokenizer)
+
+    def codes(self, split: str) -> Codes:
+        """Codes of a split."""
+        return self._once(("codes", split), lambda: self._record(f"codes/{split}.npz", Codes, "build_codebook"))
+
+    # -- prior, scores, records ----------------------------------------------------------------------------------------
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes among the training labels."""
+        return int(self.codes("train").label.max()) + 1
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The prior over the codes."""
+        arch = prior_architecture(
+            self.config.prior,
+            self.codes("train").codes.shape[1:],
+            num_codes=len(self.codebook.vectors),
+            num_classes=self.num_classes,
+        )
+        abstract = jax.eval_shape(partial(gpt.init, arch=arch), jax.random.key(0))
+        return Prior(checkpoint.load(self.workdir / "prior" / "best", abstract), arch)
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether a prior has been trained."""
+        return checkpoint.exists(self.workdir / "prior" / "best")
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The run's classifier."""
+        arch = classifier_architecture(self.config.classifier, self.dataset)
+        abstract = jax.eval_shape(partial(classifiers.init, arch=arch), jax.random.key(0))
+        return Classifier(checkpoint.load(self.workdir / "classifier" / "best", abstract), arch)
+
+    @cached_property
+    def samples(self) -> dict[str, np.ndarray]:
+        """Arrays of the drawn samples: codes, images, labels, log_probabilities, settings, completions."""
+        return load_npz(self.workdir / "samples.npz", stage="generate")
+
+    @cached_property
+    def scores(self) -> dict[str, Any]:
+        """Scores of the samples; empty where too few test images were there to score."""
+        return json.loads((self.workdir / "scores.json").read_text())
+
+    @cached_property
+    def training_records(self) -> list[dict[str, Any]]:
+        """Figures of every evaluation during training, one dict per line of metrics.jsonl."""
+        return [json.loads(line) for line in (self.workdir / "metrics.jsonl").read_text().splitlines()]
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What config.json says of versions, commit, platform and devices."""
+        return json.loads((self.workdir / "config.json").read_text())
+
+    # -- the codec -----------------------------------------------------------------------------------------------------
+
+    def encode(self, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]) -> Int32[np.ndarray, "n ..."]:
+        """Codes of images, as the run encodes its own.
+
+        Args:
+            images: uint8, or float in [0, 1], of the shape of the run's images.
+
+        Returns:
+            Codes [n], or [n, h, w] of spatial latents.
+
+        Raises:
+            ValueError: images of another shape, or none.
+        """
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not len(images):
+            raise ValueError(f"expected images [n, {str(self.image_shape)[1:-1]}], got {images.shape}; resize them")
+        params, arch = self.autoencoder
+        encode = jax.jit(jax.vmap(lambda image: vae.encode(params, arch, data.to_float(image)).mean))
+        latents = np.concatenate(
+            [np.asarray(encode(images[start : start + BATCH])) for start in range(0, len(images), BATCH)]
+        )
+        codes = self.tokenize(latents)
+        if self.config.codes.search == "context":
+            codes = assignment.search(
+                self.tuned_decode_fn,
+                self.codebook.vectors,
+                codes,
+                np.asarray(data.to_float(images)),
+                metrics=self._search_metrics(latents),
+                sweeps=self.config.codes.sweeps,
+            )
+        return codes
+
+    def _search_metrics(self, latents: np.ndarray) -> np.ndarray | None:
+        """Metrics that propose moves: of the decoder itself, at the latents."""
+        if latents.ndim == 2:
+            return None
+        found = assignment.measure(self.decode_fn, latents, self.config.graph.context)
+        return found.reshape(*latents.shape, latents.shape[-1])
+
+    def tokenize(self, latents: Float[np.ndarray, "n ..."]) -> Int32[np.ndarray, "n ..."]:
+        """Codes of latents [n, d] or [n, h, w, d] without search."""
+        return assignment.assign(
+            self.quantizer,
+            latents,
+            self.metric_fn,
+            neighbours=self.config.codebook.neighbours,
+            context=self.config.graph.context,
+        ).codes
+
+    def decode(self, codes: Integer[np.ndarray, "n ..."]) -> Float[np.ndarray, "n H W C"]:
+        """Images in [0, 1] of codes [n] or [n, h, w], by the fine-tuned decoder.
+
+        Raises:
+            ValueError: a code outside [0, K).
+        """
+        return decode_images(self.tuned_decode_fn, lookup(self.codebook, codes))
+
+    def sample(self, num_samples: int, *, class_id: int = -1, seed: int = 0) -> Drawn:
+        """Draws codes from the prior under the run's sampling settings, and decodes them.
+
+        Args:
+            num_samples: images to draw.
+            class_id: class to draw; -1 for every class in equal numbers.
+            seed: of the draws.
+
+        Returns:
+            Drawn, sorted by class.
+
+        Raises:
+            ValueError: a class that the prior was not trained on.
+        """
+        params, arch = self.prior
+        if not -1 <= class_id < arch.num_classes:
+            raise ValueError(
+                f"expected class_id from -1 to {arch.num_classes - 1}, got {class_id}; -1 draws every class"
+            )
+        labels = balanced_labels(num_samples, class_id, arch.num_classes)
+        codes, log_p = draw(jax.random.key(seed), params, arch, labels, self.config.sample)
+        codes = codes.reshape(len(labels), *self.codes("train").codes.shape[1:])
+        return Drawn(codes, self.decode(codes), labels, log_p)
+
+    def representatives(self) -> Int[np.ndarray, " K"]:
+        """Node of the graph that stands for each code: its medoid, or the node of its cluster nearest to its vector."""
+        medoids = self.codebook.medoids
+        if (medoids >= 0).all():
+            return medoids
+        return baselines.nearest_members(self.graph.points, self.clusters.labels, self.codebook.vectors)
+
+
+def load_run(workdir: str | Path) -> Run:
+    """Opens a finished run; see `geovq_jax.load_run`."""
+    workdir = Path(workdir).absolute()
+    return Run(workdir, read_config(workdir / "config.json"))
