@@ -221,17 +221,17 @@ def default_config() -> ConfigDict:
                 "scalar",
                 "kmeans",
                 "kmedoids",
-                "mahalanobis",
-                "mahalanobis_pullback",
+                "mean_metric",
+                "local_metrics",
                 "geodesic",
-                "geodesic_pullback",
+                "geodesic_refined",
                 "kmeans_context",
-                "geodesic_context",
+                "geodesic_refined_context",
                 "vqvae",
                 "vqvae_context",
                 "geodesic_joint",
             ),
-            prior=("kmeans", "geodesic_context", "vqvae"),
+            prior=("kmeans", "geodesic_refined_context", "vqvae"),
         )
     )
     config.evaluate = ConfigDict(dict(geometry_pairs=200, geodesic_pairs=200))

@@ -61,11 +61,11 @@ COMPARE = {
 
 COMPARE_METHODS = (
     "kmeans",
-    "mahalanobis",
+    "mean_metric",
     "geodesic",
-    "geodesic_pullback",
+    "geodesic_refined",
     "kmeans_context",
-    "geodesic_context",
+    "geodesic_refined_context",
     "vqvae",
     "vqvae_context",
 )
@@ -82,10 +82,10 @@ COMPARE_VANILLA = {
         "kmeans",
         "kmedoids",
         "kmeans_decoded",
-        "mahalanobis",
-        "mahalanobis_pullback",
+        "mean_metric",
+        "local_metrics",
         "geodesic",
-        "geodesic_pullback",
+        "geodesic_refined",
         "geodesic_decoded",
         "kmeans_context",
         "geodesic_decoded_context",
@@ -99,6 +99,13 @@ COMPARE_VANILLA = {
 COMPARE_SMOKE = SMOKE | {
     "codebook.num_clusters": 16,
     "compare.seeds": (0, 1),
-    "compare.methods": ("kmeans", "geodesic", "geodesic_pullback", "kmeans_context", "geodesic_context", "vqvae"),
+    "compare.methods": (
+        "kmeans",
+        "geodesic",
+        "geodesic_refined",
+        "kmeans_context",
+        "geodesic_refined_context",
+        "vqvae",
+    ),
     "compare.prior": ("kmeans",),
 }

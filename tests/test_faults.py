@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from geovq_jax import manifest as records
 from geovq_jax import pipeline
 from geovq_jax import workdir as files
 
@@ -126,7 +127,7 @@ def test_every_flipped_byte_of_an_npz_is_refused_or_harmless(tmp_path):
     assert refused > len(whole) / 2
 
 
-@pytest.mark.parametrize("stage", ["vae", "latents", "graph", "codebook", "codes", "decoder", "prior"])
+@pytest.mark.parametrize("stage", ["vae", "latents", "metrics", "graph", "codebook", "codes", "decoder", "prior"])
 def test_other_bytes_than_a_stage_left_are_refused_by_what_reads_them(front_door, tmp_path, monkeypatch, stage):
     """Every stage recorded as finished; then one byte of one stage's first file changes."""
     from geovq_jax.config import settings
@@ -146,7 +147,7 @@ def test_other_bytes_than_a_stage_left_are_refused_by_what_reads_them(front_door
                 "inputs": pipeline._hashes(each.inputs, workdir),
                 "outputs": pipeline._hashes(each.outputs, workdir),
             }
-        files.write_manifest(workdir, manifest)
+        records.write_manifest(workdir, manifest)
         recorded.update(manifest)
 
     assert front_door(record, CONFIG, f"--workdir={tmp_path}")[0] == 0
@@ -156,4 +157,4 @@ def test_other_bytes_than_a_stage_left_are_refused_by_what_reads_them(front_door
     code, message = front_door(pipeline.entry("report"), CONFIG, f"--workdir={tmp_path}")
     assert code == 2
     assert f"as stage {stage} left them, got other bytes; rerun python -m geovq_jax." in message or "changed" in message
-    assert files.read_manifest(tmp_path) == recorded
+    assert records.read_manifest(tmp_path) == recorded

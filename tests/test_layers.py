@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "geovq_jax"
-ENTRY = {"geovq_jax.cli", "geovq_jax.pipeline", "geovq_jax.explorer", "geovq_jax.terminal"}
+ENTRY = {f"geovq_jax.{name}" for name in ("cli", "pipeline", "comparison", "explorer", "terminal")}
 BASE = {"geovq_jax.processes", "geovq_jax.mesh", "geovq_jax.terminal", "geovq_jax.config", "geovq_jax.presets"}
 FILES = {"geovq_jax.workdir", "geovq_jax.shards", "geovq_jax.manifest"}
 LIBRARY = {
@@ -32,9 +32,9 @@ ALLOWED = {
     "geovq_jax.figures": {"geovq_jax.geometry", "geovq_jax.evaluation"},
     "geovq_jax.stages": {*BASE, *FILES, *LIBRARY},
     "geovq_jax.report": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages"},
-    "geovq_jax.comparison": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report"},
     "geovq_jax.explorer": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages"},
-    "geovq_jax.pipeline": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report", "geovq_jax.comparison"},
+    "geovq_jax.pipeline": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report"},
+    "geovq_jax.comparison": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report", "geovq_jax.pipeline"},
     "geovq_jax.cli": {*BASE, *FILES},
 }
 LIBRARIES_OF_GEOMETRY = {"jax", "numpy", "scipy", "numba", "joblib", "jaxtyping", "faiss"} | set(

@@ -1,5 +1,7 @@
 """The pipeline end to end on real 8x8 digits: files, codes by brute force, skipping, staleness, bad input, resume."""
 
+import collections
+import doctest
 import json
 import os
 import random
@@ -17,8 +19,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csgraph
 
-from geovq_jax import pipeline
-from geovq_jax import workdir as files
+import geovq_jax
+from geovq_jax import manifest, pipeline
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "--config=configs/digits.py:smoke"
@@ -60,7 +62,7 @@ def test_every_file_of_the_contract_is_there_and_plain(finished):
         "graph",
         "codebook",
         "samples",
-        *(f"{d}/{s}" for d in ("latents", "codes") for s in ("train", "valid", "test")),
+        *(f"{d}/{s}" for d in ("latents", "metrics", "codes") for s in ("train", "valid", "test")),
     ):
         with np.load(finished / f"{name}.npz", allow_pickle=False) as archive:
             assert all(archive[key].dtype != object for key in archive.files)
@@ -80,8 +82,22 @@ def test_no_image_is_lost_and_every_code_is_in_range(finished):
         assert np.isfinite(codes["distance"]).all()
 
 
-def test_codes_of_the_graph_are_the_nearest_medoids_by_dijkstra(finished):
-    arrays, book = np.load(finished / "graph.npz"), np.load(finished / "codebook.npz")
+def test_codes_are_the_nearest_vectors_in_the_metric_at_each_latent(finished):
+    book = np.load(finished / "codebook.npz")
+    for split in ("train", "valid", "test"):
+        latents, codes = (np.load(finished / folder / f"{split}.npz") for folder in ("latents", "codes"))
+        gaps = latents["mean"][..., None, :] - book["vectors"]
+        metrics = np.load(finished / "metrics" / f"{split}.npz")["metrics"].reshape(*latents["mean"].shape, -1)
+        squares = np.einsum("nhwkd,nhwde,nhwke->nhwk", gaps, metrics, gaps)
+        chosen = np.take_along_axis(squares, codes["codes"][..., None], axis=-1)[..., 0]
+        np.testing.assert_allclose(chosen, squares.min(axis=-1), rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(codes["distance"], np.sqrt(np.maximum(chosen, 0.0)), rtol=1e-2, atol=1e-4)
+
+
+def test_geodesic_codes_of_the_graph_are_the_nearest_medoids_by_dijkstra(copy):
+    rebuilt = call("build_codebook", f"--workdir={copy}", "--config.codebook.method=geodesic")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    arrays, book = np.load(copy / "graph.npz"), np.load(copy / "codebook.npz")
     size = len(arrays["indptr"]) - 1
     dense = np.full((size, size), np.inf)
     rows = np.repeat(np.arange(size), np.diff(arrays["indptr"]))
@@ -89,25 +105,72 @@ def test_codes_of_the_graph_are_the_nearest_medoids_by_dijkstra(finished):
     np.testing.assert_array_equal(dense, dense.T)
     graph = csgraph.csgraph_from_dense(dense, null_value=np.inf)
     table = csgraph.dijkstra(graph, indices=book["medoids"])
-    codes = np.load(finished / "codes" / "train.npz")["codes"][arrays["rows"]].ravel()
+    codes = np.load(copy / "codes" / "train.npz")["codes"][arrays["rows"]].ravel()
     np.testing.assert_allclose(table[codes, np.arange(size)], table.min(axis=0), rtol=1e-12)
     np.testing.assert_array_equal(book["vectors"], arrays["points"][book["medoids"]])
     assert (np.diff(book["cost_history"]) <= 0).all()
 
 
 def test_latents_come_from_the_stored_weights_in_order(finished):
-    from geovq_jax.config import read_config
     from geovq_jax.models import vae
-    from geovq_jax.stages.vae import load_data, load_vae
 
-    config = read_config(finished / "config.json")
-    dataset = load_data(config)
-    params, arch = load_vae(finished, config, (8, 8, 1))
+    run = geovq_jax.load_run(finished)
     latents = np.load(finished / "latents" / "test.npz")
     for row in (0, 57, 99):
-        image = jnp.asarray(dataset.test.images[row], jnp.float32) / 255.0
-        np.testing.assert_allclose(latents["mean"][row], vae.encode(params, arch, image).mean, atol=1e-5)
-    np.testing.assert_array_equal(latents["index"], dataset.test.index)
+        image = jnp.asarray(run.dataset.test.images[row], jnp.float32) / 255.0
+        np.testing.assert_allclose(latents["mean"][row], vae.encode(*run.autoencoder, image).mean, atol=1e-5)
+    np.testing.assert_array_equal(latents["index"], run.dataset.test.index)
+
+
+def test_the_codec_of_an_opened_run_agrees_with_its_files(finished):
+    run = geovq_jax.load_run(finished)
+    codes = run.encode(run.dataset.test.images)
+    np.testing.assert_array_equal(codes, np.load(finished / "codes" / "test.npz")["codes"])
+    np.testing.assert_array_equal(run.tokenize(run.latents("test").mean), codes)
+    vectors = np.load(finished / "codebook.npz")["vectors"][codes]
+    np.testing.assert_allclose(run.decode(codes), jax.vmap(run.tuned_decode_fn)(vectors), atol=1e-5)
+    drawn = run.sample(7, class_id=3, seed=4)
+    assert drawn.images.shape == (7, 8, 8, 1)
+    assert drawn.labels.tolist() == [3] * 7
+    np.testing.assert_array_equal(drawn.codes, run.sample(7, class_id=3, seed=4).codes)
+    with pytest.raises(ValueError, match="expected images"):
+        run.encode(run.dataset.test.images[:, :4])
+    with pytest.raises(ValueError, match="expected class_id from -1 to 9, got 10"):
+        run.sample(1, class_id=10)
+
+
+def test_the_example_of_load_run_runs(finished):
+    example = doctest.DocTestFinder().find(geovq_jax.load_run, globs={"load_run": geovq_jax.load_run})[0]
+    for each in example.examples:
+        each.source = each.source.replace("runs/mnist5k", str(finished))
+    assert len(example.examples) == 5
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_a_report_opens_every_file_once(copy, monkeypatch):
+    """Within one stage: graph.npz read once, each decoder restored once, the data set parsed once."""
+    from geovq_jax import data
+    from geovq_jax.report import build
+    from geovq_jax.stages import run as runs
+    from geovq_jax.training import checkpoint
+
+    opened = collections.Counter()
+
+    def counted(module, name, key):
+        function = getattr(module, name)
+
+        def call(*arguments, **settings):
+            opened[key(*arguments)] += 1
+            return function(*arguments, **settings)
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(runs, "load_npz", lambda path: path.relative_to(copy).as_posix())
+    counted(checkpoint, "load", lambda path, _: path.relative_to(copy).as_posix())
+    counted(data, "load", lambda name: name)
+    build.write(geovq_jax.load_run(copy))
+    assert {"graph.npz", "codebook.npz", "vae/best", "decoder/best", "prior/best", "digits"} <= opened.keys()
+    assert set(opened.values()) == {1}, opened
 
 
 def test_codebooks_of_several_sizes(finished):
@@ -128,7 +191,7 @@ def test_a_second_run_skips_every_stage(finished):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.npz")}
     again = call("run", CONFIG, f"--workdir={finished}")
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("finished before") == 11
+    assert again.stdout.count("finished before") == 12
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*.npz")}
 
 
@@ -165,7 +228,7 @@ def test_generate_follows_its_flags(copy):
 def test_run_mends_what_is_stale(copy):
     mended = call("run", f"--workdir={copy}", "--config.codebook.num_clusters=24")
     assert mended.returncode == 0, mended.stderr
-    assert mended.stdout.count("finished before") == 4
+    assert mended.stdout.count("finished before") == 5
     assert json.loads((copy / "report" / "metrics.json").read_text())["codes"]["num_codes"] == 24
 
 
@@ -199,9 +262,9 @@ def test_verify_finds_one_flipped_bit_in_every_file(copy):
         data = path.read_bytes()
         place, bit = (rng.randrange(len(data)), rng.randrange(8)) if data else (0, 0)
         path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :] if data else b"\0")
-        found = files.differences(copy, outputs)
+        found = manifest.differences(copy, outputs)
         name = path.relative_to(copy).as_posix()
-        assert f"{name} (changed)" in found or (path.name == files.CHECKSUMS and found), name
+        assert f"{name} (changed)" in found or (path.name == manifest.CHECKSUMS and found), name
         path.write_bytes(data)
     (copy / "report" / "metrics.json").unlink()
     (copy / "codes" / "new.npz").touch()
@@ -290,15 +353,15 @@ def test_a_run_killed_in_the_middle_ends_in_the_same_metrics(finished, tmp_path)
 
 
 def test_the_explorer_shows_the_nodes_of_a_run(finished):
-    from geovq_jax.config import read_config
     from geovq_jax.explorer.runs import run_space
     from geovq_jax.explorer.space import Draw
 
-    space = run_space(finished, read_config(finished / "config.json"))
+    run = geovq_jax.load_run(finished)
+    space = run_space(run)
     graph, book = np.load(finished / "graph.npz"), np.load(finished / "codebook.npz")
     np.testing.assert_array_equal(space.points, graph["points"])
     np.testing.assert_array_equal(space.codes, book["node_labels"])
-    np.testing.assert_array_equal(space.medoids, book["medoids"])
+    assert (book["node_labels"][space.medoids] == np.arange(32)).all()
     assert space.frames(6) == (0.5, 0.0, 0.5, 0.5)  # cell 2 of the second image of 2 x 2 cells
     grid = np.load(finished / "latents" / "train.npz")["mean"][graph["rows"][1]]
     np.testing.assert_array_equal(grid[1, 0], space.points[6])
@@ -307,6 +370,6 @@ def test_the_explorer_shows_the_nodes_of_a_run(finished):
     images, classes = space.draw(Draw(label=3, number=4, temperature=1.0, top_p=0.9, guidance=1.0, seed=0))
     assert images.shape == (4, 8, 8, 1)
     assert (classes == 3).all()
-    few = run_space(finished, read_config(finished / "config.json"), max_points=100)
+    few = run_space(run, max_points=100)
     assert few.points.shape == (100, space.points.shape[1])
     assert set(few.medoids[few.medoids >= 0]) <= set(range(100))

@@ -8,10 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import figures
-from geovq_jax.comparison.trials import JOINT
+from geovq_jax.comparison.trials import title_of
 from geovq_jax.evaluation.statistics import Interval, paired_difference
 from geovq_jax.manifest import describe
-from geovq_jax.quantization.methods import METHODS
 from geovq_jax.report.page import ReportFigure, Section, Table, format_cell, write_report
 from geovq_jax.workdir import load_npz, save_npz, to_json, write_atomically, write_json
 
@@ -40,12 +39,12 @@ _GENERATION = {
 }
 # What the differences ask: (first, second), each a method at a rung.
 _QUESTIONS = (
-    (("geodesic_context", "decoder"), ("vqvae", "joint")),
-    (("geodesic_context", "decoder"), ("kmeans", "decoder")),
-    (("geodesic_pullback", "decoder"), ("vqvae", "joint")),
-    (("geodesic_pullback", "decoder"), ("kmeans", "decoder")),
-    (("geodesic_pullback", "decoder"), ("mahalanobis", "decoder")),
-    (("geodesic_pullback", "decoder"), ("mahalanobis_pullback", "decoder")),
+    (("geodesic_refined_context", "decoder"), ("vqvae", "joint")),
+    (("geodesic_refined_context", "decoder"), ("kmeans", "decoder")),
+    (("geodesic_refined", "decoder"), ("vqvae", "joint")),
+    (("geodesic_refined", "decoder"), ("kmeans", "decoder")),
+    (("geodesic_refined", "decoder"), ("mean_metric", "decoder")),
+    (("geodesic_refined", "decoder"), ("local_metrics", "decoder")),
     (("geodesic", "decoder"), ("kmeans", "decoder")),
     (("geodesic", "frozen"), ("kmedoids", "frozen")),
     (("geodesic_decoded", "decoder"), ("kmeans", "decoder")),
@@ -55,10 +54,10 @@ _QUESTIONS = (
     (("geodesic_decoded_context", "decoder"), ("kmeans", "decoder")),
     (("geodesic_decoded_context", "decoder"), ("kmeans_context", "decoder")),
     (("geodesic_decoded_context", "decoder"), ("vqvae_context", "joint")),
-    (("geodesic_context", "decoder"), ("kmeans_context", "decoder")),
-    (("geodesic_context", "decoder"), ("vqvae_double", "joint")),
-    (("geodesic_context", "decoder"), ("vqvae_context", "joint")),
-    (("geodesic_pullback", "codes"), ("geodesic_pullback", "decoder")),
+    (("geodesic_refined_context", "decoder"), ("kmeans_context", "decoder")),
+    (("geodesic_refined_context", "decoder"), ("vqvae_double", "joint")),
+    (("geodesic_refined_context", "decoder"), ("vqvae_context", "joint")),
+    (("geodesic_refined", "codes"), ("geodesic_refined", "decoder")),
     (("geodesic_joint", "encoder"), ("vqvae", "joint")),
     (("geodesic_joint_context", "encoder"), ("vqvae_context", "joint")),
 )
@@ -127,16 +126,12 @@ def _by_row(cells: dict[tuple[str, int], Any]) -> dict[tuple[str, str], list[dic
     return table
 
 
-def _title(method: str) -> str:
-    return JOINT[method] if method in JOINT else METHODS[method].title
-
-
 def _row(method: str, rung: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the seeds, with the value of each seed beside."""
     first = records[0]
     row: dict[str, Any] = {
         "method": method,
-        "title": _title(method),
+        "title": title_of(method),
         "rung": rung,
         "bits": first["bits"],
         "cells": first["cells"],
@@ -166,8 +161,8 @@ def _differences(cells: dict[tuple[str, int], Any], config: ConfigDict) -> list[
         interval = paired_difference(*(np.concatenate(side) for side in zip(*pairs, strict=True)), seed=0)
         found.append(
             {
-                "first": f"{_title(first)}, {first_rung}",
-                "second": f"{_title(second)}, {second_rung}",
+                "first": f"{title_of(first)}, {first_rung}",
+                "second": f"{title_of(second)}, {second_rung}",
                 "psnr": interval.value,
                 "low": interval.low,
                 "high": interval.high,

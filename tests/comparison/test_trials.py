@@ -10,14 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from geovq_jax import pipeline
-from geovq_jax.comparison import tables
-from geovq_jax.comparison.trials import search
+from geovq_jax.comparison import tables, trials
 from geovq_jax.config import experiment
 from geovq_jax.data.datasets import Dataset, Split
 from geovq_jax.models import vae
-from geovq_jax.quantization.methods import Codes, Inputs
+from geovq_jax.quantization.assignment import search
 from geovq_jax.stages.finetune import finetune
+from geovq_jax.stages.records import Autoencoder, decoder_of
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -32,11 +31,11 @@ SMALL = (
 
 
 METHODS = ("kmeans", "vqvae")
-EVERY = ("mahalanobis", "geodesic_pullback", "geodesic_context", "geodesic_joint_context")
+EVERY = ("mean_metric", "geodesic_refined", "geodesic_refined_context", "geodesic_joint_context")
 
 
 def compare(tmp_path, methods, output):
-    prior = tuple(method for method in methods if method == "mahalanobis")
+    prior = tuple(method for method in methods if method == "mean_metric")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "geovq_jax.compare", *SMALL, f"--workdir={tmp_path / 'work'}"),
@@ -60,7 +59,7 @@ def test_a_comparison_reproduces_its_tables(tmp_path, methods):
     rows = {(row["method"], row["rung"]): row for row in result["rows"]}
     assert {method for method, _ in rows} == set(methods)
     assert {row["steps"] for (_, rung), row in rows.items() if rung != "frozen"} == {50}
-    assert {method for (method, _), row in rows.items() if "frechet_samples" in row} == {"mahalanobis"} & set(methods)
+    assert {method for (method, _), row in rows.items() if "frechet_samples" in row} == {"mean_metric"} & set(methods)
     with np.load(first.with_suffix(".npz"), allow_pickle=False) as scores:
         for (method, rung), row in rows.items():
             np.testing.assert_allclose(scores[f"{method}/0/psnr_{rung}"].mean(dtype=np.float64), row["psnr"], atol=0.02)
@@ -130,24 +129,22 @@ def test_unknown_methods_are_named_before_anything_is_trained(tmp_path, config):
     with config.unlocked():
         config.compare.methods = ("kmeans", "kmeens")
     with pytest.raises(ValueError, match="got kmeens"):
-        pipeline.compare(tmp_path / "work", config, tmp_path / "out")
+        trials.compare(tmp_path / "work", config, tmp_path / "out")
     assert not (tmp_path / "work").exists()
 
 
-def test_single_codes_are_searched_by_decoding_every_vector(config):
+def test_single_codes_are_searched_by_decoding_every_vector():
     rng = np.random.default_rng(0)
     arch = vae.Architecture(kind="vanilla", image_shape=(8, 8, 1), latent_dim=2, channels=(4,), norm="none")
     params = jax.jit(vae.init, static_argnums=1)(jax.random.key(0), arch)
+    decode_fn = decoder_of(Autoencoder(params, arch))
     vectors = 5.0 * rng.normal(size=(6, 2)).astype(np.float32)
-    known = np.asarray(jax.vmap(lambda z: vae.decode(params, arch, z))(vectors))
-    images = np.round(255.0 * known[rng.integers(0, 6, 30)]).astype(np.uint8)
-    split = Split(images, np.zeros(30, np.int32), np.arange(30))
-    dataset = Dataset("hand", 1, split, split, split, "hand")
-    inputs = Inputs(Path(), config, dataset, params, arch, {}, {}, np.arange(30))
-    found = search(inputs, params, Codes(vectors, {"test": np.zeros(30, np.int32)}), splits=("test",))
-    errors = np.sum((images[:, None] / 255.0 - known[None]) ** 2, axis=(2, 3, 4))
-    np.testing.assert_array_equal(found.codes["test"], np.argmin(errors, axis=1))
-    assert len(np.unique(found.codes["test"])) > 1
+    known = np.asarray(jax.vmap(decode_fn)(vectors))
+    images = known[rng.integers(0, 6, 30)] + 0.01 * rng.normal(size=(30, 8, 8, 1)).astype(np.float32)
+    found = search(decode_fn, vectors, np.zeros(30, np.int32), images)
+    errors = np.sum((images[:, None] - known[None]) ** 2, axis=(2, 3, 4))
+    np.testing.assert_array_equal(found, np.argmin(errors, axis=1))
+    assert len(np.unique(found)) > 1
 
 
 def test_unequal_bits_share_no_table(tmp_path, config):
@@ -159,7 +156,7 @@ def test_unequal_bits_share_no_table(tmp_path, config):
     assert not (tmp_path / "out").exists()
 
 
-def test_each_rung_lowers_the_error_and_moves_what_it_names():
+def test_fine_tuning_lowers_the_error_and_moves_what_it_names():
     rng = np.random.default_rng(0)
     arch = vae.Architecture(kind="spatial", image_shape=(8, 8, 1), latent_dim=2, channels=(4,), norm="none")
     params = jax.jit(vae.init, static_argnums=1)(jax.random.key(0), arch)
@@ -167,7 +164,7 @@ def test_each_rung_lowers_the_error_and_moves_what_it_names():
     images = np.kron(codes, np.ones((1, 2, 2), np.int64))[..., None].astype(np.uint8) * 100
     split = Split(images, np.zeros(40, np.int32), np.arange(40))
     vectors = rng.normal(size=(3, 2)).astype(np.float32)
-    for rung in ("decoder", "codes"):
+    for trained in ("decoder", "codes"):
         tuned = finetune(
             None,
             Dataset("hand", 1, split, split, split, "hand"),
@@ -175,13 +172,13 @@ def test_each_rung_lowers_the_error_and_moves_what_it_names():
             params,
             arch,
             vectors,
-            rung=rung,
+            trained=trained,
             num_steps=40,
             learning_rate=1e-2,
             batch_size=20,
             seed=0,
         )
         assert tuned.error < 0.7 * tuned.frozen
-        assert np.array_equal(tuned.vectors, vectors) == (rung == "decoder")
+        assert np.array_equal(tuned.vectors, vectors) == (trained == "decoder")
         same = jax.tree.map(np.array_equal, tuned.params["encoder"], params["encoder"])
         assert all(jax.tree.leaves(same))

@@ -7,6 +7,7 @@ import pytest
 from geovq_jax.config import default_config
 from geovq_jax.models import gpt
 from geovq_jax.stages import prior
+from geovq_jax.stages.records import prior_architecture
 
 SIZES = {
     "embed_dim": 16,
@@ -79,7 +80,7 @@ def test_a_training_cut_short_ends_in_the_same_bits(unbroken, tmp_path):
 
 def test_sizes_follow_the_configuration():
     def architecture(shape, **changes):
-        return prior.architecture(section(**changes), shape, num_codes=9, num_classes=3)
+        return prior_architecture(section(**changes), shape, num_codes=9, num_classes=3)
 
     assert architecture((4, 2)).grid == (4, 2)
     assert architecture((4, 2), positions="1d").grid is None

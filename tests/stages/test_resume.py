@@ -1,4 +1,4 @@
-"""The graph and the codebook in shards: what a kill leaves, and what each changed input makes void."""
+"""Metrics, graph and codebook in shards: what a kill leaves, and what each changed input makes void."""
 
 import jax
 import jax.numpy as jnp
@@ -8,126 +8,121 @@ import pytest
 from geovq_jax import geometry
 from geovq_jax import workdir as files
 from geovq_jax.config import default_config
-from geovq_jax.stages import codes
+from geovq_jax.stages import graph
+from geovq_jax.stages import run as runs
+from geovq_jax.stages.records import Autoencoder
+from geovq_jax.stages.run import Run
 
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
+class Bench:
     """A work directory with latents and a decoder, and a counter of the calls of each expensive part."""
-    config = default_config()
-    with config.unlocked():
-        config.graph.k, config.graph.num_images = 8, 0
-        config.codebook.num_clusters, config.codebook.refine = 9, False
-    latents = np.random.default_rng(1).normal(size=(170, 3)).astype(np.float32)
-    params = {"weights": WEIGHTS}
 
-    def write(mean):
-        files.save_npz(tmp_path / "latents" / "train.npz", mean=mean, image_shape=np.array([7]))
+    def __init__(self, workdir, monkeypatch):
+        self.workdir, self.config, self.calls, self.dies = workdir, default_config(), {}, {}
+        with self.config.unlocked():
+            self.config.vae.kind = "vanilla"
+            self.config.graph.k, self.config.graph.num_images = 8, 0
+            self.config.codebook.num_clusters, self.config.codebook.method = 9, "geodesic"
+        self.latents = np.random.default_rng(1).normal(size=(170, 3)).astype(np.float32)
+        self.params = {"weights": WEIGHTS}
+        self.write(self.latents)
+        monkeypatch.setattr(graph, "METRIC_SHARD", 40)
+        monkeypatch.setattr(graph, "NEIGHBOUR_SHARD", 60)
+        monkeypatch.setattr(graph, "EDGE_SHARD", 250)
+        monkeypatch.setattr(Run, "_load_autoencoder", lambda *_: Autoencoder(self.params, "small"))
+        monkeypatch.setattr(
+            runs,
+            "decoder_of",
+            lambda model: jax.tree_util.Partial(lambda p, z: jnp.tanh(z @ p["weights"]), model.params),
+        )
+        for name in ("node_metrics", "knn", "straight_lengths", "kmedoids"):
+            monkeypatch.setattr(geometry, name, self.counted(getattr(geometry, name), name))
 
-    write(latents)
-    monkeypatch.setattr(codes, "METRIC_SHARD", 40)
-    monkeypatch.setattr(codes, "NEIGHBOUR_SHARD", 60)
-    monkeypatch.setattr(codes, "EDGE_SHARD", 250)
-    monkeypatch.setattr(codes, "load_vae", lambda *_: (params, "small"))
-    monkeypatch.setattr(
-        codes, "decoder", lambda params, arch: jax.tree_util.Partial(lambda p, z: jnp.tanh(z @ p["weights"]), params)
-    )
-    calls: dict[str, int] = {}
-    dies = {}
-    for name in ("node_metrics", "knn", "lengths_from_metrics", "kmedoids"):
-        monkeypatch.setattr(codes.geometry, name, counted(getattr(geometry, name), name, calls, dies))
-    return tmp_path, config, calls, dies, write, latents, params
+    def write(self, mean):
+        rows = np.arange(len(mean))
+        for split in ("train", "valid", "test"):
+            part = mean if split == "train" else mean[:5]
+            files.save_npz(
+                self.workdir / "latents" / f"{split}.npz",
+                mean=part,
+                log_variance=part,
+                label=rows[: len(part)],
+                index=rows[: len(part)],
+                image_shape=np.array([7, 1, 1]),
+            )
+
+    def counted(self, function, name):
+        def call(*arguments, **settings):
+            self.calls[name] = self.calls.get(name, 0) + 1
+            if self.dies.get(name) == self.calls[name]:
+                raise KeyboardInterrupt
+            return function(*arguments, **settings)
+
+        return call
+
+    def build(self):
+        """Measure and build the graph; how often each part was called, and the graph's bits."""
+        self.calls.clear()
+        run = Run(self.workdir, self.config)
+        graph.measure_metrics(run)
+        graph.build_graph(run)
+        return dict(self.calls), (self.workdir / "graph.npz").read_bytes()
 
 
-def counted(function, name, calls, dies):
-    def call(*arguments, **settings):
-        calls[name] = calls.get(name, 0) + 1
-        if dies.get(name) == calls[name]:
-            raise KeyboardInterrupt
-        return function(*arguments, **settings)
-
-    return call
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    return Bench(tmp_path, monkeypatch)
 
 
-def build(run):
-    """Build the graph; how often each part was called, and the graph's bits."""
-    workdir, config, calls, *_ = run
-    calls.clear()
-    codes.build_graph(workdir, config)
-    return dict(calls), (workdir / "graph.npz").read_bytes()
-
-
-@pytest.mark.parametrize("part", ["node_metrics", "knn", "lengths_from_metrics"])
-def test_a_killed_graph_loses_one_shard(run, part):
-    workdir, _, calls, dies, *_ = run
-    whole, unbroken = build(run)
-    assert whole["node_metrics"] == 5
+@pytest.mark.parametrize("part", ["node_metrics", "knn", "straight_lengths"])
+def test_a_killed_graph_loses_one_shard(bench, part):
+    whole, unbroken = bench.build()
+    assert whole["node_metrics"] == 5 + 1 + 1
     assert whole["knn"] == 3
-    assert whole["lengths_from_metrics"] >= 3
-    files.remove(workdir / "shards")
-    files.remove(workdir / "graph.npz")
-    calls.clear()
-    dies[part] = whole[part] - 1
+    assert whole["straight_lengths"] >= 3
+    files.remove(bench.workdir / "shards")
+    files.remove(bench.workdir / "graph.npz")
+    died = 4 if part == "node_metrics" else whole[part] - 1
+    bench.dies[part] = died
     with pytest.raises(KeyboardInterrupt):
-        codes.build_graph(workdir, run[1])
-    dies.clear()
-    again, resumed = build(run)
+        bench.build()
+    bench.dies.clear()
+    again, resumed = bench.build()
     later = list(whole)[list(whole).index(part) + 1 :]
-    assert again == {part: 2} | {name: whole[name] for name in later}
+    assert again == {part: whole[part] - died + 1} | {name: whole[name] for name in later}
     assert resumed == unbroken
 
 
-def test_a_changed_input_makes_void_what_depends_on_it_and_nothing_else(run):
-    workdir, config, _, _, write, latents, params = run
-    whole, _ = build(run)
-    assert build(run)[0] == {}
+def test_a_changed_input_makes_void_what_depends_on_it_and_nothing_else(bench):
+    config = bench.config
+    whole, _ = bench.build()
+    assert bench.build()[0] == {}
     config.graph.symmetry = "mutual"
-    assert build(run)[0].keys() == {"lengths_from_metrics"}
+    assert bench.build()[0].keys() == {"straight_lengths"}
     config.graph.symmetry, config.graph.k = "union", 9
-    assert build(run)[0].keys() == {"knn", "lengths_from_metrics"}
-    params["weights"] = 2 * WEIGHTS
-    found, bits = build(run)
-    assert found.keys() == {"node_metrics", "lengths_from_metrics"}
+    assert bench.build()[0].keys() == {"knn", "straight_lengths"}
+    bench.params["weights"] = 2 * WEIGHTS
+    found, bits = bench.build()
+    assert found.keys() == {"node_metrics", "straight_lengths"}
     assert found["node_metrics"] == whole["node_metrics"]
-    write(latents[::-1])
-    assert build(run)[0].keys() == whole.keys()
-    files.remove(workdir / "shards")
-    write(latents)
-    assert build(run)[1] == bits
+    bench.write(bench.latents[::-1])
+    assert bench.build()[0].keys() == whole.keys()
+    files.remove(bench.workdir / "shards")
+    bench.write(bench.latents)
+    assert bench.build()[1] == bits
 
 
-@pytest.mark.parametrize("method", ["alternate", "swap"])
-def test_a_killed_search_for_a_codebook_goes_on(run, monkeypatch, method):
-    workdir, config, *_ = run
-    config.codebook.method = method
-    build(run)
-    keep = codes.keep_standing
-    monkeypatch.setattr(codes, "keep_standing", lambda path, key: keep(path, key, every=0.0))
-    codes.build_codebook(workdir, config)
-    unbroken = (workdir / "codebook.npz").read_bytes()
-    assert not (workdir / "shards" / "codebook.npz").exists()
-    rounds = []
-
-    def killed(path, key):
-        standing, remember = keep(path, key, every=0.0)
-
-        def dying(arrays):
-            rounds.append(len(arrays["history"]))
-            if len(rounds) == 3:
-                raise KeyboardInterrupt
-            remember(arrays)
-
-        return standing, dying
-
-    monkeypatch.setattr(codes, "keep_standing", killed)
-    (workdir / "codebook.npz").unlink()
-    with pytest.raises(KeyboardInterrupt):
-        codes.build_codebook(workdir, config)
-    assert not (workdir / "codebook.npz").exists()
-    rounds.clear()
-    monkeypatch.setattr(codes, "keep_standing", lambda path, key: (killed(path, key)[0], rounds.append))
-    codes.build_codebook(workdir, config)
-    assert len(rounds[0]["history"]) == 2  # of the round before which it was last kept
-    assert (workdir / "codebook.npz").read_bytes() == unbroken
+def test_neighbours_are_reranked_by_pullback_length(bench):
+    bench.config.graph.k, bench.config.graph.rerank = 4, 20
+    bench.build()
+    run = Run(bench.workdir, bench.config)
+    points, metrics = run.graph.points, run.graph.metrics
+    candidates = geometry.knn(points, 20).indices
+    gaps = points[candidates] - points[:, None]
+    half = np.sqrt(np.einsum("nkd,nde,nke->nk", gaps, metrics, gaps))
+    other = np.sqrt(np.einsum("nkd,nkde,nke->nk", gaps, metrics[candidates], gaps))
+    nearest = np.take_along_axis(candidates, np.argsort(half + other, axis=1)[:, :4], axis=1)
+    expected = {tuple(sorted((i, int(j)))) for i, row in enumerate(nearest) for j in row}
+    assert {tuple(edge) for edge in geometry.edges_of(run.graph.graph)[0].tolist()} >= expected

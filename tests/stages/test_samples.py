@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from geovq_jax.config import default_config
-from geovq_jax.models import gpt
-from geovq_jax.models.sampling import sample
+from geovq_jax.models import gpt, sampling
+from geovq_jax.models.sampling import balanced_labels, draw, sample
 from geovq_jax.stages import samples
 
 ARCH = gpt.Architecture(9, 6, 3, embed_dim=16, num_layers=1, num_heads=2, grid=(3, 2))
@@ -28,17 +28,17 @@ def section(**changes):
 def test_batches_change_nothing(monkeypatch):
     settings = {"temperature": 0.8, "top_k": 7, "top_p": 0.9, "min_p": 0.05, "guidance": 1.5}
     whole = sample(jax.random.key(4), PARAMS, ARCH, jnp.asarray(LABELS), **settings)
-    monkeypatch.setattr(samples, "BATCH", 5)
-    codes, log_p = samples.draw(jax.random.key(4), PARAMS, ARCH, LABELS, section(**settings))
+    monkeypatch.setattr(sampling, "BATCH", 5)
+    codes, log_p = draw(jax.random.key(4), PARAMS, ARCH, LABELS, section(**settings))
     np.testing.assert_array_equal(codes, whole.codes)
     np.testing.assert_allclose(log_p, whole.log_probabilities, atol=1e-5)
 
 
 def test_defaults_of_the_section_draw_from_the_prior_itself():
     plain = sample(jax.random.key(4), PARAMS, ARCH, jnp.asarray(LABELS))
-    codes, _ = samples.draw(jax.random.key(4), PARAMS, ARCH, LABELS, section())
+    codes, _ = draw(jax.random.key(4), PARAMS, ARCH, LABELS, section())
     np.testing.assert_array_equal(codes, plain.codes)
-    guided, _ = samples.draw(jax.random.key(4), PARAMS, ARCH, LABELS, section(), guidance=4.0)
+    guided, _ = draw(jax.random.key(4), PARAMS, ARCH, LABELS, section(), guidance=4.0)
     assert (guided != codes).any()
 
 
@@ -49,7 +49,7 @@ def test_half_of_the_rows_is_kept(shape, kept):
 
 def test_upper_halves_are_kept():
     given = RNG.integers(0, 9, (17, 3, 2)).astype(np.int32)
-    codes, _ = samples.draw(jax.random.key(5), PARAMS, ARCH, LABELS, section(), prompt=given, prompt_length=4)
+    codes, _ = draw(jax.random.key(5), PARAMS, ARCH, LABELS, section(), prompt=given, prompt_length=4)
     np.testing.assert_array_equal(codes.reshape(17, 3, 2)[:, :2], given[:, :2])
     assert (codes.reshape(17, 3, 2)[:, 2] != given[:, 2]).any()
 
@@ -59,7 +59,7 @@ def test_upper_halves_are_kept():
     [(6, -1, [0, 0, 1, 1, 2, 2]), (5, -1, [0, 0, 1, 1, 2]), (2, -1, [0, 1]), (3, 2, [2, 2, 2])],
 )
 def test_labels_are_balanced(count, class_id, expected):
-    np.testing.assert_array_equal(samples.balanced_labels(count, class_id, 3), expected)
+    np.testing.assert_array_equal(balanced_labels(count, class_id, 3), expected)
 
 
 def test_rows_hold_one_class_each_and_one_class_fills_rows():
