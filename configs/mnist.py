@@ -27,7 +27,6 @@ CPU = {
     "graph.k": 10,
     "graph.num_images": 4_000,
     "codebook.num_clusters": 256,
-    "codebook.method": "swap",
     "codebook.finetune_steps": 4_000,
     "prior.embed_dim": 96,
     "prior.num_layers": 3,

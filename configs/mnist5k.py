@@ -23,7 +23,6 @@ def get_config(variants: str = "") -> ConfigDict:
         "graph.k": 10,
         "graph.num_images": 1_500,
         "codebook.num_clusters": 256,
-        "codebook.method": "swap",
         "codebook.finetune_steps": 800,
         "prior.embed_dim": 96,
         "prior.num_layers": 3,

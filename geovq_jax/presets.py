@@ -1,4 +1,6 @@
-# Shrinks any experiment to seconds: every stage runs, no figure means anything.
+"""Overrides that several experiments of `configs/` share: sizes for tests, sizes and methods of the comparisons."""
+
+# Shrinks any experiment to seconds: every stage runs, the scores mean nothing.
 SMOKE = {
     "data.max_train": 400,
     "data.max_valid": 100,
@@ -32,8 +34,8 @@ SMOKE = {
 }
 
 
-# Sizes and budget of the comparisons: two cores finish a seed in a quarter of an hour. The VQ-VAE takes vae.num_steps +
-# codebook.finetune_steps steps. Why seven bits at every cell: docs/results.md.
+# Sizes and budget of the comparisons: a seed takes a quarter of an hour on two cores. The VQ-VAE is trained for
+# vae.num_steps + codebook.finetune_steps steps. docs/results.md explains the seven bits per cell.
 COMPARE = {
     "data.max_train": 20_000,
     "data.max_valid": 2_000,
@@ -46,7 +48,6 @@ COMPARE = {
     "vae.num_steps": 2_000,
     "vae.evaluate_every": 500,
     "graph.num_images": 2_000,
-    "codebook.method": "swap",
     "codebook.finetune_steps": 800,
     "codebook.finetune_learning_rate": 2e-3,
     "prior.embed_dim": 96,
@@ -62,11 +63,11 @@ COMPARE = {
 
 COMPARE_METHODS = (
     "kmeans",
-    "mahalanobis",
+    "mean_metric",
     "geodesic",
-    "geodesic_pullback",
+    "geodesic_refined",
     "kmeans_context",
-    "geodesic_context",
+    "geodesic_refined_context",
     "vqvae",
     "vqvae_context",
 )
@@ -83,10 +84,10 @@ COMPARE_VANILLA = {
         "kmeans",
         "kmedoids",
         "kmeans_decoded",
-        "mahalanobis",
-        "mahalanobis_pullback",
+        "mean_metric",
+        "local_metrics",
         "geodesic",
-        "geodesic_pullback",
+        "geodesic_refined",
         "geodesic_decoded",
         "kmeans_context",
         "geodesic_decoded_context",
@@ -100,6 +101,13 @@ COMPARE_VANILLA = {
 COMPARE_SMOKE = SMOKE | {
     "codebook.num_clusters": 16,
     "compare.seeds": (0, 1),
-    "compare.methods": ("kmeans", "geodesic", "geodesic_pullback", "kmeans_context", "geodesic_context", "vqvae"),
+    "compare.methods": (
+        "kmeans",
+        "geodesic",
+        "geodesic_refined",
+        "kmeans_context",
+        "geodesic_refined_context",
+        "vqvae",
+    ),
     "compare.prior": ("kmeans",),
 }

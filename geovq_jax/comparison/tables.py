@@ -40,12 +40,12 @@ _GENERATION = {
 }
 # What the differences ask: (first, second), each a method at a rung.
 _QUESTIONS = (
-    (("geodesic_context", "decoder"), ("vqvae", "joint")),
-    (("geodesic_context", "decoder"), ("kmeans", "decoder")),
-    (("geodesic_pullback", "decoder"), ("vqvae", "joint")),
-    (("geodesic_pullback", "decoder"), ("kmeans", "decoder")),
-    (("geodesic_pullback", "decoder"), ("mahalanobis", "decoder")),
-    (("geodesic_pullback", "decoder"), ("mahalanobis_pullback", "decoder")),
+    (("geodesic_refined_context", "decoder"), ("vqvae", "joint")),
+    (("geodesic_refined_context", "decoder"), ("kmeans", "decoder")),
+    (("geodesic_refined", "decoder"), ("vqvae", "joint")),
+    (("geodesic_refined", "decoder"), ("kmeans", "decoder")),
+    (("geodesic_refined", "decoder"), ("mean_metric", "decoder")),
+    (("geodesic_refined", "decoder"), ("local_metrics", "decoder")),
     (("geodesic", "decoder"), ("kmeans", "decoder")),
     (("geodesic", "frozen"), ("kmedoids", "frozen")),
     (("geodesic_decoded", "decoder"), ("kmeans", "decoder")),
@@ -55,10 +55,10 @@ _QUESTIONS = (
     (("geodesic_decoded_context", "decoder"), ("kmeans", "decoder")),
     (("geodesic_decoded_context", "decoder"), ("kmeans_context", "decoder")),
     (("geodesic_decoded_context", "decoder"), ("vqvae_context", "joint")),
-    (("geodesic_context", "decoder"), ("kmeans_context", "decoder")),
-    (("geodesic_context", "decoder"), ("vqvae_double", "joint")),
-    (("geodesic_context", "decoder"), ("vqvae_context", "joint")),
-    (("geodesic_pullback", "codes"), ("geodesic_pullback", "decoder")),
+    (("geodesic_refined_context", "decoder"), ("kmeans_context", "decoder")),
+    (("geodesic_refined_context", "decoder"), ("vqvae_double", "joint")),
+    (("geodesic_refined_context", "decoder"), ("vqvae_context", "joint")),
+    (("geodesic_refined", "codes"), ("geodesic_refined", "decoder")),
     (("geodesic_joint", "encoder"), ("vqvae", "joint")),
     (("geodesic_joint_context", "encoder"), ("vqvae_context", "joint")),
 )

@@ -56,7 +56,7 @@ JOINT = {
 def run_cell(name: str, workdir: Path, config: ConfigDict, shared: Callable[[], Inputs]) -> None:
     """Run one method on one seed, unless its record is there and was made under the same settings."""
     path = workdir / "cells" / f"{name}.json"
-    record = settings(config, "seed", "data", "vae", "graph", "codebook", "vqvae", "compare")
+    record = settings(config, "seed", "data", "vae", "graph", "codebook", "codes", "vqvae", "compare")
     if name in config.compare.prior:
         record |= settings(config, "prior", "sample", "classifier", "scores")
     record["compare"].pop("prior")
@@ -78,7 +78,7 @@ def post_hoc_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict
     """
     method, config = METHODS[name], inputs.config
     found = method.fit(inputs)
-    parts = config.compare.searches if method.in_context else 1
+    parts = config.codes.searches if method.in_context else 1
     if method.in_context:
         found = search(inputs, inputs.params, found)
     rows: list[dict[str, Any]] = []
@@ -130,7 +130,7 @@ def joint_rows(name: str, inputs: Inputs) -> tuple[list[dict[str, Any]], dict[st
     config, start, before, directory = inputs.config, None, 0, inputs.workdir / "vqvae"
     if name.startswith("geodesic_joint"):
         metrics = inputs.metrics["train"][inputs.rows].reshape(-1, *inputs.metrics["train"].shape[-2:])
-        book = METHODS["geodesic_pullback"].fit(inputs).vectors
+        book = METHODS["geodesic_refined"].fit(inputs).vectors
         start = models.from_vae(inputs.params, jnp.asarray(book), jnp.asarray(metrics.mean(axis=0)))
         before, directory = config.vae.num_steps, inputs.workdir / "geodesic_joint"
     times = 1
@@ -171,7 +171,7 @@ def search(inputs: Inputs, params: Any, found: Codes, splits: tuple[str, ...] = 
                 codes[split],
                 inputs.metrics[split],
                 images,
-                sweeps=inputs.config.compare.sweeps,
+                sweeps=inputs.config.codes.sweeps,
                 progress=progress,
             ).codes
     return Codes(found.vectors, codes)
@@ -269,7 +269,7 @@ def _add(
         "images_seen": record["steps"] * inputs.config.data.batch_size,
         "search_gradients": record["searches"]
         * len(inputs.dataset.train.images)
-        * (4 * inputs.config.compare.sweeps + 1 if record["cells"] > 1 else 0),
+        * (4 * inputs.config.codes.sweeps + 1 if record["cells"] > 1 else 0),
         **record,
     }
     if rung == "frozen":

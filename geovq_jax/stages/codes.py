@@ -185,7 +185,7 @@ def build_codebook(workdir: Path, config: ConfigDict) -> str:
         )
     key = {
         "graph": hash_arrays({name: arrays[name] for name in ("data", "indices", "indptr")}),
-        "settings": {name: section[name] for name in ("num_clusters", "init", "method", "rounds")},
+        "settings": {name: section[name] for name in ("num_clusters", "init", "algorithm", "rounds")},
         "seed": config.seed,
     }
     standing = workdir / "shards" / "codebook.npz"
@@ -196,7 +196,7 @@ def build_codebook(workdir: Path, config: ConfigDict) -> str:
             section.num_clusters,
             seed=config.seed,
             init=section.init,
-            method=section.method,
+            method=section.algorithm,
             max_iterations=section.rounds,
             progress=progress,
             remember=remember,
@@ -208,8 +208,6 @@ def build_codebook(workdir: Path, config: ConfigDict) -> str:
     reached = clusters.labels >= 0
     np.maximum.at(radii, clusters.labels[reached], distances[reached])
     vectors = arrays["points"][clusters.medoids]
-    if section.refine:
-        vectors = _refined(workdir, config, vectors, clusters.labels)
     codebook = Codebook(
         vectors=vectors,
         medoids=np.asarray(clusters.medoids, np.int64),

@@ -32,11 +32,11 @@ SMALL = (
 
 
 METHODS = ("kmeans", "vqvae")
-EVERY = ("mahalanobis", "geodesic_pullback", "geodesic_context", "geodesic_joint_context")
+EVERY = ("mean_metric", "geodesic_refined", "geodesic_refined_context", "geodesic_joint_context")
 
 
 def compare(tmp_path, methods, output):
-    prior = tuple(method for method in methods if method == "mahalanobis")
+    prior = tuple(method for method in methods if method == "mean_metric")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "geovq_jax.compare", *SMALL, f"--workdir={tmp_path / 'work'}"),
@@ -60,7 +60,7 @@ def test_a_comparison_reproduces_its_tables(tmp_path, methods):
     rows = {(row["method"], row["rung"]): row for row in result["rows"]}
     assert {method for method, _ in rows} == set(methods)
     assert {row["steps"] for (_, rung), row in rows.items() if rung != "frozen"} == {50}
-    assert {method for (method, _), row in rows.items() if "frechet_samples" in row} == {"mahalanobis"} & set(methods)
+    assert {method for (method, _), row in rows.items() if "frechet_samples" in row} == {"mean_metric"} & set(methods)
     with np.load(first.with_suffix(".npz"), allow_pickle=False) as scores:
         for (method, rung), row in rows.items():
             np.testing.assert_allclose(scores[f"{method}/0/psnr_{rung}"].mean(dtype=np.float64), row["psnr"], atol=0.02)

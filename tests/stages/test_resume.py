@@ -19,7 +19,7 @@ def run(tmp_path, monkeypatch):
     config = default_config()
     with config.unlocked():
         config.graph.k, config.graph.num_images = 8, 0
-        config.codebook.num_clusters, config.codebook.refine = 9, False
+        config.codebook.num_clusters = 9
     latents = np.random.default_rng(1).normal(size=(170, 3)).astype(np.float32)
     params = {"weights": WEIGHTS}
 
@@ -98,10 +98,10 @@ def test_a_changed_input_makes_void_what_depends_on_it_and_nothing_else(run):
     assert build(run)[1] == bits
 
 
-@pytest.mark.parametrize("method", ["alternate", "swap"])
-def test_a_killed_search_for_a_codebook_goes_on(run, monkeypatch, method):
+@pytest.mark.parametrize("algorithm", ["alternate", "swap"])
+def test_a_killed_search_for_a_codebook_goes_on(run, monkeypatch, algorithm):
     workdir, config, *_ = run
-    config.codebook.method = method
+    config.codebook.algorithm = algorithm
     build(run)
     keep = codes.keep_standing
     monkeypatch.setattr(codes, "keep_standing", lambda path, key: keep(path, key, every=0.0))
