@@ -104,6 +104,8 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
 
     def run(workdir: Path, config: ConfigDict) -> None:
         _check_upstream(names, workdir, config)
+        if "samples" in names:
+            importlib.import_module("geovq_jax.stages.samples").check_class(workdir, config)
         records.store_config(workdir, config)
         for name in names:
             run_stage(name, workdir, config)

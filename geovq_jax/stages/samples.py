@@ -16,7 +16,7 @@ from geovq_jax.figures.style import figure_png
 from geovq_jax.models import gpt
 from geovq_jax.models.sampling import sample
 from geovq_jax.stages.codes import load_codes
-from geovq_jax.stages.prior import decode_codes, load_prior, raster
+from geovq_jax.stages.prior import decode_codes, load_prior, num_classes, raster
 from geovq_jax.workdir import save_npz, write_atomically
 
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "guidance")
@@ -76,6 +76,17 @@ def draw(
     return codes, log_p
 
 
+def check_class(workdir: Path, config: ConfigDict) -> None:
+    """Refuse a class that the prior does not know, before earlier samples are removed.
+
+    Raises:
+        ValueError: the class is out of range.
+    """
+    classes, class_id = num_classes(workdir), config.sample.class_id
+    if class_id >= classes:
+        raise ValueError(f"expected sample.class_id below {classes}, got {class_id}; -1 samples every class")
+
+
 def generate(workdir: Path, config: ConfigDict) -> str:
     """Draw codes for every class (or one), decode them, and write samples.npz and a grid with one row a class.
 
@@ -83,11 +94,8 @@ def generate(workdir: Path, config: ConfigDict) -> str:
     same npz and completions.png.
     """
     section = config.sample
+    check_class(workdir, config)
     params, arch = load_prior(workdir, config)
-    if section.class_id >= arch.num_classes:
-        raise ValueError(
-            f"expected sample.class_id below {arch.num_classes}, got {section.class_id}; -1 samples every class"
-        )
     labels = balanced_labels(section.num_samples, section.class_id, arch.num_classes)
     sample_key, completion_key = jax.random.split(jax.random.key(section.seed))
     codes, log_p = draw(sample_key, params, arch, labels, section)
