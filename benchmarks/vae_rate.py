@@ -41,7 +41,7 @@ def measure(config, directory: Path) -> None:
     continuous = np.asarray(map_chunks(decode, (inputs.latents["valid"],), batch_size=250))
     rate = checkpoint.load_metadata(directory / "vae" / "best")["valid/kl"]
     line = f"rate {rate:6.1f} nats, continuous {decibels(np.mean((continuous - truth) ** 2)):.2f} dB"
-    own = "kmeans_decoded" if config.vae.kind == "vanilla" else "mahalanobis_pullback"
+    own = "kmeans_decoded" if config.vae.kind == "vanilla" else "local_metrics"
     fitted = {name: methods.METHODS[name].fit(inputs) for name in ("kmeans", own)}
     titles = {name: methods.METHODS[name].title for name in fitted} | {"in context": "in context"}
     fitted["in context"] = trials.search(inputs, inputs.params, fitted[own])

@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 from geovq_jax import __version__
-from geovq_jax.config import default_config, flat
-from geovq_jax.config_keys import KEYS
+from geovq_jax.config import KEYS, accepted
 
 HERE = Path(__file__).parent
 
@@ -67,9 +66,11 @@ TOP = ("pipeline", "config", "workdir", "terminal", "cli")
 
 def write_reference(app):
     """The table of configuration keys and one page a package, from the code itself."""
-    defaults = flat(default_config())
-    rows = "".join(f"| `{key}` | `{str(defaults[key]) or ' '}` | {KEYS[key]} |\n" for key in defaults)
-    table = f"| key | default | meaning |\n|---|---|---|\n{rows}"
+    rows = "".join(
+        f"| `{name}` | `{key.default or repr(key.default)}` | {key.meaning} | {accepted(name)} |\n"
+        for name, key in KEYS.items()
+    )
+    table = f"| key | default | meaning | values |\n|---|---|---|---|\n{rows}"
     write(HERE / "configuration.md", (HERE / "configuration.in.md").read_text().replace("@TABLE@", table))
     package = HERE.parent / "geovq_jax"
     pages = {

@@ -1,21 +1,23 @@
 """The front door of every entry point: flags in, one call, bad input as one line and exit code 2."""
 
+import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from geovq_jax import processes
 from geovq_jax import workdir as files
-from geovq_jax.config import read_config, validate
+from geovq_jax.config import check_known, help_text, nearest, read_config, validate
 from geovq_jax.terminal import console
 
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Work directory, e.g. --workdir=runs/mnist; default runs/<config.name>."
+    "workdir", None, "Work directory, e.g. --workdir=runs/mnist; with --config, runs/<config.name> by default."
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "Print errors only, e.g. --quiet.")
 _TRACKER = flags.DEFINE_enum(
@@ -34,11 +36,12 @@ _PROCESSES = flags.DEFINE_string(
 )
 _CONFIG_HELP = (
     "Experiment with variants after a colon, e.g. --config=configs/mnist.py:spatial; default: config.json of "
-    "--workdir. Single keys as --config.vae.latent_dim=32."
+    "--workdir. Single keys as --config.vae.latent_dim=32; --help-config lists them."
 )
+_ALWAYS = ("workdir", "quiet")  # flags that entry points without a configuration read too
+_LENGTH = 500  # of an error message, in characters
 
-
-# Bad input, and what a machine does to a program: no disk, no memory, a device that fails (RuntimeError of jax).
+# Bad input, and faults of the machine: no disk, no memory, a device that fails (RuntimeError of jax).
 _FAULTS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError, RuntimeError)
 _CONTINUES = "the same command continues from the last checkpoint"
 
@@ -64,11 +67,10 @@ def main(
     signal.signal(signal.SIGTERM, _terminate)
     logging.set_verbosity(logging.ERROR)
     arguments = list(sys.argv if argv is None else argv)
-    if any(argument in ("--help", "-h") for argument in arguments):
-        _help(documentation)
+    _answer_help(arguments, documentation)
     try:
         workdir, config = _resolve(arguments, adjust)
-    except Exception as error:  # whatever a configuration file or a flag can raise, the mend is on the command line
+    except Exception as error:  # whatever a configuration file or a flag raises is bad input
         _refuse(error)
     try:
         if _PROCESSES.value is not None:
@@ -98,66 +100,155 @@ def main_without_config(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logging.set_verbosity(logging.ERROR)
     arguments = list(sys.argv if argv is None else argv)
-    if any(argument in ("--help", "-h") for argument in arguments):
-        _help(documentation, config=False)
+    _answer_help(arguments, documentation, config=False)
     try:
+        _check_flags(arguments, config=False)
         _refuse_leftover(flags.FLAGS(arguments)[1:], "--workdir=...")
         console.quiet = _QUIET.value
         work(Path(_WORKDIR.value).absolute() if _WORKDIR.value else None)
     except (*_FAULTS, flags.Error) as error:
         _refuse(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
-def _refuse_leftover(leftover: Sequence[str], mend: str) -> None:
-    if leftover:
-        raise ValueError(f"expected only --flags, got {leftover[0]!r}; write {mend}")
+def is_set(name: str, argv: Sequence[str] | None = None) -> bool:
+    """Value of a boolean flag before the command line is parsed: of the last --name, --name=VALUE or --noname.
+
+    Args:
+        name: name of the flag.
+        argv: the command line; sys.argv by default.
+
+    Returns:
+        The value; False where VALUE is no truth value, which parsing refuses later.
+    """
+    value = False
+    for argument in (sys.argv if argv is None else argv)[1:]:
+        given, _, text = re.sub("^--?", "", argument).partition("=")
+        if argument.startswith("-") and given in (name, f"no{name}"):
+            value = given == name and text.lower() in ("", "true", "t", "1")
+    return value
 
 
-def _help(documentation: str | None, *, config: bool = True) -> NoReturn:
-    """The entry point's docstring, its own flags, then those of all entry points."""
-    print((documentation or "").strip())
-    print("\nflags:" + (f"\n  --config: {_CONFIG_HELP}" if config else ""))
-    own = flags.FLAGS.flags_by_module_dict()
-    for module in (sys.argv[0], __name__):
-        for flag in own.get(module, []):
+def _answer_help(arguments: Sequence[str], documentation: str | None, *, config: bool = True) -> None:
+    """--help: the entry point's docstring and the flags that it reads; --help-config: the keys of a configuration."""
+    if "--help-config" in arguments:
+        print(help_text())
+        sys.exit(0)
+    if any(argument in ("--help", "-h") for argument in arguments):
+        print((documentation or "").strip())
+        print("\nflags:" + (f"\n  --config: {_CONFIG_HELP}" if config else ""))
+        for flag in _flags(config=config):
             print(f"  --{flag.name}: {flag.help}")
-    sys.exit(0)
+        sys.exit(0)
+
+
+def _flags(*, config: bool) -> list[Any]:
+    """The entry point's own flags and the common ones that it reads."""
+    defined = flags.FLAGS.flags_by_module_dict()
+    common = [flag for flag in defined[__name__] if config or flag.name in _ALWAYS]
+    return [*defined.get(sys.argv[0], []), *common]
+
+
+def _check_flags(arguments: Sequence[str], *, config: bool) -> None:
+    """Refuse flags and keys that do not exist, before absl or a configuration file reads the command line.
+
+    Raises:
+        ValueError: names the nearest flag or key.
+    """
+    common = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[__name__]}
+    read = {flag.name for flag in _flags(config=config)} | ({"config"} if config else set())
+    known = set(flags.FLAGS) - common | read
+    for argument in arguments[1:]:
+        name = re.sub("^--?", "", argument).partition("=")[0]
+        if not argument.startswith("-") or re.fullmatch(r"-?[\d.].*|", name):  # a value, such as -1
+            continue
+        section, _, key = name.partition(".")
+        if config and section in ("config", "noconfig") and key:
+            check_known(key)
+        elif section == "config" and not config:
+            raise ValueError(f"expected --workdir=W of a finished run, got --{name}, which is not read here; give that")
+        elif name not in known and not (name.startswith("no") and name[2:] in known):
+            raise ValueError(f"unknown flag --{name}; did you mean --{nearest(name, read)}? --help lists all flags")
+
+
+def _refuse_leftover(leftover: Sequence[str], instead: str) -> None:
+    if leftover:
+        raise ValueError(f"expected only --flags, got {leftover[0]!r}; write {instead}")
+
+
+class _Terminated(SystemExit):
+    """The end by SIGTERM, as against a call of sys.exit in a configuration file."""
 
 
 def _terminate(*_: object) -> NoReturn:
     print(f"ended by SIGTERM; {_CONTINUES}", file=sys.stderr)
-    sys.exit(143)
+    raise _Terminated(143)
 
 
 def _refuse(error: Exception) -> NoReturn:
     """One line on standard error, exit code 2."""
     text = str(error).strip()
-    if "Traceback (most recent call last)" in text:  # what a configuration file raised, as the flag reports it
-        text = text.splitlines()[-1]
-    print(f"error: {' '.join(text.split()) or type(error).__name__}", file=sys.stderr)
+    if "Traceback (most recent call last)" in text:  # a configuration file raised ValueError or TypeError
+        text = text.splitlines()[-1].removeprefix("ValueError: ")
+    text = " ".join(text.split())
+    if not text or not isinstance(error, (*_FAULTS, flags.Error)):
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    print(f"error: {text[:_LENGTH]}{' ...' if len(text) > _LENGTH else ''}", file=sys.stderr)
     processes.leave(2)
 
 
 def _resolve(arguments: list[str], adjust: Callable[[ConfigDict], None] | None) -> tuple[Path, ConfigDict]:
     """Work directory and validated configuration of a command line."""
-    if any(argument == "--config" or argument.startswith("--config=") for argument in arguments):
+    _check_flags(arguments, config=True)
+    path = _value_of("config", arguments)
+    if path is not None:
+        file = Path(path.partition(":")[0])
+        if not (file.is_file() and os.access(file, os.R_OK)):
+            raise FileNotFoundError(
+                f"expected a configuration file, found none to read at {str(file)!r}; e.g. --config=configs/mnist5k.py"
+            )
         holder = config_flags.DEFINE_config_file("config", None, _CONFIG_HELP)
     else:
-        holder = config_flags.DEFINE_config_dict("config", read_config(_stored_config(arguments)), _CONFIG_HELP)
-    _refuse_leftover(flags.FLAGS(arguments)[1:], "--config=... and --workdir=...")
+        stored = _value_of("workdir", arguments)
+        if stored is None:
+            raise ValueError(
+                "expected --config=configs/X.py or --workdir=W of an earlier run, got neither; give one of them"
+            )
+        holder = config_flags.DEFINE_config_dict("config", read_config(Path(stored) / "config.json"), _CONFIG_HELP)
+    try:
+        leftover = flags.FLAGS(arguments)[1:]
+    except _Terminated:
+        raise
+    except SystemExit as ended:
+        raise ValueError(f"expected {path} to define get_config, but it called sys.exit({ended.code!r})") from ended
+    _refuse_leftover(leftover, "--config=... and --workdir=...")
     config = holder.value
+    if not isinstance(config, ConfigDict):
+        raise ValueError(
+            f"expected {path} to define a get_config that returns geovq_jax.config.experiment(...), "
+            f"got {type(config).__name__}"
+        )
     if _TRACKER.value is not None:
         config.tracker = _TRACKER.value
     if adjust is not None:
         with config.unlocked():
             adjust(config)
     validate(config)
-    return Path(_WORKDIR.value or f"runs/{config.name}").absolute(), config
+    return Path(_WORKDIR.value or _default_workdir(config.name)).absolute(), config
 
 
-def _stored_config(arguments: list[str]) -> Path:
-    """config.json of the work directory that a command line names."""
+def _default_workdir(name: str) -> str:
+    """runs/NAME, refused where the name leaves that folder."""
+    if any(part.strip() in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"expected config.name to be a folder below runs/, got {name!r}; give --workdir=...")
+    return f"runs/{name}"
+
+
+def _value_of(name: str, arguments: Sequence[str]) -> str | None:
+    """Value of a flag before the command line is parsed, as --name=VALUE or --name VALUE."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument.startswith("--workdir"):
-            return Path(argument.partition("=")[2] or following) / "config.json"
-    raise ValueError("expected --config=configs/X.py or --workdir=W of an earlier run, got neither; give one")
+        given, equals, value = argument.partition("=")
+        if given in (f"--{name}", f"-{name}"):
+            return value if equals else following
+    return None

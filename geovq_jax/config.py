@@ -1,242 +1,217 @@
-"""Experiment configurations: the default sections, variants, validation, storage.
+"""Experiment configurations: every key with its default, meaning and check; variants; validation; storage.
 
 A file of `configs/` calls `experiment(...)` with what differs from the defaults below;
 `--config=configs/mnist.py:spatial,smoke` passes what stands after the colon as `variants`. Library functions never see
-a ConfigDict: the pipeline hands them plain values.
+a ConfigDict: the pipeline passes plain values.
 """
 
+import difflib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-_CHOICES = {
-    "tracker": ("none", "tensorboard", "mlflow"),
-    "data.augment": ("none", "rotate", "crop_flip"),
-    "classifier.augment": ("none", "rotate", "crop_flip"),
-    "vae.kind": ("vanilla", "spatial"),
-    "vae.norm": ("none", "group", "layer"),
-    "vae.loss": ("bernoulli", "mse", "l1", "calibrated"),
-    "vae.output": ("sigmoid", "identity"),
-    "graph.symmetry": ("union", "mutual"),
-    "graph.metric": ("euclidean", "cosine"),
-    "graph.weights": ("pullback", "euclidean"),
-    "graph.context": ("own", "isolated"),
-    "codebook.algorithm": ("alternate", "swap"),
-    "prior.positions": ("1d", "2d"),
-    "vqvae.method": ("ema", "fsq"),
-    "vqvae.gradient": ("straight_through", "rotation"),
-    "vqvae.loss": ("bernoulli", "mse", "l1", "calibrated"),
-    "codebook.init": ("kmeans++", "greedy", "batched", "random", "farthest"),
+from geovq_jax.checks import ANY, FRACTION, NOT_EMPTY, SEED, SHARE, SIZES, Check, above, at_least, each, one_of
+
+
+class Key(NamedTuple):
+    """One key of a configuration: default, meaning in one line, accepted values.
+
+    The type of a key is that of its default; an empty default tuple holds integers.
+    """
+
+    default: Any
+    meaning: str
+    check: Check = ANY
+
+
+AUGMENT = one_of("none", "rotate", "crop_flip")
+LOSS = one_of("bernoulli", "mse", "l1", "calibrated")
+BACKEND = one_of("auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf")
+OUTPUT_METRIC = one_of("pixels", "bernoulli", "features")
+SEEDING = one_of("kmeans++", "greedy", "batched", "random", "farthest")
+
+# A comparison takes each method also with the suffix _context (codes.search), and models that are trained jointly.
+METHODS = (
+    *("gaussian", "scalar", "kmeans", "kmedoids", "kmeans_decoded"),
+    *("mean_metric", "local_metrics", "geodesic", "geodesic_refined", "geodesic_decoded"),
+)
+JOINT = ("vqvae", "vqvae_context", "vqvae_double", "geodesic_joint", "geodesic_joint_context")
+METHOD = one_of("auto", *METHODS)
+COMPARED = Check(
+    f"a method of codebook.method, with or without the suffix _context, or one of {', '.join(JOINT)}",
+    {*METHODS, *(f"{name}_context" for name in METHODS), *JOINT}.__contains__,
+)
+COMPARISON = (
+    *("gaussian", "scalar", "kmeans", "kmedoids", "mean_metric", "local_metrics", "geodesic", "geodesic_refined"),
+    *("kmeans_context", "geodesic_refined_context", "vqvae", "vqvae_context", "geodesic_joint"),
+)
+WITH_PRIOR = ("kmeans", "geodesic_refined_context", "vqvae")
+
+KEYS: dict[str, Key] = {
+    "name": Key("default", "name of the experiment with its variants; the work directory is runs/NAME", NOT_EMPTY),
+    "seed": Key(0, "seed of splits, initial weights, batches and clustering", SEED),
+    "tracker": Key("none", "where training curves go besides metrics.jsonl", one_of("none", "tensorboard", "mlflow")),
+    "data.name": Key("mnist5k", "stock data set, or folder:PATH with one sub-folder per class", NOT_EMPTY),
+    "data.dir": Key("", "folder that is searched for data files first; empty for $GEOVQ_DATA"),
+    "data.batch_size": Key(64, "images per training step of VAE, decoder and VQ-VAE", at_least(1)),
+    "data.augment": Key("none", "augmentation of training images; rotate turns by at most 10 degrees", AUGMENT),
+    "data.max_train": Key(0, "size of a stratified subset of the training images; 0 for all", at_least(0)),
+    "data.max_valid": Key(0, "size of a stratified subset of the validation images; 0 for all", at_least(0)),
+    "data.max_test": Key(0, "size of a stratified subset of the test images; 0 for all", at_least(0)),
+    "vae.kind": Key("spatial", "latents per image: one vector, or a grid of vectors", one_of("vanilla", "spatial")),
+    "vae.latent_dim": Key(16, "dimension of one latent vector", at_least(1)),
+    "vae.channels": Key((64, 128, 256), "channels after each stride-2 convolution", SIZES),
+    "vae.norm": Key("none", "normalisation between convolutions", one_of("none", "group", "layer")),
+    "vae.output": Key("sigmoid", "output map of the decoder", one_of("sigmoid", "identity")),
+    "vae.loss": Key("bernoulli", "reconstruction term; calibrated is the squared error at its optimal variance", LOSS),
+    "vae.beta": Key(0.5, "weight of the rate", at_least(0)),
+    "vae.beta_anneal_steps": Key(0, "steps over which the weight grows linearly from 0; 0 for none", at_least(0)),
+    "vae.free_bits": Key(0.0, "nats per latent dimension that cost nothing", at_least(0)),
+    "vae.cell_bits": Key(0.0, "bits per latent vector that the rate is steered to; 0 for none", at_least(0)),
+    "vae.capacity": Key(0.0, "nats per image that the rate is steered to; 0 for none", at_least(0)),
+    "vae.capacity_steps": Key(0, "steps over which the capacity grows linearly from 0; 0 for none", at_least(0)),
+    "vae.capacity_mode": Key("abs", "penalise any gap to the capacity, or only an excess", one_of("abs", "clipped")),
+    "vae.learning_rate": Key(1e-3, "peak learning rate of the cosine schedule", above(0)),
+    "vae.weight_decay": Key(1e-4, "weight decay of AdamW", at_least(0)),
+    "vae.warmup_steps": Key(100, "steps of linear warm-up", at_least(0)),
+    "vae.num_steps": Key(20_000, "maximum number of training steps", at_least(1)),
+    "vae.evaluate_every": Key(1_000, "training steps between evaluations on the validation split", at_least(1)),
+    "vae.patience": Key(5, "evaluations without improvement after which training stops", at_least(1)),
+    "graph.k": Key(15, "neighbours per node", at_least(1)),
+    "graph.symmetry": Key("union", "keep edges that either end lists, or both", one_of("union", "mutual")),
+    "graph.metric": Key("euclidean", "distance by which neighbours are searched", one_of("euclidean", "cosine")),
+    "graph.backend": Key("auto", "neighbour search; faiss_hnsw and faiss_ivf are approximate", BACKEND),
+    "graph.rerank": Key(0, "candidates per node that are re-ranked by pull-back length; 0 for none", at_least(0)),
+    "graph.weights": Key("pullback", "edge lengths", one_of("pullback", "euclidean")),
+    "graph.output_metric": Key("pixels", "metric of image space; features: of the run's classifier", OUTPUT_METRIC),
+    "graph.context": Key("own", "Jacobian of a cell: in its own image, or alone", one_of("own", "isolated")),
+    "graph.repair": Key(True, "whether connected components are joined by their shortest bridges"),
+    "graph.num_images": Key(0, "images in the graph, a random subset; 0 for all", at_least(0)),
+    "codebook.num_clusters": Key(256, "number of codes K", at_least(1)),
+    "codebook.method": Key(
+        "auto", "code vectors; auto: geodesic_refined (spatial), geodesic_decoded (vanilla)", METHOD
+    ),
+    "codebook.algorithm": Key("swap", "K-medoids; alternate is faster, at a higher cost", one_of("swap", "alternate")),
+    "codebook.init": Key("kmeans++", "seeding of K-medoids", SEEDING),
+    "codebook.rounds": Key(100, "maximum number of K-medoids rounds", at_least(1)),
+    "codebook.neighbours": Key(15, "graph nodes that a held-out latent is connected to", at_least(1)),
+    "codebook.finetune_decoder": Key(True, "whether the decoder is fine-tuned on code vectors"),
+    "codebook.finetune_steps": Key(3_000, "training steps of the fine-tuning", at_least(1)),
+    "codebook.finetune_learning_rate": Key(5e-4, "peak learning rate of the fine-tuning", above(0)),
+    "codes.search": Key("none", "search for the codes that best match the whole image", one_of("none", "context")),
+    "codes.sweeps": Key(3, "sweeps over the grid per search", at_least(1)),
+    "codes.searches": Key(4, "searches of all codes, one before each equal part of the fine-tuning", at_least(1)),
+    "vqvae.method": Key("ema", "quantizer of the joint model", one_of("ema", "fsq")),
+    "vqvae.loss": Key("bernoulli", "reconstruction term of the joint model", LOSS),
+    "vqvae.gradient": Key("straight_through", "gradient through the quantizer", one_of("straight_through", "rotation")),
+    "vqvae.commitment": Key(0.25, "weight of the commitment term", above(0)),
+    "vqvae.decay": Key(0.99, "decay of the moving averages", FRACTION),
+    "vqvae.reseed": Key(0.1, "share of uniform usage below which a code is reset; 0 for never", FRACTION),
+    "vqvae.levels": Key((), "levels per dimension, for fsq", each(at_least(2), minimum=0)),
+    "prior.embed_dim": Key(192, "width of the transformer, a multiple of prior.num_heads", at_least(1)),
+    "prior.num_layers": Key(6, "transformer blocks", at_least(1)),
+    "prior.num_heads": Key(6, "attention heads per block", at_least(1)),
+    "prior.positions": Key("2d", "position embeddings: one per place, or row plus column", one_of("1d", "2d")),
+    "prior.tied": Key(True, "whether the output layer is the transposed code embedding"),
+    "prior.bfloat16": Key(False, "whether matrix products run in bfloat16"),
+    "prior.dropout": Key(0.1, "dropout rate", FRACTION),
+    "prior.label_smoothing": Key(0.0, "probability mass of the target that is spread over all codes", FRACTION),
+    "prior.label_dropout": Key(0.1, "share of images trained without their class, which guidance needs", FRACTION),
+    "prior.learning_rate": Key(1e-3, "peak learning rate of the cosine schedule", above(0)),
+    "prior.weight_decay": Key(0.05, "weight decay of AdamW", at_least(0)),
+    "prior.warmup_steps": Key(200, "steps of linear warm-up", at_least(0)),
+    "prior.batch_size": Key(64, "sequences per training step", at_least(1)),
+    "prior.num_steps": Key(20_000, "maximum number of training steps", at_least(1)),
+    "prior.evaluate_every": Key(500, "training steps between evaluations on the validation split", at_least(1)),
+    "prior.patience": Key(6, "evaluations without improvement after which training stops", at_least(1)),
+    "sample.num_samples": Key(100, "images to sample", at_least(1)),
+    "sample.temperature": Key(1.0, "divisor of the logits; 0 takes the most likely code", at_least(0)),
+    "sample.top_k": Key(0, "sample among the k most likely codes; 0 for all", at_least(0)),
+    "sample.top_p": Key(1.0, "sample among the most likely codes of this total probability; 1 for all", SHARE),
+    "sample.min_p": Key(0.0, "sample among codes with this fraction of the largest probability; 0 for all", FRACTION),
+    "sample.guidance": Key(1.0, "scale of classifier-free guidance; 1 for none", at_least(0)),
+    "sample.class_id": Key(-1, "class to sample; -1 for every class", at_least(-1)),
+    "sample.num_completions": Key(6, "completions per image, given its upper half; 0 for none", at_least(0)),
+    "sample.seed": Key(0, "seed of the samples", SEED),
+    "classifier.channels": Key((32, 64), "channels of the classifier that scores samples", SIZES),
+    "classifier.num_features": Key(128, "dimension of its feature vector", at_least(1)),
+    "classifier.augment": Key("none", "augmentation of its training images", AUGMENT),
+    "classifier.batch_size": Key(64, "images per training step", at_least(1)),
+    "classifier.learning_rate": Key(2e-3, "peak learning rate", above(0)),
+    "classifier.weight_decay": Key(1e-2, "weight decay of AdamW", at_least(0)),
+    "classifier.num_steps": Key(4_000, "training steps", at_least(1)),
+    "scores.num_items": Key(2_000, "images per scored set", at_least(1)),
+    "scores.guidance": Key(2.0, "a second guidance scale at which samples are scored", at_least(0)),
+    "scores.resamples": Key(40, "bootstrap resamples per interval", at_least(1)),
+    "compare.seeds": Key((0, 1, 2), "seeds of a comparison", each(SEED, minimum=1)),
+    "compare.methods": Key(COMPARISON, "methods of a comparison", each(COMPARED, minimum=1)),
+    "compare.prior": Key(WITH_PRIOR, "methods for which a prior is trained", each(COMPARED, minimum=0)),
+    "evaluate.geometry_pairs": Key(200, "targets of shortest paths in the report", at_least(1)),
+    "evaluate.geodesic_pairs": Key(200, "pairs of images for which geodesics are computed; 0 for none", at_least(0)),
+    "mesh.data": Key(1, "devices over which batches and chunks are sharded; 0 for all", at_least(0)),
+    "mesh.shard_parameters": Key(False, "whether parameters and optimiser state are sharded during training"),
 }
-_POSITIVE = [
-    "data.batch_size",
-    "vae.latent_dim",
-    "vae.learning_rate",
-    "vae.num_steps",
-    "vae.evaluate_every",
-    "vae.patience",
-    "graph.k",
-    "codebook.num_clusters",
-    "codebook.rounds",
-    "codebook.neighbours",
-    "codebook.finetune_steps",
-    "codebook.finetune_learning_rate",
-    "vqvae.commitment",
-    "prior.embed_dim",
-    "prior.num_layers",
-    "prior.num_heads",
-    "prior.learning_rate",
-    "prior.num_steps",
-    "prior.batch_size",
-    "prior.evaluate_every",
-    "prior.patience",
-    "sample.num_samples",
-    "classifier.num_features",
-    "classifier.batch_size",
-    "classifier.num_steps",
-    "classifier.learning_rate",
-    "scores.num_items",
-    "scores.resamples",
-    "evaluate.geometry_pairs",
-]
-_FRACTIONS = [
-    "vqvae.decay",
-    "vqvae.reseed",
-    "prior.dropout",
-    "prior.label_smoothing",
-    "prior.label_dropout",
-    "sample.top_p",
-    "sample.min_p",
-]
-_NOT_NEGATIVE = [
-    "vae.beta",
-    "vae.beta_anneal_steps",
-    "vae.free_bits",
-    "vae.cell_bits",
-    "vae.weight_decay",
-    "vae.warmup_steps",
-    "prior.weight_decay",
-    "prior.warmup_steps",
-    "graph.num_images",
-    "evaluate.geodesic_pairs",
-    "sample.temperature",
-    "sample.top_k",
-    "sample.guidance",
-    "sample.seed",
-    "sample.num_completions",
-    "classifier.weight_decay",
-    "scores.guidance",
-    "mesh.data",
-    "data.max_train",
-    "data.max_valid",
-    "data.max_test",
-    "seed",
-]
 
 
 def default_config() -> ConfigDict:
-    """Every section and key with its default, locked; 0 in a `max_*` or `num_images` key means all."""
+    """Every section and key with its default, locked."""
     config = ConfigDict()
-    config.name = "default"
-    config.seed = 0
-    config.tracker = "none"
-    config.data = ConfigDict(
-        dict(name="mnist5k", dir="", batch_size=64, augment="none", max_train=0, max_valid=0, max_test=0)
-    )
-    config.vae = ConfigDict(
-        dict(
-            kind="spatial",
-            latent_dim=16,
-            channels=(64, 128, 256),
-            norm="none",
-            output="sigmoid",
-            loss="bernoulli",
-            beta=0.5,
-            beta_anneal_steps=0,
-            free_bits=0.0,
-            cell_bits=0.0,
-            capacity=0.0,
-            capacity_steps=0,
-            capacity_mode="abs",
-            learning_rate=1e-3,
-            weight_decay=1e-4,
-            warmup_steps=100,
-            num_steps=20_000,
-            evaluate_every=1_000,
-            patience=5,
-        )
-    )
-    config.graph = ConfigDict(
-        dict(
-            k=15,
-            symmetry="union",
-            metric="euclidean",
-            weights="pullback",
-            context="own",
-            repair=True,
-            num_images=0,
-            backend="auto",
-            output_metric="pixels",
-            rerank=0,
-        )
-    )
-    config.codebook = ConfigDict(
-        dict(
-            num_clusters=256,
-            init="kmeans++",
-            method="auto",
-            algorithm="swap",
-            rounds=100,
-            neighbours=15,
-            finetune_decoder=True,
-            finetune_steps=3_000,
-            finetune_learning_rate=5e-4,
-        )
-    )
-    config.codes = ConfigDict(dict(search="none", sweeps=3, searches=4))
-    config.vqvae = ConfigDict(
-        dict(
-            method="ema",
-            loss="bernoulli",
-            gradient="straight_through",
-            commitment=0.25,
-            decay=0.99,
-            reseed=0.1,
-            levels=(),
-        )
-    )
-    config.prior = ConfigDict(
-        dict(
-            embed_dim=192,
-            num_layers=6,
-            num_heads=6,
-            positions="2d",
-            tied=True,
-            bfloat16=False,
-            dropout=0.1,
-            label_smoothing=0.0,
-            label_dropout=0.1,
-            learning_rate=1e-3,
-            weight_decay=0.05,
-            warmup_steps=200,
-            batch_size=64,
-            num_steps=20_000,
-            evaluate_every=500,
-            patience=6,
-        )
-    )
-    config.sample = ConfigDict(
-        dict(
-            num_samples=100,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            min_p=0.0,
-            guidance=1.0,
-            class_id=-1,
-            num_completions=6,
-            seed=0,
-        )
-    )
-    config.classifier = ConfigDict(
-        dict(
-            channels=(32, 64),
-            num_features=128,
-            augment="none",
-            batch_size=64,
-            learning_rate=2e-3,
-            weight_decay=1e-2,
-            num_steps=4_000,
-        )
-    )
-    config.scores = ConfigDict(dict(num_items=2_000, guidance=2.0, resamples=40))
-    config.compare = ConfigDict(
-        dict(
-            seeds=(0, 1, 2),
-            methods=(
-                "gaussian",
-                "scalar",
-                "kmeans",
-                "kmedoids",
-                "mean_metric",
-                "local_metrics",
-                "geodesic",
-                "geodesic_refined",
-                "kmeans_context",
-                "geodesic_refined_context",
-                "vqvae",
-                "vqvae_context",
-                "geodesic_joint",
-            ),
-            prior=("kmeans", "geodesic_refined_context", "vqvae"),
-        )
-    )
-    config.evaluate = ConfigDict(dict(geometry_pairs=200, geodesic_pairs=200))
-    config.mesh = ConfigDict(dict(data=1, shard_parameters=False))
+    for name, key in KEYS.items():
+        section, _, entry = name.rpartition(".")
+        if section and section not in config:
+            config[section] = ConfigDict()
+        (config[section] if section else config)[entry] = key.default
     return config.lock()
+
+
+def accepted(name: str) -> str:
+    """Accepted values of a key in a few words."""
+    return KEYS[name].check.expected or _type_name(KEYS[name].default)
+
+
+def help_text() -> str:
+    """Every key with its default, meaning and accepted values: one line per key, an empty line between sections."""
+    shown = {name: repr(key.default) if key.default == "" else str(key.default) for name, key in KEYS.items()}
+    widths = max(map(len, KEYS)), max(len(text) for text in shown.values() if len(text) <= 20)
+    lines, section = [], ""
+    for name, key in KEYS.items():
+        if name.rpartition(".")[0] != section:
+            section = name.rpartition(".")[0]
+            lines.append("")
+        lines.append(f"{name:<{widths[0]}}  {shown[name]:<{widths[1]}}  {key.meaning} ({accepted(name)})")
+    return "\n".join(lines)
+
+
+def check_known(name: str) -> None:
+    """Refuse a key that does not exist.
+
+    Raises:
+        ValueError: names the nearest key.
+    """
+    if name not in KEYS:
+        of_section = [key for key in KEYS if key.startswith(f"{name}.")]
+        raise ValueError(f"unknown key {name}; did you mean {nearest(name, of_section or KEYS)}? see --help-config")
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """The most similar of several names."""
+    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+
+
+def update(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
+    """Set several dotted keys of a configuration in place.
+
+    Raises:
+        ValueError: a key that does not exist.
+        TypeError: a value of another type than the default.
+    """
+    for name in overrides:
+        check_known(name)
+    config.update_from_flattened_dict(dict(overrides))
 
 
 def experiment(
@@ -252,82 +227,87 @@ def experiment(
         name: name of the experiment; the variants are appended to it, so that `runs/<name>` differ.
         overrides: dotted key -> value, e.g. `{"vae.latent_dim": 8}`.
         variants: what stood after the colon on the command line, joined by commas, e.g. "spatial,smoke".
-        known_variants: variant -> its overrides; each call applies them in the order given.
+        known_variants: variant -> its overrides, applied in the order in which the variants are given.
 
     Raises:
-        ValueError: a variant that the experiment does not know.
+        ValueError: a variant or a key that does not exist.
     """
     known = dict(known_variants or {})
     config = default_config()
-    config.update_from_flattened_dict(dict(overrides))
+    update(config, overrides)
     chosen = [v for v in variants.split(",") if v]
     for variant in chosen:
         if variant not in known:
             raise ValueError(
                 f"expected variants of {name} from {sorted(known)}, got {variant!r}; write e.g. :{sorted(known)[0]}"
             )
-        config.update_from_flattened_dict(dict(known[variant]))
+        update(config, known[variant])
     config.name = "-".join([name, *chosen])
     return config
 
 
 def validate(config: ConfigDict) -> None:
-    """Check ranges and choices, and what must fit together.
+    """Check keys, types, values, and what several keys must fulfil together.
 
     Raises:
         ValueError: the key, what was expected and what came.
     """
+    values = {name: _as_tuple(value) for name, value in flat(config).items()}
+    for name in sorted(values):
+        check_known(name)
+    for name, key in KEYS.items():
+        if name not in values:
+            raise ValueError(f"expected the key {name}, got none; start from geovq_jax.config.experiment(...)")
+        value = values[name]
+        right_type = _has_type_of(value, key.default)
+        if not (right_type and key.check.holds(value)):
+            expected = accepted(name) if right_type else _type_name(key.default)
+            raise ValueError(f"expected {name} to be {expected}, got {value!r}; set --config.{name}=...")
+    for expected, *names in _conflicts(values):
+        got = ", ".join(f"{name}={values[name]}" for name in names)
+        raise ValueError(f"expected {expected}, got {got}; set --config.{names[0]}=...")
 
-    def value(key: str) -> Any:
-        node: Any = config
-        for part in key.split("."):
-            node = node[part]
-        return node
 
-    def expect(holds: bool, key: str, expected: str) -> None:
-        if not holds:
-            raise ValueError(f"expected {key} {expected}, got {value(key)!r}; set --config.{key}=...")
+def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Keys that do not fit together: what was expected, then the keys."""
+    spatial = values["vae.kind"] == "spatial"
+    if values["prior.embed_dim"] % values["prior.num_heads"]:
+        yield "prior.embed_dim to be a multiple of prior.num_heads", "prior.embed_dim", "prior.num_heads"
+    if values["vae.output"] == "identity" and values["vae.loss"] == "bernoulli":
+        yield "vae.output to be sigmoid with vae.loss bernoulli", "vae.output", "vae.loss"
+    if values["vae.capacity"] and values["vae.cell_bits"]:
+        yield "at most one of vae.capacity and vae.cell_bits to be above 0", "vae.capacity", "vae.cell_bits"
+    if 0 < values["graph.rerank"] < values["graph.k"]:
+        yield "graph.rerank to be 0 or >= graph.k", "graph.rerank", "graph.k"
+    if spatial and values["codebook.method"] == "kmeans_decoded":
+        yield "codebook.method other than kmeans_decoded for spatial latents", "codebook.method", "vae.kind"
+    if spatial and any(name.startswith("kmeans_decoded") for name in values["compare.methods"]):
+        yield "compare.methods without kmeans_decoded for spatial latents", "compare.methods", "vae.kind"
+    levels = values["vqvae.levels"]
+    if values["vqvae.method"] == "fsq" and (not levels or math.prod(levels) != values["codebook.num_clusters"]):
+        yield "the product of vqvae.levels to be codebook.num_clusters", "vqvae.levels", "codebook.num_clusters"
 
-    defaults = flat(default_config())
-    for key in sorted(defaults.keys() ^ flat(config).keys()):
-        raise ValueError(f"expected the keys of the default configuration, got {key} missing or unknown; compare them")
-    for key, default in defaults.items():
-        entries, kind = (value(key), type(default)) if isinstance(default, list) else ((value(key),), type(default))
-        if kind is list:
-            kind = type((default or [0])[0])
-            expect(isinstance(entries, tuple | list), key, "to be a tuple")
-        kinds = (int, float) if kind is float else kind
-        # A bool is an int to Python: 3 steps are not True steps.
-        fits = [isinstance(entry, kinds) and (kind is bool or not isinstance(entry, bool)) for entry in entries]
-        expect(all(fits), key, f"of type {kind.__name__}")
-        expect(all(abs(entry) < 1e15 for entry in entries if kind in (int, float)), key, "to be finite and below 1e15")
-    for key, choices in _CHOICES.items():
-        expect(value(key) in choices, key, f"to be one of {', '.join(choices)}")
-    for key in _POSITIVE:
-        expect(value(key) > 0, key, "> 0")
-    for key in _NOT_NEGATIVE:
-        expect(value(key) >= 0, key, ">= 0")
-    for key in _FRACTIONS:
-        expect(0.0 <= value(key) <= 1.0, key, "between 0 and 1")
-    for key in ("vae.channels", "classifier.channels"):
-        expect(len(value(key)) > 0 and min(value(key)) > 0, key, "to be positive sizes")
-    for key in ("seed", "sample.seed"):
-        expect(value(key) < 2**32, key, "below 2^32")
-    for key in ("name", "data.name"):
-        expect(bool(value(key).strip()), key, "not to be empty")
-    expect(value("sample.class_id") >= -1, "sample.class_id", "to be a class, or -1 for all")
-    expect(min(value("vqvae.levels"), default=2) >= 2, "vqvae.levels", "to be at least 2 levels each")
-    expect(value("vqvae.method") != "fsq" or len(value("vqvae.levels")) > 0, "vqvae.levels", "to be given with fsq")
-    seeds = value("compare.seeds")
-    expect(
-        len(seeds) > 0 and all(0 <= seed < 2**32 for seed in seeds), "compare.seeds", "to be seeds from 0 to 2^32 - 1"
-    )
-    expect(len(value("compare.methods")) > 0, "compare.methods", "to be at least one")
-    if config.prior.embed_dim % config.prior.num_heads:
-        raise ValueError(
-            f"expected prior.embed_dim to be a multiple of prior.num_heads, got {config.prior.embed_dim} and "
-            f"{config.prior.num_heads}; set --config.prior.embed_dim=..."
-        )
+
+def _has_type_of(value: Any, default: Any) -> bool:
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_has_type_of(entry, (*default, 0)[0]) for entry in value)
+    if isinstance(default, bool) or isinstance(value, bool):  # a bool is an int to Python: 3 steps are not True steps
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, str):
+        return isinstance(value, str)
+    kinds = (int, float) if isinstance(default, float) else int
+    return isinstance(value, kinds) and abs(value) < 1e15  # which NaN is not
+
+
+def _type_name(default: Any) -> str:
+    if isinstance(default, tuple):
+        return f"a tuple, each entry {_type_name((*default, 0)[0])}"
+    names = {bool: "True or False", int: "an integer of at most 15 digits", float: "a finite number", str: "text"}
+    return names[type(default)]
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
@@ -337,29 +317,24 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 def flat(config: ConfigDict) -> dict[str, Any]:
     """The resolved configuration as dotted keys -> plain values."""
-    resolved = plain(config)
+    return _flatten(plain(config))
+
+
+def _flatten(resolved: Mapping[str, Any]) -> dict[str, Any]:
     sections = {key: value for key, value in resolved.items() if isinstance(value, dict)}
     single = {key: value for key, value in resolved.items() if key not in sections}
     return single | {f"{section}.{key}": value for section, part in sections.items() for key, value in part.items()}
 
 
 def settings(config: ConfigDict, *names: str) -> dict[str, Any]:
-    """Sections, or single keys, as plain JSON values: what a result depends on; where the data lie on disk is left out.
-
-    Args:
-        config: the configuration.
-        names: sections ("vae"), or keys ("graph.context").
-
-    Returns:
-        Section -> its keys and values, or key -> value.
-    """
+    """Sections, or single keys such as "graph.k", as plain JSON values, without the folder of the data."""
     resolved, values = plain(config), flat(config)
     resolved["data"].pop("dir")
     return {name: resolved[name] if name in resolved else values[name] for name in names}
 
 
 def read_config(path: Path) -> ConfigDict:
-    """Configuration stored in a work directory's config.json.
+    """Configuration stored in a work directory's config.json; keys that it lacks have their defaults.
 
     Raises:
         FileNotFoundError: no such file.
@@ -367,14 +342,10 @@ def read_config(path: Path) -> ConfigDict:
     """
     if not path.is_file():
         raise FileNotFoundError(f"expected {path} of an earlier stage, found none; pass --config=configs/X.py")
+    config = default_config()
     try:
-        stored = json.loads(path.read_text())["config"]
-        config = default_config()
-        for section, entries in stored.items():
-            for key, entry in entries.items() if isinstance(entries, dict) else ():
-                if isinstance(entry, list):
-                    stored[section][key] = tuple(entry)
-        config.update(stored)
+        stored = _flatten(json.loads(path.read_text())["config"])
+        update(config, {name: _as_tuple(value) for name, value in stored.items()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected a configuration in {path}, got {error}; pass --config=configs/X.py") from error
     return config

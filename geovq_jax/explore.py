@@ -3,10 +3,11 @@
     python -m geovq_jax.explore --workdir=runs/mnist5k
     python -m geovq_jax.explore --demo
 
-The page is served on 127.0.0.1 alone and asks nothing of any other place. --demo needs no run.
+The page is served on 127.0.0.1 only and loads nothing from the network. --demo needs no run.
 """
 
 import logging
+import socket
 from pathlib import Path
 
 from absl import flags
@@ -19,19 +20,37 @@ _DEMO = flags.DEFINE_bool("demo", False, "Show a built-in toy latent space inste
 
 
 def explore(workdir: Path | None) -> None:
-    """Load a run (or the toy), say where the page is, and serve it until interrupted."""
+    """Load a run (or the toy), print the address of the page, and serve it until interrupted.
+
+    Raises:
+        ValueError: neither a run nor the toy is asked for, or the port is in use.
+        ImportError: the extra `explore` is not installed.
+    """
     if not _DEMO.value and workdir is None:
         raise ValueError("expected --workdir=W of a finished run or --demo, got neither; give one")
-    from werkzeug.serving import make_server
-
+    try:
+        import dash  # noqa: F401
+        import plotly  # noqa: F401
+        from werkzeug.serving import make_server
+    except ImportError as error:
+        raise ImportError(
+            f"expected the extra explore, got {error}; run pip install geovq-jax[explore] in this environment"
+        ) from error
     from geovq_jax.explorer.app import HOST, build_app, load_space
 
-    with console.status("loading"):
-        app = build_app(load_space(None if _DEMO.value else workdir))
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request says nothing to a reader
-    server = make_server(HOST, _PORT.value, app.server, threaded=True)
-    console.print(f"explorer: http://{HOST}:{_PORT.value} (Ctrl-C ends it)")
-    server.serve_forever()
+    with socket.socket() as listener:  # before the run is loaded, and kept, since werkzeug would exit by itself
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, _PORT.value))
+            listener.listen()
+        except OSError as error:
+            raise ValueError(f"expected a free port, got {_PORT.value} ({error.strerror}); give --port=...") from error
+        with console.status("loading"):
+            app = build_app(load_space(None if _DEMO.value else workdir))
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line per request
+        server = make_server(HOST, _PORT.value, app.server, threaded=True, fd=listener.fileno())
+        console.print(f"explorer: http://{HOST}:{_PORT.value} (Ctrl-C ends it)")
+        server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -193,8 +193,12 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
         features = config.graph.output_metric == "features" and "metrics" in names
         wanted = ("classifier", *names) if features else names
         _check_upstream(wanted, workdir, config)
-        records.store_config(workdir, config)
         run = _open(workdir, config)
+        if "samples" in wanted:
+            from geovq_jax.stages import samples
+
+            samples.check_class(run)
+        records.store_config(workdir, config)
         for name in wanted:
             run_stage(name, run)
 

@@ -1,4 +1,6 @@
-# Shrinks any experiment to seconds: every stage runs, no figure means anything.
+"""Overrides that several experiments of `configs/` share: sizes for tests, sizes and methods of the comparisons."""
+
+# Shrinks any experiment to seconds: every stage runs, the scores mean nothing.
 SMOKE = {
     "data.max_train": 400,
     "data.max_valid": 100,
@@ -32,8 +34,8 @@ SMOKE = {
 }
 
 
-# Sizes and budget of the comparisons: two cores finish a seed in a quarter of an hour. The VQ-VAE takes vae.num_steps +
-# codebook.finetune_steps steps. Why seven bits at every cell: docs/results.md.
+# Sizes and budget of the comparisons: a seed takes a quarter of an hour on two cores. The VQ-VAE is trained for
+# vae.num_steps + codebook.finetune_steps steps. docs/results.md explains the seven bits per cell.
 COMPARE = {
     "data.max_train": 20_000,
     "data.max_valid": 2_000,

@@ -4,8 +4,6 @@ python -m geovq_jax.run --config=configs/mnist5k.py
 python -m geovq_jax.run --workdir=runs/mnist5k --verify
 """
 
-import sys
-
 from absl import flags
 
 from geovq_jax import cli, pipeline
@@ -17,7 +15,7 @@ flags.DEFINE_bool(
 )
 
 if __name__ == "__main__":
-    if "--verify" in sys.argv:
+    if cli.is_set("verify"):
         cli.main_without_config(pipeline.verify, documentation=__doc__)
     else:
         cli.main(pipeline.run_all, documentation=__doc__)

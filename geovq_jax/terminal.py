@@ -1,25 +1,31 @@
-"""What a person sees while stages run: progress bars, one line a stage, tables."""
+"""Output of a run on the terminal: progress bars, one line per stage, tables. Text is never read as markup."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 ProgressCallback = Callable[[int, int], None]
 
 
 @contextlib.contextmanager
 def progress_bar(description: str) -> Iterator[ProgressCallback]:
-    """A bar for one long loop, gone when it is done; the callback takes (done, total)."""
-    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    """A bar for one long loop, removed at its end; the callback takes (done, total)."""
+    columns = (
+        TextColumn("  {task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     hidden = not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as progress:
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(description, total=None, rate="")
         start, first = time.monotonic(), None
 
@@ -34,7 +40,7 @@ def progress_bar(description: str) -> Iterator[ProgressCallback]:
 
 def say(stage: str, text: str) -> None:
     """One line of a stage's outcome."""
-    console.print(f"[bold]{stage:<10}[/bold] {escape(text)}")
+    console.print(Text.assemble((f"{stage:<10}", "bold"), f" {text}"))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -43,7 +49,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     for position, column in enumerate(columns):
         table.add_column(column, justify="right" if position else "left")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     console.print(table)
 
 

@@ -1,13 +1,16 @@
 """Hundreds of malformed inputs at the front doors: one line, exit code 2, and nothing written."""
 
 import json
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from geovq_jax import pipeline
-from geovq_jax.config import default_config, flat
+from geovq_jax import cli, pipeline, terminal
+from geovq_jax.config import default_config, flat, help_text
 from geovq_jax.manifest import describe
 
 ROOT = Path(__file__).parents[1]
@@ -33,8 +36,7 @@ _TAKES = {
     "name": ("nothing", "SIGMOID", "none "),
     "sample.class_id": ("-1",),
     "data.name": ("nothing", "SIGMOID", "none "),  # refused where the data are loaded
-    "compare.methods": ("x", "(0", "{}"),
-    "compare.prior": ("x", "(0", "{}"),
+    "compare.prior": ("{}",),
     "vqvae.levels": ("{}",),
 }
 
@@ -55,7 +57,7 @@ def config_values() -> Iterator[tuple[str, ...]]:
     for key, values in {
         "vqvae.levels": ("(1,)", "(0,8)", "('a',)", "(2.5,)"),
         "compare.seeds": ("()", "(-1,)", "('a',)", "(0.5,)"),
-        "compare.methods": ("()", "(1,)"),
+        "compare.methods": ("()", "(1,)", "('kmeans', 'mahalanobis')", "('kmeans_decoded',)"),
         "compare.prior": ("(1,)", "('kmeans',2)"),
         "seed": (str(2**32), str(2**63), str(10**30)),
         "sample.seed": (str(2**32), str(10**30)),
@@ -64,7 +66,12 @@ def config_values() -> Iterator[tuple[str, ...]]:
         "graph.k": ("0",),
         "prior.num_heads": ("0", "3", "5"),
         "prior.dropout": ("1.01", "2"),
-        "sample.top_p": ("1.5",),
+        "sample.top_p": ("1.5", "0", "0.0"),
+        "codes.sweeps": ("0",),
+        "codes.searches": ("0",),
+        "codebook.method": ("swap", "kmeans_decoded"),
+        "graph.rerank": ("7",),
+        "vae.output": ("identity",),
         "data.batch_size": ("0",),
         "vae.num_steps": ("0",),
         "data.augment": ("flip",),
@@ -73,6 +80,8 @@ def config_values() -> Iterator[tuple[str, ...]]:
         for value in values:
             yield (CONFIG, f"--config.{key}={value}")
     yield (CONFIG, "--config.vqvae.method=fsq")
+    yield (CONFIG, "--config.vqvae.method=fsq", "--config.vqvae.levels=(8,8)")
+    yield (CONFIG, "--config.vae.capacity=10", "--config.vae.cell_bits=7")
 
 
 def command_lines() -> Iterator[tuple[str, ...]]:
@@ -109,6 +118,9 @@ _EXPERIMENT = "from geovq_jax.config import experiment\ndef get_config(v=''):\n 
 _DICT = "from ml_collections import ConfigDict\ndef get_config(v=''):\n    return ConfigDict(%s)\n"
 CONFIG_FILES = {
     "syntax": "def get_config(:\n",
+    "leaves": "import sys\nsys.exit(0)\n",
+    "leaves_late": "import sys\ndef get_config(v=''):\n    sys.exit()\n",
+    "leaves_with_text": "raise SystemExit('no GPU')\n",
     "nothing": "",
     "raises": "def get_config(v=''):\n    raise RuntimeError('broken')\n",
     "exits": "def get_config(v=''):\n    raise KeyError('x')\n",
@@ -160,6 +172,12 @@ def stored_configs() -> Iterator[str]:
         yield json.dumps(record)
 
 
+def entry(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """An entry point in a process of its own."""
+    command = [sys.executable, "-m", f"geovq_jax.{name}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
 def reached(workdir: Path, config) -> None:
     raise AssertionError(f"a stage ran in {workdir}")
 
@@ -196,7 +214,143 @@ def test_every_stored_configuration_is_refused(front_door, tmp_path):
 
 def test_what_a_configuration_file_raises_is_told_in_its_own_words(front_door, tmp_path):
     _, message = front_door(reached, f"--config={ROOT}/configs/digits.py:huge", f"--workdir={tmp_path / 'w'}")
-    assert message.startswith("error: ValueError: expected variants of digits from")
+    assert message.startswith("error: expected variants of digits from")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--confg=x",), "error: unknown flag --confg; did you mean --config? --help lists all flags"),
+        (
+            (CONFIG, "--trakcer", "none"),
+            "error: unknown flag --trakcer; did you mean --tracker? --help lists all flags",
+        ),
+        ((CONFIG, "--config.vae.latnt_dim=3"), "unknown key vae.latnt_dim; did you mean vae.latent_dim?"),
+        ((CONFIG, "-config.latent_dim=3"), "unknown key latent_dim; did you mean vae.latent_dim?"),
+        ((CONFIG, "--noconfig.graph.repare"), "unknown key graph.repare; did you mean graph.repair?"),
+        ((CONFIG, "--config.vae=3"), "unknown key vae; did you mean vae."),
+        (("--config=nothing.py",), "error: expected a configuration file, found none to read at 'nothing.py'"),
+        (
+            (CONFIG, "--config.vae.output=identity"),
+            "got vae.output=identity, vae.loss=bernoulli; set ",
+        ),
+    ],
+)
+def test_the_message_names_what_is_wrong(front_door, tmp_path, arguments, expected):
+    assert_refused(front_door, tmp_path / "w", arguments)
+    _, message = front_door(reached, *arguments, f"--workdir={tmp_path / 'w'}")
+    assert expected in message
+    assert "\\n" not in message
+
+
+def test_a_configuration_file_that_exits_is_bad_input_and_sigterm_is_not(front_door, tmp_path):
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+    code, message = front_door(reached, f"--config={tmp_path}/leaves.py", f"--workdir={tmp_path / 'w'}")
+    assert code == 2
+    assert "to define get_config, but it called sys.exit(0)" in message
+    (tmp_path / "ends.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    code, message = front_door(reached, f"--config={tmp_path}/ends.py", f"--workdir={tmp_path / 'w'}")
+    assert code == 143
+    assert message.startswith("ended by SIGTERM")
+
+
+def test_a_long_message_is_cut(front_door, tmp_path):
+    _, message = front_door(reached, CONFIG, f"--config.vae.kind={'x' * 10_000}", f"--workdir={tmp_path / 'w'}")
+    assert 400 < len(message) < 600
+    assert message.endswith(" ...\n")
+
+
+@pytest.mark.parametrize("name", ["..", "../../x", "/tmp/x", "a//b", "a/", ".", "a/../../b", "a/ /b"])
+def test_a_name_that_leaves_the_folder_of_runs_is_refused(front_door, tmp_path, monkeypatch, name):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    code, message = front_door(reached, CONFIG, f"--config.name={name}")
+    assert (code, message.count("\n")) == (2, 1)
+    assert f"expected config.name to be a folder below runs/, got {name!r}" in message
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+@pytest.mark.parametrize("name", ["a", "a/b", "..a", "a b", "[a]"])
+def test_a_name_is_a_folder_of_runs_unless_a_work_directory_is_given(front_door, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError, match="a stage ran in") as ran:
+        front_door(reached, CONFIG, f"--config.name={name}")
+    assert str(ran.value) == f"a stage ran in {tmp_path / 'runs' / name}"
+    with pytest.raises(AssertionError, match="a stage ran in"):
+        front_door(reached, CONFIG, "--config.name=..", f"--workdir={tmp_path / 'w'}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--verify",), True),
+        (("-verify",), True),
+        (("--verify=true",), True),
+        (("--verify=1",), True),
+        (("--verify=True",), True),
+        (("--noverify",), False),
+        (("--verify=false",), False),
+        (("--verify", "--noverify"), False),
+        ((), False),
+        (("--workdir=verify",), False),
+        (("--verify=perhaps",), False),  # which the parser refuses
+    ],
+)
+def test_every_spelling_of_a_boolean_flag(arguments, expected):
+    assert cli.is_set("verify", ["run", *arguments]) is expected
+
+
+@pytest.mark.parametrize("spelling", ["--verify=true", "-verify"])
+def test_run_verifies(tmp_path, spelling):
+    done = entry("run", f"--workdir={tmp_path}", spelling)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: expected {tmp_path}/SHA256SUMS of an earlier run, found none")
+
+
+def test_explore_names_its_own_flags_only():
+    text = entry("explore", "--help").stdout
+    named = [line.split(":")[0].strip() for line in text.splitlines() if line.startswith("  --")]
+    assert sorted(named) == ["--demo", "--port", "--quiet", "--workdir"]
+    refused = entry("explore", "--tracker=none")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: unknown flag --tracker; did you mean --")
+
+
+@pytest.mark.parametrize("name", ["run", "explore", "generate"])
+def test_every_entry_point_lists_the_keys(name):
+    done = entry(name, "--help-config")
+    assert done.returncode == 0
+    assert done.stdout.strip() == help_text().strip()
+
+
+def test_explore_refuses_a_port_in_use_and_a_missing_extra():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = entry("explore", "--demo", f"--port={port}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: expected a free port, got {port} (Address already in use); give --port=...\n"
+    code = """import sys
+sys.modules["dash"] = None
+from geovq_jax import cli, explore
+cli.main_without_config(explore.explore, documentation="", argv=["explore", "--demo"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "pip install geovq-jax[explore]" in done.stderr
+
+
+def test_brackets_and_colons_of_a_path_are_printed_as_they_are(capsys):
+    text = "/runs/[red]x[/red]/[link=a]:smile:/[/]"
+    terminal.say("graph", text)
+    terminal.console.print(f"report: {text}")
+    terminal.show_table(text, ("[b]", "value"), [(text, "[i]1")])
+    printed = capsys.readouterr().out
+    assert f"graph      {text}\nreport: {text}\n" in printed
+    assert printed.count(text) == 4
+    assert "[b]" in printed
+    assert "[i]1" in printed
 
 
 def test_the_default_configuration_reaches_the_stage(front_door, tmp_path):

@@ -219,9 +219,15 @@ def test_generate_follows_its_flags(copy):
     assert drawn["completion_codes"].shape == (10, 4, 2, 2)
     np.testing.assert_array_equal(drawn["completion_codes"][:, 0], given)
     np.testing.assert_array_equal(drawn["completion_codes"][:, :, 0], np.repeat(given[:, None, 0], 4, axis=1))
-    refused = call("generate", f"--workdir={copy}", "--class_id=10")
-    assert refused.returncode == 2
-    assert "expected sample.class_id below 10, got 10" in refused.stderr
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    for flag, expected in (
+        ("--class_id=10", "expected sample.class_id below 10, got 10"),
+        ("--top_p=0", "expected sample.top_p to be in (0, 1], got 0.0"),
+    ):
+        refused = call("generate", f"--workdir={copy}", flag)
+        assert refused.returncode == 2
+        assert expected in refused.stderr
+        assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
@@ -290,7 +296,7 @@ def test_config_json_names_commit_and_devices(finished):
         (("--config=configs/digits.py:huge",), "expected variants of digits from"),
         ((CONFIG, "--config.vae.latentdim=3"), "latentdim"),
         ((CONFIG, "--config.vae.latent_dim=x"), "latent_dim"),
-        ((CONFIG, "--config.vae.latent_dim=0"), "expected vae.latent_dim > 0, got 0"),
+        ((CONFIG, "--config.vae.latent_dim=0"), "expected vae.latent_dim to be >= 1, got 0"),
         ((CONFIG, "--config.data.name=imagenet"), "imagenet"),
         ((CONFIG, "surplus"), "expected only --flags, got 'surplus'"),
     ],

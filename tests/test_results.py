@@ -58,8 +58,8 @@ def test_the_results_are_means_of_the_scores(name):
 
 README = {
     "Euclidean K-means, decoder fine-tuned": ("kmeans", "decoder"),
-    "geodesic K-medoids refined, decoder fine-tuned": ("geodesic_pullback", "decoder"),
-    "the same, codes chosen in the context of the whole image": ("geodesic_context", "decoder"),
+    "geodesic K-medoids refined, decoder fine-tuned": ("geodesic_refined", "decoder"),
+    "the same, codes chosen in the context of the whole image": ("geodesic_refined_context", "decoder"),
     "joint VQ-VAE": ("vqvae", "joint"),
 }
 

@@ -15,6 +15,17 @@ SETTINGS = ("temperature", "top_k", "top_p", "min_p", "guidance")
 NUM_COMPLETED = 10
 
 
+def check_class(run: Run) -> None:
+    """Refuse a class that the prior does not know, before earlier samples are removed.
+
+    Raises:
+        ValueError: the class is out of range.
+    """
+    classes, class_id = run.num_classes, run.config.sample.class_id
+    if class_id >= classes:
+        raise ValueError(f"expected sample.class_id below {classes}, got {class_id}; -1 samples every class")
+
+
 def generate(run: Run) -> str:
     """Draw codes for every class (or one), decode them, and write samples.npz and a grid with one row a class.
 
@@ -22,10 +33,7 @@ def generate(run: Run) -> str:
     same npz and completions.png.
     """
     section, (params, arch) = run.config.sample, run.prior
-    if section.class_id >= arch.num_classes:
-        raise ValueError(
-            f"expected sample.class_id below {arch.num_classes}, got {section.class_id}; -1 samples every class"
-        )
+    check_class(run)
     labels = balanced_labels(section.num_samples, section.class_id, arch.num_classes)
     sample_key, completion_key = jax.random.split(jax.random.key(section.seed))
     codes, log_p = draw(sample_key, params, arch, labels, section)
