@@ -79,7 +79,7 @@ STAGES: dict[str, Stage] = {
         ("samples.npz", "samples.png", "completions.png"),
         ("vae", "codebook", "prior", "sample"),
     ),
-    "classifier": Stage("scores.train", "evaluate", (), ("classifier",), ("seed", "data", "classifier")),
+    "classifier": Stage("classifier.train", "evaluate", (), ("classifier",), ("seed", "data", "classifier")),
     "scores": Stage(
         "scores.score",
         "evaluate",

@@ -26,16 +26,16 @@ from geovq_jax.evaluation.sample_scores import class_consistency, frechet_distan
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
 from geovq_jax.models import vqvae as models
-from geovq_jax.models.classifier import predict
 from geovq_jax.quantization.baselines import encode_decoded
 from geovq_jax.quantization.context import encode_in_context
 from geovq_jax.quantization.methods import METHODS, Codes, Inputs
 from geovq_jax.stages import vqvae
+from geovq_jax.stages.classifier import load_classifier, predict
 from geovq_jax.stages.codes import nodes_of
 from geovq_jax.stages.finetune import finetune
 from geovq_jax.stages.prior import decode_latents, fit_prior, likelihoods
 from geovq_jax.stages.samples import draw
-from geovq_jax.stages.scores import load_classifier, real_images
+from geovq_jax.stages.scores import real_images
 from geovq_jax.stages.vae import BATCH, SPLITS, decoder
 from geovq_jax.terminal import progress_bar, say
 from geovq_jax.workdir import save_npz, write_json

@@ -1,4 +1,4 @@
-"""Stages `classifier` and `scores`: features of a classifier that the run trains, and scores of images in them."""
+"""Stage `scores`: scores of images in the features of the classifier that the run trains."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,28 +11,18 @@ from jaxtyping import Float, Int, Integer, UInt8
 from ml_collections import ConfigDict
 
 from geovq_jax import data
-from geovq_jax.config import settings
 from geovq_jax.evaluation.memorisation import memorisation, nearest_training_images
 from geovq_jax.evaluation.sample_scores import class_consistency, compare_samples, diversity
 from geovq_jax.evaluation.statistics import bootstrap_interval
-from geovq_jax.models import classifier as classifiers
+from geovq_jax.stages.classifier import Classifier, load_classifier, predict
 from geovq_jax.stages.codes import load_codes, load_latents
 from geovq_jax.stages.prior import decode_codes, decode_latents, load_prior
 from geovq_jax.stages.samples import draw
 from geovq_jax.stages.vae import decoder, load_data, load_vae
-from geovq_jax.terminal import progress_bar
-from geovq_jax.training import checkpoint, tracking
 from geovq_jax.workdir import to_json, write_json
 
 MIN_ITEMS = 12
 """Halves of fewer images have too few neighbours to be scored."""
-
-
-class Classifier(NamedTuple):
-    """A trained classifier: `params` and sizes `arch`."""
-
-    params: Any
-    arch: classifiers.Architecture
 
 
 class Real(NamedTuple):
@@ -51,51 +41,6 @@ class Real(NamedTuple):
     labels: Int[np.ndarray, " m"]
     rows: Int[np.ndarray, " m"]
     train: UInt8[np.ndarray, "n H W C"]
-
-
-def _architecture(section: ConfigDict, dataset: data.Dataset) -> classifiers.Architecture:
-    height, width, channels = dataset.train.images.shape[1:]
-    return classifiers.Architecture(
-        (height, width, channels), dataset.num_classes, tuple(section.channels), section.num_features
-    )
-
-
-def train(workdir: Path, config: ConfigDict) -> str:
-    """Train the classifier on the training split, selected on the validation split, into `classifier/`."""
-    section, dataset = config.classifier, load_data(config)
-    with progress_bar("training the classifier") as progress:
-        fit = classifiers.train(
-            _architecture(section, dataset),
-            dataset.train.images,
-            dataset.train.labels,
-            dataset.valid.images,
-            dataset.valid.labels,
-            key=jax.random.key(config.seed),
-            indices_fn=partial(
-                data.batch_indices,
-                config.seed,
-                num_examples=len(dataset.train.images),
-                batch_size=section.batch_size,
-            ),
-            num_steps=section.num_steps,
-            learning_rate=section.learning_rate,
-            weight_decay=section.weight_decay,
-            augment_fn=None if section.augment == "none" else partial(data.augment, policy=section.augment),
-            evaluate_every=max(1, section.num_steps // 5),
-            directory=workdir / "classifier",
-            metadata=settings(config, "seed", "data", "classifier"),
-            log=tracking.open_writer(workdir, "classifier", config.tracker),
-            progress=progress,
-        )
-    best = next(record for record in fit.history if record["step"] == fit.best_step)
-    return f"step {fit.best_step}: validation accuracy {100 * best['valid/accuracy']:.2f} %"
-
-
-def load_classifier(workdir: Path, config: ConfigDict, dataset: data.Dataset) -> Classifier:
-    """The run's classifier."""
-    arch = _architecture(config.classifier, dataset)
-    abstract = jax.eval_shape(partial(classifiers.init, arch=arch), jax.random.key(0))
-    return Classifier(checkpoint.load(workdir / "classifier" / "best", abstract), arch)
 
 
 def real_images(dataset: data.Dataset, *, num_items: int, seed: int) -> Real:
@@ -139,10 +84,9 @@ def score_samples(
     """
     sets = {"real": real.floor, **images}
     asked = {"real": real.labels, **labels}
-    predict = partial(classifiers.predict, classifier.params, classifier.arch)
-    predictions = {name: predict(pictures) for name, pictures in sets.items()}
+    predictions = {name: predict(*classifier, pictures) for name, pictures in sets.items()}
     scores = compare_samples(
-        predict(real.reference).features,
+        predict(*classifier, real.reference).features,
         {name: found.features for name, found in predictions.items()},
         seed=seed,
         max_items=len(real.reference),
@@ -186,7 +130,7 @@ def score(workdir: Path, config: ConfigDict) -> str:
         images[f"samples, guidance {guidance:g}"] = decode_codes(workdir, config, grids)
     labels = dict.fromkeys(images, real.labels)
     sets = score_samples(classifier, images, labels, real, seed=config.seed, resamples=section.resamples)
-    hits = classifiers.predict(*classifier, dataset.test.images).labels == dataset.test.labels
+    hits = predict(*classifier, dataset.test.images).labels == dataset.test.labels
     accuracy = bootstrap_interval(hits.astype(np.float64), seed=config.seed)
     write_json(
         workdir / "scores.json",

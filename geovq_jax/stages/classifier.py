@@ -1,0 +1,214 @@
+"""Stage `classifier`: trains the classifier in whose features samples are scored; predictions over whole splits."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
+from ml_collections import ConfigDict
+
+from geovq_jax import data
+from geovq_jax.config import settings
+from geovq_jax.geometry.batching import map_chunks
+from geovq_jax.models import classifier
+from geovq_jax.stages.vae import load_data
+from geovq_jax.terminal import progress_bar
+from geovq_jax.training import checkpoint, tracking
+from geovq_jax.training.loop import Fit, fit
+from geovq_jax.training.optimizer import make_optimizer
+from geovq_jax.training.tracking import Writer
+
+Images = UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
+
+
+class Classifier(NamedTuple):
+    """A trained classifier: `params` and sizes `arch`."""
+
+    params: Any
+    arch: classifier.Architecture
+
+
+class Predictions(NamedTuple):
+    """Predictions of n images: `labels` [n], `confidences` [n] (probability of the label), `features` [n, f]."""
+
+    labels: Int[np.ndarray, " n"]
+    confidences: Float[np.ndarray, " n"]
+    features: Float[np.ndarray, "n f"]
+
+
+def _unit(images: UInt8[Array, "b H W C"] | Float[Array, "b H W C"]) -> Float[Array, "b H W C"]:
+    """Images in [0, 1], whatever their storage."""
+    return data.to_float(images) if images.dtype == jnp.uint8 else images
+
+
+@partial(jax.jit, static_argnums=1)
+def _predict_batch(
+    params: PyTree, arch: classifier.Architecture, images: UInt8[Array, "b H W C"] | Float[Array, "b H W C"]
+) -> tuple[Float[Array, "b c"], Float[Array, "b f"]]:
+    hidden = jax.vmap(partial(classifier.features, params, arch))(_unit(images))
+    return jax.nn.log_softmax(jax.vmap(partial(classifier.logits, params, arch))(hidden)), hidden
+
+
+def log_probabilities(
+    params: PyTree, arch: classifier.Architecture, images: Images, *, batch_size: int = 256
+) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n f"]]:
+    """Log probabilities of the classes and features of n images.
+
+    Args:
+        params: from `classifier.init`.
+        arch: sizes.
+        images: images [n, H, W, C], uint8 or float in [0, 1].
+        batch_size: images at once.
+
+    Returns:
+        Log probabilities [n, C] in nats and features [n, f].
+
+    Raises:
+        ValueError: the images have another shape than the classifier's.
+    """
+    if images.shape[1:] != tuple(arch.image_shape):
+        raise ValueError(f"expected images of shape {arch.image_shape}, got {images.shape[1:]}; use the run's data set")
+
+    run = partial(_predict_batch, params, arch)
+    table, hidden = map_chunks(run, (images,), batch_size=min(batch_size, len(images)))
+    return np.asarray(table), np.asarray(hidden)
+
+
+def predict(params: PyTree, arch: classifier.Architecture, images: Images, *, batch_size: int = 256) -> Predictions:
+    """Most probable class, its probability, and the features of n images.
+
+    Args:
+        params: from `classifier.init`.
+        arch: sizes.
+        images: images [n, H, W, C], uint8 or float in [0, 1].
+        batch_size: images at once.
+
+    Returns:
+        The predictions, in order.
+    """
+    table, hidden = log_probabilities(params, arch, images, batch_size=batch_size)
+    return Predictions(table.argmax(axis=1).astype(np.int32), np.exp(table.max(axis=1)), hidden)
+
+
+def fit_classifier(
+    arch: classifier.Architecture,
+    train_images: UInt8[np.ndarray, "n H W C"],
+    train_labels: Int[np.ndarray, " n"],
+    valid_images: UInt8[np.ndarray, "m H W C"],
+    valid_labels: Int[np.ndarray, " m"],
+    *,
+    key: Key[Array, ""],
+    indices_fn: Callable[[int], Int[np.ndarray, " b"]],
+    num_steps: int = 1500,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 1e-2,
+    augment_fn: Callable[[Key[Array, ""], Float[Array, "b H W C"]], Float[Array, "b H W C"]] | None = None,
+    evaluate_every: int = 250,
+    directory: str | Path | None = None,
+    metadata: dict[str, Any] | None = None,
+    log: Writer | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fit:
+    """Train the classifier and keep the parameters with the lowest validation cross-entropy.
+
+    Args:
+        arch: sizes.
+        train_images: training images.
+        train_labels: their classes.
+        valid_images: validation images.
+        valid_labels: their classes.
+        key: decides parameters, dropout and augmentation.
+        indices_fn: step -> rows of its batch, on the host.
+        num_steps: steps to take.
+        learning_rate: peak of a cosine schedule.
+        weight_decay: decoupled decay of the kernels.
+        augment_fn: varies the images of a batch, (key, images) -> images.
+        evaluate_every: steps between evaluations.
+        directory: where checkpoints go, and where an interrupted training continues.
+        metadata: JSON settings kept with the checkpoints; a training continues only under equal ones.
+        log: receives the figures of each evaluation.
+        progress: called with (steps done, num_steps).
+
+    Returns:
+        Parameters of the best evaluation and the history, whose `valid/accuracy` is a share in [0, 1].
+    """
+    init_key, fit_key = jax.random.split(key)
+
+    def loss_fn(
+        params: PyTree, step_key: Key[Array, ""], step: Int[Array, ""], batch: dict[str, Array]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        augment_key, dropout_key = jax.random.split(step_key)
+        images = _unit(batch["images"])
+        if augment_fn is not None:
+            images = augment_fn(augment_key, images)
+        return classifier.loss(dropout_key, params, arch, images, batch["labels"])
+
+    def evaluate_fn(params: PyTree) -> dict[str, Any]:
+        table, _ = log_probabilities(params, arch, valid_images)
+        nats = -table[np.arange(len(table)), valid_labels].mean()
+        return {"objective": float(nats), "accuracy": float((table.argmax(axis=1) == valid_labels).mean())}
+
+    return fit(
+        loss_fn,
+        classifier.init(init_key, arch),
+        {"images": jnp.asarray(train_images), "labels": jnp.asarray(train_labels)},
+        key=fit_key,
+        optimizer=make_optimizer(learning_rate=learning_rate, num_steps=num_steps, weight_decay=weight_decay),
+        num_steps=num_steps,
+        indices_fn=indices_fn,
+        evaluate_fn=evaluate_fn,
+        evaluate_every=evaluate_every,
+        directory=directory,
+        metadata=metadata,
+        log=log,
+        progress=progress,
+    )
+
+
+def _architecture(section: ConfigDict, dataset: data.Dataset) -> classifier.Architecture:
+    height, width, channels = dataset.train.images.shape[1:]
+    return classifier.Architecture(
+        (height, width, channels), dataset.num_classes, tuple(section.channels), section.num_features
+    )
+
+
+def train(workdir: Path, config: ConfigDict) -> str:
+    """Train the classifier on the training split, selected on the validation split, into `classifier/`."""
+    section, dataset = config.classifier, load_data(config)
+    with progress_bar("training the classifier") as progress:
+        trained = fit_classifier(
+            _architecture(section, dataset),
+            dataset.train.images,
+            dataset.train.labels,
+            dataset.valid.images,
+            dataset.valid.labels,
+            key=jax.random.key(config.seed),
+            indices_fn=partial(
+                data.batch_indices,
+                config.seed,
+                num_examples=len(dataset.train.images),
+                batch_size=section.batch_size,
+            ),
+            num_steps=section.num_steps,
+            learning_rate=section.learning_rate,
+            weight_decay=section.weight_decay,
+            augment_fn=None if section.augment == "none" else partial(data.augment, policy=section.augment),
+            evaluate_every=max(1, section.num_steps // 5),
+            directory=workdir / "classifier",
+            metadata=settings(config, "seed", "data", "classifier"),
+            log=tracking.open_writer(workdir, "classifier", config.tracker),
+            progress=progress,
+        )
+    best = next(record for record in trained.history if record["step"] == trained.best_step)
+    return f"step {trained.best_step}: validation accuracy {100 * best['valid/accuracy']:.2f} %"
+
+
+def load_classifier(workdir: Path, config: ConfigDict, dataset: data.Dataset) -> Classifier:
+    """The run's classifier."""
+    arch = _architecture(config.classifier, dataset)
+    abstract = jax.eval_shape(partial(classifier.init, arch=arch), jax.random.key(0))
+    return Classifier(checkpoint.load(workdir / "classifier" / "best", abstract), arch)
