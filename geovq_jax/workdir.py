@@ -5,7 +5,6 @@ half-written.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from geovq_jax import processes
 
@@ -119,14 +119,17 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"expected {workdir} to be free, but another run works in it; wait for it or choose another --workdir"
-            ) from None
+    lock = FileLock(workdir / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(
+            f"expected {workdir} to be free, but another run works in it; wait for it or choose another --workdir"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def remove(path: Path) -> None:

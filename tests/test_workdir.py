@@ -1,6 +1,8 @@
 """Files of a work directory: atomic writes, hashes, damaged files, the lock."""
 
 import hashlib
+import os
+import signal
 import subprocess
 import sys
 
@@ -93,6 +95,27 @@ def test_two_processes_cannot_hold_one_work_directory(tmp_path):
     assert busy.returncode == 1
     assert "another run works in it" in busy.stderr
     assert free.returncode == 0
+
+
+def test_the_lock_ends_with_a_killed_process_although_its_child_lives_on(tmp_path):
+    code = f"""
+import subprocess, time
+from pathlib import Path
+from geovq_jax.workdir import locked
+with locked(Path({str(tmp_path)!r})):
+    print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        child = int(run.stdout.readline())
+        with pytest.raises(ValueError, match="another run works in it"), files.locked(tmp_path):
+            pass
+        run.kill()
+        run.wait()
+    with files.locked(tmp_path):
+        os.kill(child, signal.SIGKILL)  # ProcessLookupError where it has ended already
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\x00"])

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 
+import dm_pix as pix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +63,8 @@ def rotate(
 ) -> Float[Array, "batch height width channels"]:
     """Rotates each image about its centre by bilinear interpolation; what comes from outside is black.
 
+    `dm_pix.rotate` interpolates over the channels as well, which takes 14 times as long on a CPU.
+
     Args:
         images: any range, black is 0.
         degrees: counter-clockwise angle of each image as seen with row 0 on top.
@@ -84,45 +87,24 @@ def rotate(
     return jax.vmap(rotate_one)(images, jnp.deg2rad(degrees).astype(images.dtype))
 
 
-def crop_flip(
-    images: Float[Array, "batch height width channels"],
-    offsets: Int32[Array, "batch 2"],
-    flips: jax.Array,
-) -> Float[Array, "batch height width channels"]:
-    """Pads each image with black, crops it to its size at an offset and mirrors it left to right where asked.
-
-    Args:
-        images: any range, black is 0.
-        offsets: first row and column of the crop in the padded image, 0..2 * CROP_PADDING; CROP_PADDING is the middle.
-        flips: which images to mirror, bool [batch].
-
-    Returns:
-        Images of the same shape.
-    """
-    pad = CROP_PADDING
-    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-
-    def crop_one(image, offset):
-        return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), images.shape[1:])
-
-    cropped = jax.vmap(crop_one)(padded, offsets)
-    return jnp.where(flips[:, None, None, None], cropped[:, :, ::-1], cropped)
-
-
-def _draw_rotate(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
+def _rotate(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
     return rotate(images, jax.random.uniform(key, images.shape[:1], images.dtype, -MAX_ANGLE, MAX_ANGLE))
 
 
-def _draw_crop_flip(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
-    key_offset, key_flip = jax.random.split(key)
-    offsets = jax.random.randint(key_offset, (len(images), 2), 0, 2 * CROP_PADDING + 1, jnp.int32)
-    return crop_flip(images, offsets, jax.random.bernoulli(key_flip, shape=images.shape[:1]))
+def _crop_flip(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
+    padded = jnp.pad(images, ((0, 0), (CROP_PADDING, CROP_PADDING), (CROP_PADDING, CROP_PADDING), (0, 0)))
+
+    def crop_flip_one(key, image):
+        crop_key, flip_key = jax.random.split(key)
+        return pix.random_flip_left_right(flip_key, pix.random_crop(crop_key, image, images.shape[1:]))
+
+    return jax.vmap(crop_flip_one)(jax.random.split(key, len(images)), padded)
 
 
 POLICIES: dict[str, Callable[[PRNGKeyArray, jax.Array], jax.Array]] = {
     "none": lambda key, images: images,
-    "rotate": _draw_rotate,
-    "crop_flip": _draw_crop_flip,
+    "rotate": _rotate,
+    "crop_flip": _crop_flip,
 }
 
 

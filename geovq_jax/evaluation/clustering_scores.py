@@ -7,8 +7,6 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Int
 
-from geovq_jax.evaluation.code_usage import contingency, entropy_bits, mutual_information_bits
-
 Codes = Int[np.ndarray, "n ..."]
 
 
@@ -27,85 +25,41 @@ class Probe(NamedTuple):
     converged: bool
 
 
-def _pairs(codes: Codes, labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, "K C"]:
+def _check(codes: Codes, labels: Int[np.ndarray, " n"]) -> None:
     if len(codes) != len(labels) or len(codes) == 0:
-        raise ValueError(f"expected one label an image, got {len(labels)} for {len(codes)} images; use one split")
-    table = codes.reshape(len(codes), -1)
-    return contingency(table.ravel(), np.repeat(labels, table.shape[1]))
-
-
-def normalised_mutual_information(codes: Codes, labels: Int[np.ndarray, " n"]) -> float:
-    """NMI = I(codes; labels) / mean(H(codes), H(labels)).
-
-    Args:
-        codes: code of each item [n], or [n, ...] with one code a grid cell, which takes the label of its image.
-        labels: class of each item [n].
-
-    Returns:
-        A number in [0, 1]; 1 also where both sides have a single value.
-    """
-    table = _pairs(codes, labels)
-    scale = (entropy_bits(table.sum(axis=1)) + entropy_bits(table.sum(axis=0))) / 2.0
-    return 1.0 if scale == 0.0 else min(mutual_information_bits(table) / scale, 1.0)
-
-
-def adjusted_rand_index(codes: Codes, labels: Int[np.ndarray, " n"]) -> float:
-    """Adjusted Rand index: agreement over pairs of items, 0 in expectation for random codes of the same sizes.
-
-    ARI = (S - E) / ((A + B) / 2 - E), S = sum_ij C(n_ij, 2), A = sum_i C(a_i, 2), B = sum_j C(b_j, 2),
-    E = A B / C(n, 2).
-
-    Args:
-        codes: code of each item [n] or [n, ...].
-        labels: class of each item [n].
-
-    Returns:
-        A number in [-0.5, 1].
-
-    Reference:
-        Hubert and Arabie, Comparing partitions, Journal of Classification 2, 1985, equation 5.
-    """
-    table = _pairs(codes, labels).astype(np.float64)
-
-    def choose_two(counts: np.ndarray) -> float:
-        return float((counts * (counts - 1.0) / 2.0).sum())
-
-    together, rows, columns = choose_two(table), choose_two(table.sum(axis=1)), choose_two(table.sum(axis=0))
-    total = choose_two(np.array([table.sum()]))
-    expected = rows * columns / total if total > 0 else 0.0
-    largest = (rows + columns) / 2.0
-    return 1.0 if largest == expected else (together - expected) / (largest - expected)
-
-
-def purity(codes: Codes, labels: Int[np.ndarray, " n"]) -> float:
-    """Fraction of items whose label is the most frequent one of their code: sum_i max_j n_ij / n.
-
-    Args:
-        codes: code of each item [n] or [n, ...].
-        labels: class of each item [n].
-
-    Returns:
-        A number in (0, 1]. It rises with the number of codes: compare at equal K.
-    """
-    table = _pairs(codes, labels)
-    return float(table.max(axis=1).sum() / table.sum())
+        raise ValueError(f"expected one label per image, got {len(labels)} for {len(codes)} images; use one split")
 
 
 def clustering_scores(codes: Codes, labels: Int[np.ndarray, " n"]) -> ClusteringScores:
     """NMI, ARI and purity of codes against labels.
 
+    NMI = I(codes; labels) / mean(H(codes), H(labels)), and with n_ij the number of items of code i and label j
+    purity = sum_i max_j n_ij / n, which rises with the number of codes: compare it at equal K.
+
     Args:
-        codes: code of each item [n], or [n, ...] with one code a grid cell, which takes the label of its image.
-        labels: class of each item [n].
+        codes: code per item [n], or [n, ...] with one code per grid cell, which takes the label of its image.
+        labels: class per item [n].
 
     Returns:
         The three scores.
 
     Raises:
-        ValueError: the lengths differ or there is no item.
+        ValueError: the numbers of codes and labels differ, or are zero.
+
+    Reference:
+        Hubert and Arabie, Comparing partitions, Journal of Classification 2, 1985, equation 5 (ARI).
     """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
+    _check(codes, labels)
+    found = codes.reshape(-1)
+    classes = np.repeat(labels, len(found) // len(labels))
+    table = contingency_matrix(classes, found)
     return ClusteringScores(
-        normalised_mutual_information(codes, labels), adjusted_rand_index(codes, labels), purity(codes, labels)
+        float(normalized_mutual_info_score(classes, found)),
+        float(adjusted_rand_score(classes, found)),
+        float(table.max(axis=0).sum() / table.sum()),
     )
 
 
@@ -161,9 +115,8 @@ def linear_probe(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    for codes, labels in ((train_codes, train_labels), (test_codes, test_labels)):
-        if len(codes) != len(labels) or len(codes) == 0:
-            raise ValueError(f"expected one label an image, got {len(labels)} for {len(codes)} images; use one split")
+    _check(train_codes, train_labels)
+    _check(test_codes, test_labels)
     if len(np.unique(train_labels)) < 2:
         raise ValueError("expected at least two classes in the training labels, got one; take more images")
     model = LogisticRegression(C=1.0 / regularisation, max_iter=max_iterations)

@@ -1,7 +1,7 @@
-"""How a codebook is used: dead codes, entropy, cell sizes and radii, and what the codes say about labels."""
+"""How a codebook is used: dead codes, entropy, cell sizes, and what the codes say about labels."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,13 +9,6 @@ from jaxtyping import Array, Float, Int
 
 Codes = Int[Array, "n ..."] | Int[np.ndarray, "n ..."]
 Labels = Int[Array, " n"] | Int[np.ndarray, " n"]
-
-
-class CellRadii(NamedTuple):
-    """Spread of each code's cell: `rms` [K] and `largest` [K], NaN for a dead code, in the unit of the distances."""
-
-    rms: Float[np.ndarray, " K"]
-    largest: Float[np.ndarray, " K"]
 
 
 def _check_codes(codes: Codes, num_codes: int) -> np.ndarray:
@@ -91,32 +84,6 @@ def mutual_information_bits(table: Int[np.ndarray, "K C"]) -> float:
     """
     information = entropy_bits(table.sum(axis=1)) + entropy_bits(table.sum(axis=0)) - entropy_bits(table)
     return max(information, 0.0)
-
-
-def cell_radii(distances: Float[np.ndarray, "n ..."], codes: Int[np.ndarray, "n ..."], num_codes: int) -> CellRadii:
-    """Root mean square and largest distance from the members of each cell to its codebook vector.
-
-    Args:
-        distances: distance of each latent to its codebook vector, in any unit, shaped as `codes`.
-        codes: code of each latent.
-        num_codes: K.
-
-    Returns:
-        Radii [K] in the unit of `distances`.
-
-    Raises:
-        ValueError: the shapes differ or a code is out of range.
-    """
-    if distances.shape != codes.shape:
-        raise ValueError(f"expected one distance a code, got {distances.shape} for codes {codes.shape}; align them")
-    members = _check_codes(codes, num_codes).ravel()
-    lengths = np.asarray(distances, np.float64).ravel()
-    counts = np.bincount(members, minlength=num_codes)
-    alive = counts > 0
-    mean_square = np.bincount(members, weights=lengths**2, minlength=num_codes) / np.where(alive, counts, 1)
-    largest = np.zeros(num_codes)
-    np.maximum.at(largest, members, lengths)
-    return CellRadii(np.where(alive, np.sqrt(mean_square), np.nan), np.where(alive, largest, np.nan))
 
 
 def distortion(distances: Mapping[str, Float[np.ndarray, "n ..."]]) -> dict[str, dict[str, float]]:

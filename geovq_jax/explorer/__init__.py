@@ -4,6 +4,6 @@
 such a record, `layout.py`, `drawing.py` and `callbacks.py` show it.
 """
 
-from geovq_jax.explorer.app import build_app, serve, show
+from geovq_jax.explorer.app import build_app, show
 
-__all__ = ["build_app", "serve", "show"]
+__all__ = ["build_app", "show"]

@@ -67,20 +67,6 @@ def load_space(workdir: str | Path | None) -> Space:
     return space
 
 
-def serve(workdir: str | Path | None, *, port: int) -> None:
-    """Show a run on http://127.0.0.1:port until interrupted.
-
-    Args:
-        workdir: work directory of a finished run; None for the built-in toy.
-        port: the port.
-
-    Raises:
-        FileNotFoundError: the run lacks a stage.
-        ValueError: Dash is missing, or a file of the run is damaged.
-    """
-    build_app(load_space(workdir)).run(host=HOST, port=port, debug=False)
-
-
 def show(workdir: str | Path | None = None, *, port: int = 8050, height: int = 900) -> None:
     """Show a run inside a notebook cell.
 

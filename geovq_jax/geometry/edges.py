@@ -16,7 +16,6 @@ from geovq_jax.geometry.batching import Progress, map_chunks, map_rows
 from geovq_jax.geometry.metric import DecodeFn, as_pytree, check_latents, gram, safe_norm, safe_sqrt, speed
 
 Points = Float[Array | np.ndarray, "n d"]
-Grids = Float[Array | np.ndarray, "n h w d"]
 Edges = Int[Array | np.ndarray, "e 2"]
 
 RULES = ("endpoints", "midpoint", "simpson", "gauss", "chord")

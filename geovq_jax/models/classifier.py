@@ -1,14 +1,13 @@
-"""A small convolutional classifier that a run trains on its own data: accuracy, features and class predictions."""
+"""A small convolutional classifier, whose features score samples: functions of one example."""
 
 from functools import partial
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
-
-from geovq_jax.models.convolution import downsample
 
 DROPOUT = 0.3
 LABEL_SMOOTHING = 0.05
@@ -30,14 +29,31 @@ class Architecture(NamedTuple):
     num_features: int = 128
 
 
-def _margins(arch: Architecture) -> tuple[tuple[int, int], ...]:
-    """Zeros before and after each image axis that make the sides divisible by the total stride."""
-    stride = 2 ** len(arch.channels)
-    extra = [-side % stride for side in arch.image_shape[:2]]
-    return (*((e // 2, e - e // 2) for e in extra), (0, 0))
+class Network(nn.Module):
+    """Stride-2 convolutions and a dense layer to the features, then a linear head to the logits."""
+
+    arch: Architecture
+
+    def setup(self) -> None:
+        kernel_init = nn.initializers.he_normal()
+        self.convolutions = [nn.Conv(size, (4, 4), strides=2, kernel_init=kernel_init) for size in self.arch.channels]
+        self.dense = nn.Dense(self.arch.num_features, kernel_init=kernel_init)
+        self.head = nn.Dense(self.arch.num_classes, kernel_init=kernel_init)
+
+    def features(self, image: Float[Array, "H W C"]) -> Float[Array, " f"]:
+        x = image - 0.5
+        for convolution in self.convolutions:
+            x = nn.silu(convolution(x))
+        return nn.silu(self.dense(x.reshape(-1)))
+
+    def logits(self, hidden: Float[Array, " f"]) -> Float[Array, " c"]:
+        return self.head(hidden)
+
+    def __call__(self, image: Float[Array, "H W C"]) -> Float[Array, " c"]:
+        return self.logits(self.features(image))
 
 
-def init(key: Key[Array, ""], arch: Architecture) -> PyTree:
+def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]:
     """Random parameters: He-normal kernels, zero biases.
 
     Args:
@@ -45,53 +61,38 @@ def init(key: Key[Array, ""], arch: Architecture) -> PyTree:
         arch: sizes.
 
     Returns:
-        Dict of layers, each with `kernel` and `bias`.
+        Nested dict of arrays.
     """
-    stride = 2 ** len(arch.channels)
-    height, width = (-(-side // stride) for side in arch.image_shape[:2])
-    inputs = (arch.image_shape[2], *arch.channels[:-1])
-    shapes: dict[str, tuple[int, ...]] = {
-        f"conv{i}": (4, 4, *pair) for i, pair in enumerate(zip(inputs, arch.channels, strict=True))
-    }
-    shapes["features"] = (height * width * arch.channels[-1], arch.num_features)
-    shapes["logits"] = (arch.num_features, arch.num_classes)
-    normal = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-    keys = jax.random.split(key, len(shapes))
-    return {
-        name: {"kernel": normal(k, shape, jnp.float32), "bias": jnp.zeros(shape[-1], jnp.float32)}
-        for k, (name, shape) in zip(keys, shapes.items(), strict=True)
-    }
+    image = jax.ShapeDtypeStruct(arch.image_shape, jnp.float32)
+    return Network(arch).lazy_init(key, image)["params"]
 
 
 def features(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> Float[Array, " f"]:
     """Activations before the logits: the space in which samples are scored.
 
     Args:
-        params: parameters.
+        params: from `init`.
         arch: sizes.
         image: one image in [0, 1].
 
     Returns:
         Features [f].
     """
-    x = jnp.pad(image - 0.5, _margins(arch))
-    for layer in range(len(arch.channels)):
-        weights = params[f"conv{layer}"]
-        x = jax.nn.silu(downsample(x, weights["kernel"]) + weights["bias"][None, None, :])
-    return jax.nn.silu(x.reshape(-1) @ params["features"]["kernel"] + params["features"]["bias"])
+    return jnp.asarray(Network(arch).apply({"params": params}, image, method="features"))
 
 
-def logits(params: PyTree, hidden: Float[Array, " f"]) -> Float[Array, " c"]:
+def logits(params: PyTree, arch: Architecture, hidden: Float[Array, " f"]) -> Float[Array, " c"]:
     """Class logits from features: W h + b.
 
     Args:
-        params: parameters.
+        params: from `init`.
+        arch: sizes.
         hidden: features [f].
 
     Returns:
         Logits [C].
     """
-    return hidden @ params["logits"]["kernel"] + params["logits"]["bias"]
+    return jnp.asarray(Network(arch).apply({"params": params}, hidden, method="logits"))
 
 
 def loss(
@@ -105,7 +106,7 @@ def loss(
 
     Args:
         key: decides the dropout.
-        params: parameters.
+        params: from `init`.
         arch: sizes.
         images: batch in [0, 1].
         labels: classes.
@@ -115,7 +116,7 @@ def loss(
     """
     hidden = jax.vmap(partial(features, params, arch))(images)
     kept = jax.random.bernoulli(key, 1.0 - DROPOUT, hidden.shape)
-    scores = jax.vmap(partial(logits, params))(jnp.where(kept, hidden / (1.0 - DROPOUT), 0.0))
+    scores = jax.vmap(partial(logits, params, arch))(jnp.where(kept, hidden / (1.0 - DROPOUT), 0.0))
     targets = optax.smooth_labels(jax.nn.one_hot(labels, arch.num_classes), LABEL_SMOOTHING)
     value = optax.softmax_cross_entropy(scores, targets).mean()
     return value, {"loss": value, "accuracy": (scores.argmax(axis=1) == labels).mean()}

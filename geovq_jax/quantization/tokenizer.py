@@ -1,4 +1,4 @@
-"""Held-out latents to codes and back: the geodesic distance to a medoid through the nearest nodes of the graph.
+"""Held-out latents to codes: the geodesic distance to a medoid through the nearest nodes of the graph.
 
 For a new latent q with neighbours p among the nodes, the distance to the medoid of node p is taken along the path that
 enters the graph at p:
@@ -6,19 +6,16 @@ enters the graph at p:
     d(q) = min_p L(q, p) + d(p, medoid(p)),   L the edge length of the graph (endpoint rule); O(k) a latent.
 """
 
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.batching import Progress
 from geovq_jax.geometry.cells import cell_metrics
 from geovq_jax.geometry.edges import node_speeds
 from geovq_jax.geometry.graphs.knn import knn
-from geovq_jax.geometry.metric import DecodeFn, as_pytree
-from geovq_jax.quantization.codebook import Codebook, lookup
+from geovq_jax.geometry.metric import DecodeFn
 
 Latents = Float[np.ndarray, "n d"] | Float[np.ndarray, "n h w d"]
 
@@ -55,22 +52,6 @@ class Encoded(NamedTuple):
 
     codes: Int[np.ndarray, "n ..."]
     distances: Float[np.ndarray, "n ..."]
-
-
-class RoundTrip(NamedTuple):
-    """Latents through their codes and back.
-
-    Attributes:
-        codes: int32 [n] or [n, h, w].
-        distances: float64 [n] or [n, h, w], geodesic distance of each latent to its medoid.
-        latents: [n, d] or [n, h, w, d], the code vectors that stand for the latents.
-        images: [n, ...], these decoded.
-    """
-
-    codes: Int[np.ndarray, "n ..."]
-    distances: Float[np.ndarray, "n ..."]
-    latents: Float[np.ndarray, "n ..."]
-    images: Float[np.ndarray, "n ..."]
 
 
 def encode(
@@ -120,66 +101,6 @@ def encode(
         if progress is not None:
             progress(rows.stop, len(latents))
     return Encoded(codes, distances)
-
-
-def decode(
-    codebook: Codebook, codes: Int[np.ndarray, "n ..."], decode_fn: DecodeFn, *, batch_size: int = 256
-) -> Float[np.ndarray, "n ..."]:
-    """Images of codes: each code's vector, decoded.
-
-    Args:
-        codebook: the code vectors.
-        codes: [n], or [n, h, w] for a decoder of grids.
-        decode_fn: map of one latent [d] or grid [h, w, d] to an image.
-        batch_size: images decoded at a time.
-
-    Returns:
-        Images [n, ...].
-
-    Raises:
-        ValueError: a code outside [0, K), or no codes.
-    """
-    function = partial(_decode_chunk, as_pytree(decode_fn))
-    return np.asarray(map_chunks(function, (lookup(codebook, codes),), batch_size=batch_size))
-
-
-def roundtrip(
-    tokenizer: Tokenizer,
-    codebook: Codebook,
-    latents: Latents,
-    decode_fn: DecodeFn,
-    *,
-    k: int,
-    context: str = "own",
-    batch_size: int = 256,
-) -> RoundTrip:
-    """Encodes latents, puts the code vectors in their place and decodes these.
-
-    Args:
-        tokenizer: as for `encode`.
-        codebook: of the same clusters.
-        latents: [n, d] or [n, h, w, d].
-        decode_fn: decoder of one latent; its metric is used where the tokenizer has metrics.
-        k: as for `encode`.
-        context: as for `encode`.
-        batch_size: images decoded at a time.
-
-    Returns:
-        RoundTrip; `decode_fn` of the latents themselves is what to compare its images with.
-
-    Raises:
-        ValueError: as `encode`.
-    """
-    measure = None if tokenizer.metrics is None else decode_fn
-    codes, distances = encode(tokenizer, latents, measure, k=k, context=context)
-    return RoundTrip(
-        codes, distances, lookup(codebook, codes), decode(codebook, codes, decode_fn, batch_size=batch_size)
-    )
-
-
-@jax.jit
-def _decode_chunk(decode_fn: Any, latents: Array) -> Array:
-    return jax.vmap(decode_fn)(latents)
 
 
 def encode_measured(

@@ -1,24 +1,21 @@
 """A self-contained HTML report: text, tables, figures and the data behind them in one file."""
 
 import base64
-import html
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from geovq_jax import processes
 from geovq_jax.evaluation.statistics import Interval
 from geovq_jax.figures.style import figure_png
-from geovq_jax.report.assets import CSS, SCRIPT
-from geovq_jax.workdir import to_json
-
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+from geovq_jax.workdir import to_json, write_atomically
 
 
 class Table(NamedTuple):
@@ -85,61 +82,45 @@ def _slug(words: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-") or "part"
 
 
-def _prose(text: str) -> str:
-    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
-    marked = (re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(paragraph)) for paragraph in paragraphs)
-    return "\n".join(f"<p>{paragraph}</p>" for paragraph in marked)
+def _paragraphs(text: str) -> list[list[str]]:
+    """Paragraphs, each as pieces of plain text and of `code` in turn."""
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    return [re.split(r"`([^`]+)`", paragraph) for paragraph in paragraphs]
 
 
-def _table(table: Table) -> str:
-    for row in table.rows:
-        if len(row) != len(table.columns):
-            raise ValueError(f"expected {len(table.columns)} cells a row in '{table.caption}', got {len(row)}; fill up")
+def _numeric_columns(table: Table) -> list[bool]:
+    """Whether no cell of a column is a string; such columns are aligned to the right."""
+    if not table.rows:
+        return [False] * len(table.columns)
+    return [not any(isinstance(value, str) for value in column) for column in zip(*table.rows, strict=True)]
 
-    def cell(tag: str, value: Any, right: bool) -> str:
-        kind = ' class="n"' if right else ""
-        return f"<{tag}{kind}>{html.escape(format_cell(value))}</{tag}>"
 
-    # A column is set to the right where none of its cells is a word.
-    right = [
-        bool(table.rows) and not any(isinstance(v, str) for v in column) for column in zip(*table.rows, strict=True)
-    ]
-    right = right or [False] * len(table.columns)
-    head = "".join(cell("th", name, side) for name, side in zip(table.columns, right, strict=True))
-    body = "\n".join(
-        f"<tr>{''.join(cell('td', value, side) for value, side in zip(row, right, strict=True))}</tr>"
-        for row in table.rows
+def _json_text(value: Any) -> str:
+    return json.dumps(to_json(value), ensure_ascii=False, separators=(", ", ": "))
+
+
+def _write(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
+
+
+def _environment() -> Environment:
+    """Templates of `geovq_jax/report/templates`; every value is escaped."""
+    environment = Environment(
+        loader=PackageLoader("geovq_jax.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
-    return (
-        f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    environment.filters.update(
+        format_cell=format_cell,
+        slug=_slug,
+        paragraphs=_paragraphs,
+        numeric_columns=_numeric_columns,
+        json_text=_json_text,
     )
-
-
-def _figure(figure: ReportFigure, png: bytes) -> str:
-    caption = html.escape(figure.caption)
-    source = base64.b64encode(png).decode("ascii")
-    # The width in CSS pixels is the size in inches at 96 dpi, so that words in figures match the text around them.
-    width = round(figure.figure.get_figwidth() * 96)
-    data = ""
-    if figure.data is not None:
-        text = html.escape(json.dumps(to_json(figure.data), ensure_ascii=False, separators=(", ", ": ")))
-        data = f"<details><summary>Data (JSON)</summary><pre>{text}</pre></details>"
-    return (
-        f'<figure id="{_slug(figure.name)}"><button type="button" aria-label="Enlarge: {caption}">'
-        f'<img width="{width}" alt="{caption}" src="data:image/png;base64,{source}"></button>'
-        f"<figcaption>{caption}</figcaption>{data}</figure>"
-    )
-
-
-def _section(section: Section, anchor: str, pictures: Mapping[str, bytes]) -> str:
-    parts = [f'<section id="{anchor}"><h2>{html.escape(section.title)}</h2>', _prose(section.text)]
-    parts += [_table(table) for table in section.tables]
-    parts += [_figure(figure, pictures[figure.name]) for figure in section.figures]
-    if section.links:
-        entries = (f'<li><a href="{html.escape(to)}">{html.escape(words)}</a></li>' for words, to in section.links)
-        parts.append(f'<ul class="links">{"".join(entries)}</ul>')
-    return "\n".join([*filter(None, parts), "</section>"])
+    return environment
 
 
 def write_report(path: str | Path, *, title: str, subtitle: str, sections: Sequence[Section], footer: str = "") -> Path:
@@ -166,42 +147,22 @@ def write_report(path: str | Path, *, title: str, subtitle: str, sections: Seque
     names = [figure.name for figure in figures]
     if len(set(map(_slug, names))) != len(names):
         raise ValueError(f"expected a name of its own for each figure, got {sorted(names)}; rename the repeated ones")
+    for table in (table for section in sections for table in section.tables):
+        for row in table.rows:
+            if len(row) != len(table.columns):
+                raise ValueError(
+                    f"expected {len(table.columns)} cells per row in '{table.caption}', got {len(row)}; add the others"
+                )
     pictures = {figure.name: figure_png(figure.figure) for figure in figures}
-    if not processes.first():
-        return path
-    folder = path.parent / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, png in pictures.items():
-        (folder / f"{_slug(name)}.png").write_bytes(png)
-    anchors = [f"part-{index}-{_slug(section.title)}" for index, section in enumerate(sections, 1)]
-    entries = "".join(
-        f'<li><a href="#{anchor}">{html.escape(section.title)}</a></li>'
-        for anchor, section in zip(anchors, sections, strict=True)
+    template = _environment().get_template("report.html")
+    page = template.render(
+        title=title,
+        subtitle=subtitle,
+        footer=footer,
+        sections={f"part-{index}-{_slug(section.title)}": section for index, section in enumerate(sections, 1)},
+        pictures={name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()},
     )
-    body = "\n".join(_section(section, anchor, pictures) for section, anchor in zip(sections, anchors, strict=True))
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<link rel="icon" href="data:,">
-<title>{html.escape(title)}</title>
-<style>{CSS}</style>
-</head>
-<body>
-<header><h1>{html.escape(title)}</h1><p class="subtitle">{html.escape(subtitle)}</p></header>
-<nav aria-label="Parts"><ol>{entries}</ol></nav>
-<main>
-{body}
-</main>
-<footer>{html.escape(footer)}</footer>
-<dialog aria-label="Enlarged figure"><img alt=""></dialog>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    for name, png in pictures.items():
+        write_atomically(path.parent / "figures" / f"{_slug(name)}.png", partial(_write, png))
+    write_atomically(path, partial(_write, page.encode()))
     return path

@@ -1,4 +1,4 @@
-"""Stage `classifier`: a classifier that the run trains on its own data; in its features samples are judged."""
+"""Stage `classifier`: trains the classifier in whose features samples are scored; predictions over whole splits."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
 from geovq_jax import data
 from geovq_jax.config import settings
 from geovq_jax.geometry.batching import map_chunks
-from geovq_jax.models import classifier as classifiers
+from geovq_jax.models import classifier
 from geovq_jax.stages.records import classifier_architecture
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
@@ -33,57 +33,26 @@ class Predictions(NamedTuple):
     features: Float[np.ndarray, "n f"]
 
 
-def train(run: Run) -> str:
-    """Train the classifier on the training split, selected on the validation split, into `classifier/`."""
-    config, section, dataset = run.config, run.config.classifier, run.dataset
-    with progress_bar("training the classifier") as progress:
-        found = fit_classifier(
-            classifier_architecture(section, dataset),
-            dataset.train.images,
-            dataset.train.labels,
-            dataset.valid.images,
-            dataset.valid.labels,
-            key=jax.random.key(config.seed),
-            indices_fn=partial(
-                data.batch_indices,
-                config.seed,
-                num_examples=len(dataset.train.images),
-                batch_size=section.batch_size,
-            ),
-            num_steps=section.num_steps,
-            learning_rate=section.learning_rate,
-            weight_decay=section.weight_decay,
-            augment_fn=None if section.augment == "none" else partial(data.augment, policy=section.augment),
-            evaluate_every=max(1, section.num_steps // 5),
-            directory=run.workdir / "classifier",
-            metadata=settings(config, "seed", "data", "classifier"),
-            log=tracking.open_writer(run.workdir, "classifier", config.tracker),
-            progress=progress,
-        )
-    best = next(record for record in found.history if record["step"] == found.best_step)
-    return f"step {found.best_step}: validation accuracy {100 * best['valid/accuracy']:.2f} %"
-
-
 def _unit(images: UInt8[Array, "b H W C"] | Float[Array, "b H W C"]) -> Float[Array, "b H W C"]:
     """Images in [0, 1], whatever their storage."""
-    return images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images
+    return data.to_float(images) if images.dtype == jnp.uint8 else images
 
 
 @partial(jax.jit, static_argnums=1)
 def _predict_batch(
-    params: PyTree, arch: classifiers.Architecture, images: UInt8[Array, "b H W C"] | Float[Array, "b H W C"]
+    params: PyTree, arch: classifier.Architecture, images: UInt8[Array, "b H W C"] | Float[Array, "b H W C"]
 ) -> tuple[Float[Array, "b c"], Float[Array, "b f"]]:
-    hidden = jax.vmap(partial(classifiers.features, params, arch))(_unit(images))
-    return jax.nn.log_softmax(jax.vmap(partial(classifiers.logits, params))(hidden)), hidden
+    hidden = jax.vmap(partial(classifier.features, params, arch))(_unit(images))
+    return jax.nn.log_softmax(jax.vmap(partial(classifier.logits, params, arch))(hidden)), hidden
 
 
 def log_probabilities(
-    params: PyTree, arch: classifiers.Architecture, images: Images, *, batch_size: int = 256
+    params: PyTree, arch: classifier.Architecture, images: Images, *, batch_size: int = 256
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n f"]]:
     """Log probabilities of the classes and features of n images.
 
     Args:
-        params: parameters.
+        params: from `classifier.init`.
         arch: sizes.
         images: images [n, H, W, C], uint8 or float in [0, 1].
         batch_size: images at once.
@@ -102,11 +71,11 @@ def log_probabilities(
     return np.asarray(table), np.asarray(hidden)
 
 
-def predict(params: PyTree, arch: classifiers.Architecture, images: Images, *, batch_size: int = 256) -> Predictions:
+def predict(params: PyTree, arch: classifier.Architecture, images: Images, *, batch_size: int = 256) -> Predictions:
     """Most probable class, its probability, and the features of n images.
 
     Args:
-        params: parameters.
+        params: from `classifier.init`.
         arch: sizes.
         images: images [n, H, W, C], uint8 or float in [0, 1].
         batch_size: images at once.
@@ -119,7 +88,7 @@ def predict(params: PyTree, arch: classifiers.Architecture, images: Images, *, b
 
 
 def fit_classifier(
-    arch: classifiers.Architecture,
+    arch: classifier.Architecture,
     train_images: UInt8[np.ndarray, "n H W C"],
     train_labels: Int[np.ndarray, " n"],
     valid_images: UInt8[np.ndarray, "m H W C"],
@@ -169,7 +138,7 @@ def fit_classifier(
         images = _unit(batch["images"])
         if augment_fn is not None:
             images = augment_fn(augment_key, images)
-        return classifiers.loss(dropout_key, params, arch, images, batch["labels"])
+        return classifier.loss(dropout_key, params, arch, images, batch["labels"])
 
     def evaluate_fn(params: PyTree) -> dict[str, Any]:
         table, _ = log_probabilities(params, arch, valid_images)
@@ -178,7 +147,7 @@ def fit_classifier(
 
     return fit(
         loss_fn,
-        classifiers.init(init_key, arch),
+        classifier.init(init_key, arch),
         {"images": jnp.asarray(train_images), "labels": jnp.asarray(train_labels)},
         key=fit_key,
         optimizer=make_optimizer(learning_rate=learning_rate, num_steps=num_steps, weight_decay=weight_decay),
@@ -191,3 +160,34 @@ def fit_classifier(
         log=log,
         progress=progress,
     )
+
+
+def train(run: Run) -> str:
+    """Train the classifier on the training split, selected on the validation split, into `classifier/`."""
+    config, section, dataset = run.config, run.config.classifier, run.dataset
+    with progress_bar("training the classifier") as progress:
+        found = fit_classifier(
+            classifier_architecture(section, dataset),
+            dataset.train.images,
+            dataset.train.labels,
+            dataset.valid.images,
+            dataset.valid.labels,
+            key=jax.random.key(config.seed),
+            indices_fn=partial(
+                data.batch_indices,
+                config.seed,
+                num_examples=len(dataset.train.images),
+                batch_size=section.batch_size,
+            ),
+            num_steps=section.num_steps,
+            learning_rate=section.learning_rate,
+            weight_decay=section.weight_decay,
+            augment_fn=None if section.augment == "none" else partial(data.augment, policy=section.augment),
+            evaluate_every=max(1, section.num_steps // 5),
+            directory=run.workdir / "classifier",
+            metadata=settings(config, "seed", "data", "classifier"),
+            log=tracking.open_writer(run.workdir, "classifier", config.tracker),
+            progress=progress,
+        )
+    best = next(record for record in found.history if record["step"] == found.best_step)
+    return f"step {found.best_step}: validation accuracy {100 * best['valid/accuracy']:.2f} %"

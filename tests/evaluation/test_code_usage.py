@@ -65,21 +65,6 @@ def test_the_report_is_plain_json():
     assert json.loads(json.dumps(report)) == report
 
 
-def test_cell_radii_against_a_loop():
-    rng = np.random.default_rng(0)
-    codes, distances = draw((30, 2, 2), 9), rng.gamma(2.0, 1.0, (30, 2, 2))
-    radii = module.cell_radii(distances, codes, 10)
-    for code in range(10):
-        members = distances[codes == code]
-        if members.size:
-            assert radii.rms[code] == pytest.approx(np.sqrt((members**2).mean()))
-            assert radii.largest[code] == pytest.approx(members.max())
-        else:
-            assert np.isnan(radii.rms[code])
-            assert np.isnan(radii.largest[code])
-    assert np.isnan(radii.rms[9])
-
-
 def test_distortion_in_every_unit():
     values = np.array([[3.0, 4.0], [0.0, 5.0]])
     table = module.distortion({"latent": values, "pixels": np.ones(7)})
@@ -100,7 +85,5 @@ def test_refusals():
     try:
         with pytest.raises(ValueError, match="one label an image, got 2 for 3"):
             code_usage(np.array([0, 1, 2]), 4, np.array([0, 1]))
-        with pytest.raises(ValueError, match="one distance a code"):
-            module.cell_radii(np.zeros(3), np.zeros(2, np.int32), 4)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)

@@ -32,7 +32,9 @@ def page(tmp_path_factory):
         ),
         Section("Codes", figures=[usage_figure()]),
     ]
-    return write_report(path, title="A <title>", subtitle="seed 0", sections=sections, footer="end")
+    return write_report(
+        path, title="A </title><script>bad()</script>", subtitle="seed 0", sections=sections, footer="end"
+    )
 
 
 class Outline(HTMLParser):
@@ -68,7 +70,7 @@ def outline(page):
 def test_words_are_escaped_and_kept(outline):
     words = " ".join(outline.words)
     for expected in (
-        "A <title>",
+        "A </title><script>bad()</script>",
         "What was <run>",
         "k < 3",
         "Second & last.",
@@ -78,7 +80,11 @@ def test_words_are_escaped_and_kept(outline):
         "end",
     ):
         assert expected in words
-    assert not any(tag in ("run", "title>", "codes") for tag, _ in outline.tags)
+    tags = [tag for tag, _ in outline.tags]
+    assert not {"run", "codes"} & set(tags)
+    assert (tags.count("title"), tags.count("script"), tags.count("style")) == (1, 1, 1)
+    alternatives = [attrs["alt"] for tag, attrs in outline.tags if tag == "img"]
+    assert alternatives == ["Usage of <codes> & cells", ""]
     assert sum(tag == "p" for tag, _ in outline.tags) == 3
 
 
@@ -158,7 +164,7 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="a name of its own"):
         write_report(tmp_path / "x.html", title="", subtitle="", sections=twice)
     ragged = [Section("A", tables=[Table("T", ["a", "b"], [[1]])])]
-    with pytest.raises(ValueError, match="expected 2 cells a row in 'T', got 1"):
+    with pytest.raises(ValueError, match="expected 2 cells per row in 'T', got 1"):
         write_report(tmp_path / "x.html", title="", subtitle="", sections=ragged)
     with pytest.raises(ValueError, match="got set"):
         to_json({1, 2})

@@ -64,5 +64,5 @@ def test_copies_are_noticed_and_noise_is_far(table):
     assert found["copies"]["memorisation"].sample_median == 0.0
     assert found["real"]["memorisation"].share_close.value <= 0.05
     assert found["noise"]["memorisation"].share_close.value == 0.0
-    assert found["noise"]["frechet"].value > 5 * found["real"]["frechet"].value
+    assert found["noise"]["frechet"].value > 2 * found["copies"]["frechet"].value
     assert found["noise"]["coverage"].value < found["copies"]["coverage"].value
