@@ -12,7 +12,6 @@ the grid, instead of to a total.
 import argparse
 import importlib.util
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,43 +22,31 @@ def decibels(error: float) -> float:
 
 
 def measure(config, directory: Path) -> None:
-    import jax
 
-    from geovq_jax import data, pipeline
-    from geovq_jax.comparison import trials
-    from geovq_jax.geometry.batching import map_chunks
-    from geovq_jax.models import vae
-    from geovq_jax.quantization import methods
-    from geovq_jax.stages.finetune import finetune
+    from geovq_jax import pipeline
+    from geovq_jax.comparison.trials import Coded, fit_codes
+    from geovq_jax.quantization.methods import METHODS
+    from geovq_jax.stages.codes import searched
+    from geovq_jax.stages.finetune import finetune_in_parts
+    from geovq_jax.stages.records import decode_images
+    from geovq_jax.stages.run import Run
     from geovq_jax.training import checkpoint
 
-    for stage in ("vae", "latents", "graph"):
-        pipeline.run_stage(stage, directory, config)
-    inputs = methods.inputs_of(directory, config)
-    decode = jax.jit(jax.vmap(partial(vae.decode, inputs.params, inputs.arch)))
-    truth = np.asarray(data.to_float(inputs.dataset.valid.images))
-    continuous = np.asarray(map_chunks(decode, (inputs.latents["valid"],), batch_size=250))
+    with config.unlocked():
+        config.codebook.method, config.codes.searches = "geodesic", 1
+    run = Run(directory, config)
+    for stage in ("vae", "latents", "metrics", "graph", "codebook"):
+        pipeline.run_stage(stage, run)
+    continuous = decode_images(run.decode_fn, run.latents("valid").mean)
     rate = checkpoint.load_metadata(directory / "vae" / "best")["valid/kl"]
-    line = f"rate {rate:6.1f} nats, continuous {decibels(np.mean((continuous - truth) ** 2)):.2f} dB"
+    line = f"rate {rate:6.1f} nats, continuous {decibels(np.mean((continuous - run.images('valid')) ** 2)):.2f} dB"
     own = "kmeans_decoded" if config.vae.kind == "vanilla" else "local_metrics"
-    fitted = {name: methods.METHODS[name].fit(inputs) for name in ("kmeans", own)}
-    titles = {name: methods.METHODS[name].title for name in fitted} | {"in context": "in context"}
-    fitted["in context"] = trials.search(inputs, inputs.params, fitted[own])
-    for name, found in fitted.items():
-        tuned = finetune(
-            None,
-            inputs.dataset,
-            found.codes,
-            inputs.params,
-            inputs.arch,
-            found.vectors,
-            rung="decoder",
-            num_steps=config.codebook.finetune_steps,
-            learning_rate=config.codebook.finetune_learning_rate,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-        )
-        line += f"; {titles[name]} {decibels(tuned.frozen):.2f} -> {decibels(tuned.error):.2f} dB"
+    fitted = {METHODS[name].title: fit_codes(name, run) for name in ("kmeans", own)}
+    start = fitted[METHODS[own].title]
+    fitted["in context"] = Coded(start.vectors, searched(run, run.autoencoder, start.vectors, start.codes, "rate"))
+    for title, found in fitted.items():
+        tuned = finetune_in_parts(run, found.codes, found.vectors, search=False).tuned
+        line += f"; {title} {decibels(tuned.frozen):.2f} -> {decibels(tuned.error):.2f} dB"
     print(line, flush=True)
 
 

@@ -27,11 +27,8 @@ from geovq_jax import figures, geometry, pipeline
 from geovq_jax.config import experiment
 from geovq_jax.evaluation.code_usage import code_usage
 from geovq_jax.presets import SMOKE
-from geovq_jax.quantization.codebook import load_codebook
-from geovq_jax.stages.atlas import code_pictures
-from geovq_jax.stages.codes import load_codes, load_graph, load_latents
-from geovq_jax.stages.prior import decode_codes
-from geovq_jax.stages.vae import load_data
+from geovq_jax.stages.codes import code_pictures
+from geovq_jax.stages.run import Run
 
 plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
@@ -62,9 +59,9 @@ config = experiment(
     variants="smoke" if "GEOVQ_SMOKE" in os.environ else "",
     known_variants={"smoke": SMOKE},
 )
-workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")) / config.name
-for stage in ("vae", "latents", "graph", "codebook", "codes", "decoder"):
-    pipeline.run_stage(stage, workdir, config)
+run = Run(Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name, config)
+for stage in ("vae", "latents", "metrics", "graph", "codebook", "decoder", "codes"):
+    pipeline.run_stage(stage, run)
 
 # %% [markdown]
 # ## Latents
@@ -73,10 +70,10 @@ for stage in ("vae", "latents", "graph", "codebook", "codes", "decoder"):
 # plain npz file.
 
 # %%
-latents = load_latents(workdir, "test")
-print("latents:", latents["mean"].shape, "images:", latents["image_shape"])
-points = latents["mean"].reshape(-1, latents["mean"].shape[-1])
-figures.latent_map(points, classes=np.repeat(latents["label"], 16))
+latents = run.latents("test")
+print("latents:", latents.mean.shape, "images:", run.image_shape)
+points = latents.mean.reshape(-1, latents.mean.shape[-1])
+figures.latent_map(points, classes=np.repeat(latents.label, 16))
 
 # %% [markdown]
 # ## Graph
@@ -85,34 +82,33 @@ figures.latent_map(points, classes=np.repeat(latents["label"], 16))
 # in the blank margin of digits, edges are short however far apart the latents lie.
 
 # %%
-graph, arrays = load_graph(workdir)
-print(geometry.connectivity(graph))
-edges, lengths = geometry.edges_of(graph)
-euclidean = np.linalg.norm(arrays["points"][edges[:, 0]].astype(np.float64) - arrays["points"][edges[:, 1]], axis=1)
-figures.edge_scatter(euclidean, lengths)
+print(geometry.connectivity(run.graph.graph))
+edges, lengths = geometry.edges_of(run.graph.graph)
+figures.edge_scatter(geometry.straight_lengths(run.graph.points, edges), lengths)
 
 # %% [markdown]
 # ## Codebook
 #
-# K-medoids on the graph chooses K nodes that are near to all others along shortest paths. Each picture is what a code
-# draws when it is set into the cell that its medoid came from.
+# K-medoids on the graph chooses K nodes that are near to all others along shortest paths; from there the code vectors
+# move to the minimum of the decoded error, to first order. Each picture is what a code draws in the grid of an image of
+# its cluster.
 
 # %%
-book = load_codebook(workdir / "codebook.npz")
-print("codebook:", book.vectors.shape, "largest cell:", book.counts.max(), "nodes")
-figures.code_atlas(code_pictures(workdir, config), book.counts, max_codes=64)
+book = run.codebook
+print("codebook:", book.vectors.shape, "largest cluster:", book.counts.max(), "nodes")
+figures.code_atlas(code_pictures(run), book.counts, max_codes=64)
 
 # %% [markdown]
 # ## Codes
 #
-# Images of every split become 16 codes; what was not in the graph takes the code of the nearest node. From top to
-# bottom: test images, and what the decoder makes of their codes.
+# Images of every split become 16 codes, each the nearest code vector in the metric at the latent. From top to bottom:
+# test images, and what the decoder makes of their codes. `run.encode` and `run.decode` do the same for any images.
 
 # %%
-codes = load_codes(workdir, "test")
-usage = code_usage(codes["codes"], config.codebook.num_clusters)
-print("codes of one image:", codes["codes"][0].tolist())
+codes = run.codes("test").codes
+usage = code_usage(codes, config.codebook.num_clusters)
+print("codes of one image:", codes[0].tolist())
 print(f"used: {usage['used']} of {usage['num_codes']}, perplexity {usage['perplexity']:.1f}")
-truth = load_data(config).test.images[:12] / 255.0
-decoded = decode_codes(workdir, config, codes["codes"][:12])
+truth = run.images("test")[:12]
+decoded = run.decode(codes[:12])
 figures.image_grid(np.stack([truth, decoded]), ["truth", "from 16 codes"])

@@ -19,7 +19,6 @@
 import os
 from pathlib import Path
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -28,7 +27,7 @@ from geovq_jax.config import experiment
 from geovq_jax.evaluation.clustering_scores import clustering_scores
 from geovq_jax.presets import SMOKE
 from geovq_jax.quantization import baselines
-from geovq_jax.stages.codes import decoder_of, load_graph, load_latents
+from geovq_jax.stages.run import Run
 
 plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
@@ -49,20 +48,17 @@ config = experiment(
     variants="smoke" if "GEOVQ_SMOKE" in os.environ else "",
     known_variants={"smoke": SMOKE},
 )
-workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")) / config.name
-for stage in ("vae", "latents", "graph"):
-    pipeline.run_stage(stage, workdir, config)
+run = Run(Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name, config)
+for stage in ("vae", "latents", "metrics", "graph"):
+    pipeline.run_stage(stage, run)
 
 # %% [markdown]
 # Two graphs over the same edges: lengths in the metric of the decoder, and in flat latent space.
 
 # %%
-pullback, arrays = load_graph(workdir)
-points = arrays["points"]
-labels = load_latents(workdir, "train")["label"][arrays["rows"]]
+pullback, points, labels = run.graph.graph, run.graph.points, run.graph_labels
 edges, _ = geometry.edges_of(pullback)
-flat_lengths = np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
-flat = geometry.graph_from_edges(edges, flat_lengths, len(points))
+flat = geometry.graph_from_edges(edges, geometry.straight_lengths(points, edges), len(points))
 graphs = {"pull-back graph": pullback, "Euclidean graph": flat}
 
 # %% [markdown]
@@ -87,8 +83,7 @@ figures.elbow(sizes, costs, unit="share of the cost at K = 4")
 
 # %%
 K = int(sizes[-1])
-decode = jax.jit(jax.vmap(decoder_of(workdir, config)))
-images = np.asarray(decode(points)).reshape(len(points), -1)
+images = geometry.decode_all(run.decode_fn, points).reshape(len(points), -1)
 means = baselines.kmeans(points, K, seed=0)
 nearest_mean = baselines.encode(means, points)
 codebooks = {
@@ -97,7 +92,7 @@ codebooks = {
 }
 table = {}
 for name, (vectors, codes, fit) in codebooks.items():
-    own = np.asarray(decode(vectors)).reshape(len(points), -1)
+    own = geometry.decode_all(run.decode_fn, vectors).reshape(len(points), -1)
     along = np.nan if fit is None else np.mean(geometry.nearest_source(pullback, fit.medoids).distance ** 2)
     scores = clustering_scores(codes.astype(np.int32), labels)
     table[name] = [

@@ -27,8 +27,7 @@ from geovq_jax.evaluation.statistics import edge_agreement
 from geovq_jax.geometry.graphs.embedding import principal_plane
 from geovq_jax.geometry.graphs.knn import rerank
 from geovq_jax.presets import SMOKE
-from geovq_jax.stages.codes import load_graph, load_latents
-from geovq_jax.stages.vae import load_data
+from geovq_jax.stages.run import Run
 
 plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
@@ -49,13 +48,11 @@ config = experiment(
     variants="smoke" if "GEOVQ_SMOKE" in os.environ else "",
     known_variants={"smoke": SMOKE},
 )
-workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")) / config.name
-for stage in ("vae", "latents", "graph"):
-    pipeline.run_stage(stage, workdir, config)
-_, arrays = load_graph(workdir)
-points, metrics = arrays["points"], arrays["metrics"]
-labels = load_latents(workdir, "train")["label"][arrays["rows"]]
-images = load_data(config).train.images[arrays["rows"]]
+run = Run(Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name, config)
+for stage in ("vae", "latents", "metrics", "graph"):
+    pipeline.run_stage(stage, run)
+points, metrics, labels = run.graph.points, run.graph.metrics, run.graph_labels
+images = run.dataset.train.images[run.graph.rows]
 
 
 def pullback(edges):
@@ -85,7 +82,7 @@ for name, found in nearest.items():
 
 # %%
 edges = geometry.unique_edges(candidates.indices[:, :12])
-euclidean = np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
+euclidean = geometry.straight_lengths(points, edges)
 lengths = np.asarray(pullback(edges), np.float64)
 print(edge_agreement(euclidean, lengths))
 figures.edge_scatter(euclidean, lengths)
@@ -99,8 +96,7 @@ figures.edge_scatter(euclidean, lengths)
 sizes = np.array([1, 2, 4, 8, 12])
 graphs = {}
 for k in sizes.tolist():
-    chosen = geometry.unique_edges(candidates.indices[:, :k])
-    graphs[k] = geometry.graph_from_edges(chosen, pullback(chosen), len(points))
+    graphs[k] = geometry.metric_graph(points, candidates.indices[:, :k], metrics, repair=False)
 states = [geometry.connectivity(graph) for graph in graphs.values()]
 figures.connectivity_bars(
     sizes, np.array([s.num_components for s in states]), np.array([s.largest_fraction for s in states])

@@ -29,8 +29,8 @@ from geovq_jax.config import experiment
 from geovq_jax.evaluation import likelihood
 from geovq_jax.models.sampling import sample
 from geovq_jax.presets import SMOKE
-from geovq_jax.stages.codes import load_codes
-from geovq_jax.stages.prior import decode_codes, load_prior, log_probabilities
+from geovq_jax.stages.prior import log_probabilities
+from geovq_jax.stages.run import Run
 
 plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
@@ -57,9 +57,9 @@ config = experiment(
     variants="smoke" if "GEOVQ_SMOKE" in os.environ else "",
     known_variants={"smoke": SMOKE},
 )
-workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")) / config.name
-for stage in ("vae", "latents", "graph", "codebook", "codes", "decoder", "prior"):
-    pipeline.run_stage(stage, workdir, config)
+run = Run(Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name, config)
+for stage in ("vae", "latents", "metrics", "graph", "codebook", "decoder", "codes", "prior"):
+    pipeline.run_stage(stage, run)
 
 # %% [markdown]
 # ## What the prior has learnt
@@ -68,28 +68,27 @@ for stage in ("vae", "latents", "graph", "codebook", "codes", "decoder", "prior"
 # pairs, with the prior. A lower number is a better model; log2 K bits need none.
 
 # %%
-params, arch = load_prior(workdir, config)
-train, test = load_codes(workdir, "train"), load_codes(workdir, "test")
+(params, arch), train, test = run.prior, run.codes("train"), run.codes("test")
 models = {
-    "uniform": likelihood.uniform_log_probabilities(test["codes"], arch.num_codes),
-    "unigram": likelihood.unigram_log_probabilities(train["codes"], test["codes"], arch.num_codes),
-    "bigram": likelihood.bigram_log_probabilities(train["codes"], test["codes"], arch.num_codes),
-    "prior": log_probabilities(params, arch, test["codes"], test["label"]),
+    "uniform": likelihood.uniform_log_probabilities(test.codes, arch.num_codes),
+    "unigram": likelihood.unigram_log_probabilities(train.codes, test.codes, arch.num_codes),
+    "bigram": likelihood.bigram_log_probabilities(train.codes, test.codes, arch.num_codes),
+    "prior": log_probabilities(params, arch, test.codes, test.label),
 }
 for name, log_p in models.items():
-    print(f"{name:8} {-np.mean(log_p) / np.log(2):.3f} bits a code")
+    print(f"{name:8} {-np.mean(log_p) / np.log(2):.3f} bits per code")
 
 # %% [markdown]
 # ## Samples
 #
-# One row a class. Temperature divides the logits: below one the prior keeps to what is likely.
+# One row per class. Temperature divides the logits: below one the prior keeps to what is likely.
 
 
 # %%
 def draw(labels, **settings):
     drawn = sample(jax.random.key(0), params, arch, jnp.asarray(labels), **settings)
-    codes = np.asarray(drawn.codes).reshape(len(labels), *train["codes"].shape[1:])
-    return decode_codes(workdir, config, codes)
+    codes = np.asarray(drawn.codes).reshape(len(labels), *train.codes.shape[1:])
+    return run.decode(codes)
 
 
 classes = np.repeat(np.arange(5, dtype=np.int32), 10)
@@ -112,8 +111,8 @@ figures.image_grid(np.stack([draw(threes, **settings) for settings in rows.value
 
 # %%
 row = 3
-given = np.repeat(test["codes"][row : row + 1].reshape(1, -1), 9, axis=0)
-label = np.repeat(test["label"][row : row + 1], 9)
+given = np.repeat(test.codes[row : row + 1].reshape(1, -1), 9, axis=0)
+label = np.repeat(test.label[row : row + 1], 9)
 completed = draw(label, prompt=jnp.asarray(given), prompt_length=arch.length // 2)
-own = decode_codes(workdir, config, test["codes"][row : row + 1])
+own = run.decode(test.codes[row : row + 1])
 figures.image_grid(np.concatenate([own, completed])[None], ["given, drawn"])
