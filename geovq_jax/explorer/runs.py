@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from geovq_jax.explorer.space import MAX_POINTS, Draw, Space, View, geodesic_view, log_volumes, neighbour_table
 from geovq_jax.geometry.graphs.embedding import Plane, principal_plane, project
 from geovq_jax.models.sampling import sample
-from geovq_jax.stages.codes import code_pictures
+from geovq_jax.stages.codes import code_pictures, representatives
 from geovq_jax.stages.run import Run
 
 
@@ -82,7 +82,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
         decoder=decoder,
         frames=frame,
         code_pictures=code_pictures(run),
-        medoids=shown[run.representatives()],
+        medoids=shown[representatives(run)],
         draw=_sampler(run, grid) if run.has_prior else None,
         num_classes=int(latents.label.max()) + 1,
     )

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from geovq_jax.evaluation.code_usage import code_usage
-from geovq_jax.quantization import assignment
+from geovq_jax.quantization import assignment, baselines
 from geovq_jax.quantization.codebook import parameters_hash
 from geovq_jax.quantization.tokenizer import Encoded
 from geovq_jax.shards import run_shards
@@ -127,7 +127,7 @@ def code_pictures(run: Run) -> Float[np.ndarray, "K height width channels"]:
     if mean.ndim == 2:
         return decode_images(run.tuned_decode_fn, vectors)
     rows, columns = mean.shape[1:3]
-    nodes = run.representatives()
+    nodes = representatives(run)
     grids = run.graph_latents[nodes // (rows * columns)].copy()
     row, column = np.divmod(nodes % (rows * columns), columns)
     grids[np.arange(len(vectors)), row, column] = vectors
@@ -140,3 +140,11 @@ def code_pictures(run: Run) -> Float[np.ndarray, "K height width channels"]:
         for picture, r, c in zip(padded, row, column, strict=True)
     ]
     return np.stack(windows)
+
+
+def representatives(run: Run) -> Int[np.ndarray, " K"]:
+    """Node of the graph that stands for each code: its medoid, or the node of its cluster nearest to its vector."""
+    medoids = run.codebook.medoids
+    if (medoids >= 0).all():
+        return medoids
+    return baselines.nearest_members(run.graph.points, run.clusters.labels, run.codebook.vectors)

@@ -1,21 +1,28 @@
 """Records of what a work directory holds, and the models that read them."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Float, Int, Int32, UInt8
 from ml_collections import ConfigDict
 from scipy import sparse
 
 from geovq_jax import data
 from geovq_jax.geometry import decode_all
+from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import classifier as classifiers
 from geovq_jax.models import gpt, vae
+from geovq_jax.workdir import load_npz
 
 SPLITS = ("train", "valid", "test")
 BATCH = 250  # images at once
+
+Record = TypeVar("Record")
 
 
 class Latents(NamedTuple):
@@ -109,6 +116,41 @@ class Classifier(NamedTuple):
     arch: classifiers.Architecture
 
 
+def read_record(path: Path, kind: Callable[..., Record], *, stage: str) -> Record:
+    """An npz file as the record of its arrays.
+
+    Raises:
+        FileNotFoundError: the file is missing; names the entry point `stage` that writes it.
+        ValueError: it is damaged, or holds other arrays.
+    """
+    arrays = load_npz(path, stage=stage)
+    try:
+        return kind(**{field: arrays[field] for field in kind._fields})  # type: ignore[attr-defined]
+    except KeyError as error:
+        raise ValueError(
+            f"expected the array {error} in {path}, found none; rerun python -m geovq_jax.{stage}"
+        ) from error
+
+
+def read_graph(path: Path) -> Graph:
+    """The record of a graph.npz file.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it is damaged.
+    """
+    arrays = load_npz(path, stage="build_codebook")
+    size = len(arrays["indptr"]) - 1
+    return Graph(
+        graph=sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size)),
+        points=arrays["points"],
+        rows=arrays["rows"],
+        metrics=arrays.get("metrics"),
+        components_before_repair=int(arrays["components_before_repair"]),
+        settings=str(arrays["settings"]),
+    )
+
+
 def vae_architecture(section: ConfigDict, image_shape: tuple[int, ...]) -> vae.Architecture:
     """Sizes of the VAE under section `vae` of a configuration, for images of a shape."""
     return vae.Architecture(
@@ -136,6 +178,21 @@ def decoder_of(autoencoder: Autoencoder) -> jax.tree_util.Partial:
 
 def _decode(arch: vae.Architecture, params: Any, z: jax.Array) -> jax.Array:
     return vae.decode(params, arch, z)
+
+
+def posterior(
+    autoencoder: Autoencoder, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
+) -> vae.Posterior:
+    """Posterior mean and log variance of images, uint8 or float in [0, 1]."""
+    return jax.device_get(
+        map_chunks(partial(_encode, autoencoder.arch, autoencoder.params), (images,), batch_size=BATCH)
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(arch: vae.Architecture, params: Any, images: jax.Array) -> vae.Posterior:
+    pixels = data.to_float(images) if images.dtype == jnp.uint8 else images
+    return jax.vmap(partial(vae.encode, params, arch))(pixels)
 
 
 def features_of(classifier: Classifier) -> jax.tree_util.Partial:

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Int32, Integer, UInt8
 from ml_collections import ConfigDict
-from scipy import sparse
 
 from geovq_jax import data
 from geovq_jax.config import read_config
@@ -23,10 +22,9 @@ from geovq_jax.geometry.metric import as_pytree, with_output_metric
 from geovq_jax.models import classifier as classifiers
 from geovq_jax.models import gpt, vae
 from geovq_jax.models.sampling import balanced_labels, draw
-from geovq_jax.quantization import assignment, baselines, methods
+from geovq_jax.quantization import assignment, methods
 from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup, parameters_hash
 from geovq_jax.stages.records import (
-    BATCH,
     Autoencoder,
     Classifier,
     Codes,
@@ -38,7 +36,10 @@ from geovq_jax.stages.records import (
     decode_images,
     decoder_of,
     features_of,
+    posterior,
     prior_architecture,
+    read_graph,
+    read_record,
     vae_architecture,
 )
 from geovq_jax.training import checkpoint
@@ -73,23 +74,6 @@ class Run:
             self._kept[key] = load()
         return self._kept[key]
 
-    def _record(self, name: str, kind: Callable[..., T], stage: str) -> T:
-        """An npz file as the record of its arrays.
-
-        Raises:
-            FileNotFoundError: the file is missing.
-            ValueError: it is damaged, or holds other arrays.
-        """
-        arrays = load_npz(self.workdir / name, stage=stage)
-        try:
-            return kind(**{field: arrays[field] for field in kind._fields})  # type: ignore[attr-defined]
-        except KeyError as error:
-            raise ValueError(
-                f"expected the array {error} in {self.workdir / name}, found none; rerun python -m geovq_jax.{stage}"
-            ) from error
-
-    # -- images and autoencoder ----------------------------------------------------------------------------------------
-
     @cached_property
     def dataset(self) -> data.Dataset:
         """The experiment's images."""
@@ -109,7 +93,8 @@ class Run:
 
     def latents(self, split: str) -> Latents:
         """Latents of a split."""
-        return self._once(("latents", split), lambda: self._record(f"latents/{split}.npz", Latents, "train_vae"))
+        path = self.workdir / "latents" / f"{split}.npz"
+        return self._once(("latents", split), lambda: read_record(path, Latents, stage="train_vae"))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -117,12 +102,14 @@ class Run:
         height, width, channels = (int(side) for side in self.latents("train").image_shape)
         return height, width, channels
 
+    def _restore(self, folder: str, init: Callable[..., Any]) -> Any:
+        """Best parameters of a training, of the shapes that `init` gives."""
+        return checkpoint.load(self.workdir / folder / "best", jax.eval_shape(init, jax.random.key(0)))
+
     def _load_autoencoder(self, folder: str) -> Autoencoder:
         known = (self.workdir / "latents" / "train.npz").is_file()
-        shape = self.image_shape if known else self.dataset.train.images.shape[1:]
-        arch = vae_architecture(self.config.vae, shape)
-        abstract = jax.eval_shape(partial(vae.init, arch=arch), jax.random.key(0))
-        return Autoencoder(checkpoint.load(self.workdir / folder / "best", abstract), arch)
+        arch = vae_architecture(self.config.vae, self.image_shape if known else self.dataset.train.images.shape[1:])
+        return Autoencoder(self._restore(folder, partial(vae.init, arch=arch)), arch)
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
@@ -158,8 +145,6 @@ class Run:
         """The fine-tuned decoder, which reads code vectors."""
         return decoder_of(self.tuned)
 
-    # -- geometry and codes --------------------------------------------------------------------------------------------
-
     @property
     def method(self) -> str:
         """Name of the method that makes the codebook."""
@@ -187,16 +172,7 @@ class Run:
     @cached_property
     def graph(self) -> Graph:
         """The graph of the training latents."""
-        arrays = load_npz(self.workdir / "graph.npz", stage="build_codebook")
-        size = len(arrays["indptr"]) - 1
-        return Graph(
-            graph=sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size)),
-            points=arrays["points"],
-            rows=arrays["rows"],
-            metrics=arrays.get("metrics"),
-            components_before_repair=int(arrays["components_before_repair"]),
-            settings=str(arrays["settings"]),
-        )
+        return read_graph(self.workdir / "graph.npz")
 
     @property
     def graph_latents(self) -> Float[np.ndarray, "m ..."]:
@@ -249,9 +225,8 @@ class Run:
 
     def codes(self, split: str) -> Codes:
         """Codes of a split."""
-        return self._once(("codes", split), lambda: self._record(f"codes/{split}.npz", Codes, "build_codebook"))
-
-    # -- prior, scores, records ----------------------------------------------------------------------------------------
+        path = self.workdir / "codes" / f"{split}.npz"
+        return self._once(("codes", split), lambda: read_record(path, Codes, stage="build_codebook"))
 
     @property
     def num_classes(self) -> int:
@@ -267,8 +242,7 @@ class Run:
             num_codes=len(self.codebook.vectors),
             num_classes=self.num_classes,
         )
-        abstract = jax.eval_shape(partial(gpt.init, arch=arch), jax.random.key(0))
-        return Prior(checkpoint.load(self.workdir / "prior" / "best", abstract), arch)
+        return Prior(self._restore("prior", partial(gpt.init, arch=arch)), arch)
 
     @property
     def has_prior(self) -> bool:
@@ -279,8 +253,7 @@ class Run:
     def classifier(self) -> Classifier:
         """The run's classifier."""
         arch = classifier_architecture(self.config.classifier, self.dataset)
-        abstract = jax.eval_shape(partial(classifiers.init, arch=arch), jax.random.key(0))
-        return Classifier(checkpoint.load(self.workdir / "classifier" / "best", abstract), arch)
+        return Classifier(self._restore("classifier", partial(classifiers.init, arch=arch)), arch)
 
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
@@ -292,17 +265,15 @@ class Run:
         """Scores of the samples; empty where too few test images were there to score."""
         return json.loads((self.workdir / "scores.json").read_text())
 
-    @cached_property
+    @property
     def training_records(self) -> list[dict[str, Any]]:
         """Figures of every evaluation during training, one dict per line of metrics.jsonl."""
         return [json.loads(line) for line in (self.workdir / "metrics.jsonl").read_text().splitlines()]
 
-    @cached_property
+    @property
     def environment(self) -> dict[str, Any]:
         """What config.json says of versions, commit, platform and devices."""
         return json.loads((self.workdir / "config.json").read_text())
-
-    # -- the codec -----------------------------------------------------------------------------------------------------
 
     def encode(self, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]) -> Int32[np.ndarray, "n ..."]:
         """Codes of images, as the run encodes its own.
@@ -318,29 +289,17 @@ class Run:
         """
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not len(images):
             raise ValueError(f"expected images [n, {str(self.image_shape)[1:-1]}], got {images.shape}; resize them")
-        params, arch = self.autoencoder
-        encode = jax.jit(jax.vmap(lambda image: vae.encode(params, arch, data.to_float(image)).mean))
-        latents = np.concatenate(
-            [np.asarray(encode(images[start : start + BATCH])) for start in range(0, len(images), BATCH)]
-        )
+        latents = np.asarray(posterior(self.autoencoder, images).mean)
         codes = self.tokenize(latents)
-        if self.config.codes.search == "context":
-            codes = assignment.search(
-                self.tuned_decode_fn,
-                self.codebook.vectors,
-                codes,
-                np.asarray(data.to_float(images)),
-                metrics=self._search_metrics(latents),
-                sweeps=self.config.codes.sweeps,
-            )
-        return codes
-
-    def _search_metrics(self, latents: np.ndarray) -> np.ndarray | None:
-        """Metrics that propose moves: of the decoder itself, at the latents."""
-        if latents.ndim == 2:
-            return None
-        found = assignment.measure(self.decode_fn, latents, self.config.graph.context)
-        return found.reshape(*latents.shape, latents.shape[-1])
+        if self.config.codes.search == "none":
+            return codes
+        metrics = None
+        if latents.ndim == 4:
+            metrics = assignment.measure(self.decode_fn, latents, self.config.graph.context)
+            metrics = metrics.reshape(*latents.shape, latents.shape[-1])
+        pixels = np.asarray(data.to_float(images)) if images.dtype == np.uint8 else images
+        decode_fn, vectors, sweeps = self.tuned_decode_fn, self.codebook.vectors, self.config.codes.sweeps
+        return assignment.search(decode_fn, vectors, codes, pixels, metrics=metrics, sweeps=sweeps)
 
     def tokenize(self, latents: Float[np.ndarray, "n ..."]) -> Int32[np.ndarray, "n ..."]:
         """Codes of latents [n, d] or [n, h, w, d] without search."""
@@ -383,13 +342,6 @@ class Run:
         codes, log_p = draw(jax.random.key(seed), params, arch, labels, self.config.sample)
         codes = codes.reshape(len(labels), *self.codes("train").codes.shape[1:])
         return Drawn(codes, self.decode(codes), labels, log_p)
-
-    def representatives(self) -> Int[np.ndarray, " K"]:
-        """Node of the graph that stands for each code: its medoid, or the node of its cluster nearest to its vector."""
-        medoids = self.codebook.medoids
-        if (medoids >= 0).all():
-            return medoids
-        return baselines.nearest_members(self.graph.points, self.clusters.labels, self.codebook.vectors)
 
 
 def load_run(workdir: str | Path) -> Run:

@@ -8,11 +8,10 @@ import numpy as np
 
 from geovq_jax import data
 from geovq_jax.config import settings
-from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import objective as objectives
 from geovq_jax.models import vae
 from geovq_jax.shards import run_shards
-from geovq_jax.stages.records import BATCH, SPLITS, vae_architecture
+from geovq_jax.stages.records import BATCH, SPLITS, posterior, vae_architecture
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
@@ -115,15 +114,14 @@ def mean_over_batches(metrics_fn: Any, images: np.ndarray) -> dict[str, float]:
 
 def extract_latents(run: Run) -> str:
     """Posterior mean and log variance of every image, in data-set order, into `latents/`."""
-    dataset, (params, arch) = run.dataset, run.autoencoder
-    encode = jax.jit(jax.vmap(lambda image: vae.encode(params, arch, data.to_float(image))))
+    dataset = run.dataset
     for name in SPLITS:
         split = getattr(dataset, name)
 
         def posteriors(rows: slice, images: np.ndarray = split.images) -> dict[str, np.ndarray]:
-            return jax.device_get(map_chunks(encode, (images[rows],), batch_size=BATCH))._asdict()
+            return posterior(run.autoencoder, images[rows])._asdict()
 
-        key = {"vae": run.vae_hash, "images": hash_arrays({"images": split.images}), "arch": str(arch)}
+        key = {"vae": run.vae_hash, "images": hash_arrays({"images": split.images}), "arch": str(run.autoencoder.arch)}
         found = run_shards(
             run.workdir / "shards" / f"latents_{name}", key, len(split.images), posteriors, shard_rows=SHARD
         )
