@@ -8,12 +8,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import figures
-from geovq_jax.comparison.trials import title_of
 from geovq_jax.evaluation.statistics import Interval, paired_difference
 from geovq_jax.manifest import describe
+from geovq_jax.quantization.methods import METHODS
 from geovq_jax.report.page import ReportFigure, Section, Table, format_cell, write_report
 from geovq_jax.workdir import load_npz, save_npz, to_json, write_atomically, write_json
 
+SEARCHED = "_context"  # suffix of a method whose codes are searched in the context of the whole image
+
+JOINT = {
+    "vqvae": "joint VQ-VAE",
+    "vqvae_context": "joint VQ-VAE, in context",
+    "vqvae_double": "joint VQ-VAE, twice the steps",
+    "geodesic_joint": "geodesic, refined, then joint",
+    "geodesic_joint_context": "geodesic, refined, then joint, in context",
+}
 _COLUMNS = {
     "psnr": "PSNR [dB]",
     "ssim": "SSIM",
@@ -61,6 +70,23 @@ _QUESTIONS = (
     (("geodesic_joint", "encoder"), ("vqvae", "joint")),
     (("geodesic_joint_context", "encoder"), ("vqvae_context", "joint")),
 )
+
+
+def title_of(name: str) -> str:
+    """What tables call a method of the comparison.
+
+    Raises:
+        ValueError: a method that is not known.
+    """
+    if name in JOINT:
+        return JOINT[name]
+    base = name.removesuffix(SEARCHED)
+    if base not in METHODS:
+        known = (*METHODS, *JOINT)
+        raise ValueError(
+            f"expected compare.methods among {', '.join(known)}, those before vqvae also with {SEARCHED}, got {name}"
+        )
+    return METHODS[base].title + (", in context" if name != base else "")
 
 
 def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:

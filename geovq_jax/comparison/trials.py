@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import pipeline, processes
+from geovq_jax.comparison.tables import JOINT, SEARCHED, title_of, write_results
 from geovq_jax.config import settings
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
@@ -40,15 +41,6 @@ from geovq_jax.workdir import save_npz, write_json
 
 _PROBE_IMAGES = 5_000
 _PAIRS = 256  # of test images, between whose codes the decoder is seen to move
-SEARCHED = "_context"  # suffix of a method whose codes are searched in the context of the whole image
-
-JOINT = {
-    "vqvae": "joint VQ-VAE",
-    "vqvae_context": "joint VQ-VAE, in context",
-    "vqvae_double": "joint VQ-VAE, twice the steps",
-    "geodesic_joint": "geodesic, refined, then joint",
-    "geodesic_joint_context": "geodesic, refined, then joint, in context",
-}
 _FROZEN_ONLY = ("gaussian", "scalar", "kmedoids")
 _TRAINED: dict[str, tuple[Trained, ...]] = {"geodesic_refined": ("decoder", "codes")}
 
@@ -58,23 +50,6 @@ class Coded(NamedTuple):
 
     vectors: np.ndarray
     codes: dict[str, np.ndarray]
-
-
-def title_of(name: str) -> str:
-    """What tables call a method of the comparison.
-
-    Raises:
-        ValueError: a method that is not known.
-    """
-    if name in JOINT:
-        return JOINT[name]
-    base = name.removesuffix(SEARCHED)
-    if base not in methods.METHODS:
-        known = (*methods.METHODS, *JOINT)
-        raise ValueError(
-            f"expected compare.methods among {', '.join(known)}, those before vqvae also with {SEARCHED}, got {name}"
-        )
-    return methods.METHODS[base].title + (", in context" if name != base else "")
 
 
 def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
@@ -88,8 +63,6 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
     Raises:
         ValueError: several processes share the run, or methods that are not known.
     """
-    from geovq_jax.comparison import tables
-
     if not processes.alone():
         raise ValueError("expected one process for a comparison, got several; give each seeds of its own instead")
     for name in (*config.compare.methods, *config.compare.prior):
@@ -104,7 +77,7 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
             pipeline.run_stage(stage, run)
         for method in config.compare.methods:
             run_trial(method, run)
-    say("compare", tables.write_results(workdir, config, output))
+    say("compare", write_results(workdir, config, output))
 
 
 def run_trial(name: str, run: Run) -> None:
@@ -246,7 +219,7 @@ def _generation(name: str, run: Run, model: Autoencoder, found: Coded) -> dict[s
         prior, arch, found.codes["train"], found.codes["test"], dataset.test.labels, num_dimensions=size
     )
     real = real_images(dataset, num_items=config.scores.num_items, seed=config.seed)
-    drawn, _ = draw(jax.random.key(config.sample.seed), prior, arch, real.labels, config.sample)
+    drawn, _ = draw(jax.random.key(config.sample.seed), prior, arch, real.labels, dict(config.sample))
     decode = partial(decode_images, decoder_of(model))
     predictions = {
         images: predict(*run.classifier, pixels)

@@ -118,7 +118,7 @@ def assign(
     return Encoded(codes.astype(np.int32), distances.astype(np.float64))
 
 
-def measure(decode_fn: DecodeFn, latents: Latents, context: str = "own") -> Float[np.ndarray, "n d d"]:
+def measure(decode_fn: DecodeFn, latents: Latents, context: str = "own") -> Float[np.ndarray, "m d d"]:
     """Pull-back metric float32 of each vector, or of each cell in the context of its grid."""
     found = node_metrics(decode_fn, latents) if latents.ndim == 2 else cell_metrics(decode_fn, latents, context=context)
     return np.asarray(found, np.float32).reshape(-1, *2 * latents.shape[-1:])

@@ -339,7 +339,7 @@ class Run:
                 f"expected class_id from -1 to {arch.num_classes - 1}, got {class_id}; -1 draws every class"
             )
         labels = balanced_labels(num_samples, class_id, arch.num_classes)
-        codes, log_p = draw(jax.random.key(seed), params, arch, labels, self.config.sample)
+        codes, log_p = draw(jax.random.key(seed), params, arch, labels, dict(self.config.sample))
         codes = codes.reshape(len(labels), *self.codes("train").codes.shape[1:])
         return Drawn(codes, self.decode(codes), labels, log_p)
 

@@ -36,7 +36,7 @@ def generate(run: Run) -> str:
     check_class(run)
     labels = balanced_labels(section.num_samples, section.class_id, arch.num_classes)
     sample_key, completion_key = jax.random.split(jax.random.key(section.seed))
-    codes, log_p = draw(sample_key, params, arch, labels, section)
+    codes, log_p = draw(sample_key, params, arch, labels, dict(section))
     valid = run.codes("valid")
     codes = codes.reshape(len(labels), *valid.codes.shape[1:])
     images = run.decode(codes)
@@ -70,7 +70,7 @@ def _complete(key: Key[Array, ""], run: Run) -> dict[str, np.ndarray]:
         key,
         *run.prior,
         np.repeat(valid.label[rows], ways),
-        run.config.sample,
+        dict(run.config.sample),
         prompt=np.repeat(given, ways, axis=0),
         prompt_length=prompt_length(given.shape[1:]),
     )

@@ -120,7 +120,7 @@ def score(run: Run) -> str:
     }
     key = jax.random.key(config.sample.seed)
     for guidance in sorted({1.0, float(config.sample.guidance), float(section.guidance)}):
-        drawn, _ = draw(key, *run.prior, real.labels, config.sample, guidance=guidance)
+        drawn, _ = draw(key, *run.prior, real.labels, dict(config.sample), guidance=guidance)
         images[f"samples, guidance {guidance:g}"] = run.decode(drawn.reshape(len(drawn), *codes.shape[1:]))
     labels = dict.fromkeys(images, real.labels)
     sets = score_samples(run.classifier, images, labels, real, seed=config.seed, resamples=section.resamples)

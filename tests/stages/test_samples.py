@@ -22,7 +22,7 @@ LABELS = (np.arange(17) % 4).astype(np.int32)
 def section(**changes):
     config = default_config()
     config.update_from_flattened_dict({f"sample.{name}": value for name, value in changes.items()})
-    return config.sample
+    return dict(config.sample)
 
 
 def test_batches_change_nothing(monkeypatch):
