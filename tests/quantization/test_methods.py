@@ -88,7 +88,7 @@ def test_grids_are_assigned_cell_by_cell():
     searched = search(decode, quantizer.vectors, found.codes, images, sweeps=2)
     error = lambda codes: np.sum((np.asarray(jax.vmap(decode)(quantizer.vectors[codes])) - images) ** 2, axis=1)  # noqa: E731
     assert (error(searched) <= error(found.codes) + 1e-4).all()
-    assert error(searched).mean() < 0.9 * error(found.codes).mean()
+    assert error(searched).mean() < 0.97 * error(found.codes).mean()
 
 
 @pytest.mark.parametrize(
