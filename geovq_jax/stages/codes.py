@@ -1,6 +1,7 @@
 """Stages `graph`, `codebook`, `codes` and `decoder`: from latents to codes and to the decoder that reads them."""
 
 import json
+import time
 from pathlib import Path
 
 import jax
@@ -8,14 +9,15 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import sparse
 
-from geovq_jax import geometry
+from geovq_jax import geometry, processes
 from geovq_jax.config import settings
 from geovq_jax.evaluation.code_usage import code_usage
+from geovq_jax.geometry.clustering import kmedoids
 from geovq_jax.quantization import refinement
 from geovq_jax.quantization import tokenizer as tokenizing
 from geovq_jax.quantization.codebook import Codebook, load_codebook, parameters_hash, save_codebook
 from geovq_jax.quantization.tokenizer import Tokenizer
-from geovq_jax.shards import keep_standing, run_shards
+from geovq_jax.shards import run_shards
 from geovq_jax.stages.finetune import finetune
 from geovq_jax.stages.vae import SPLITS, decoder, load_data, load_vae
 from geovq_jax.terminal import ProgressCallback, progress_bar
@@ -24,6 +26,7 @@ from geovq_jax.workdir import hash_arrays, load_npz, remove, save_npz
 
 # Rows in a shard: images whose metrics, nodes whose neighbours, edges whose lengths are lost to a kill at most.
 METRIC_SHARD, NEIGHBOUR_SHARD, EDGE_SHARD = 4096, 65536, 2**22
+SAVE_EVERY = 30.0  # seconds between two writes of the state of K-medoids
 
 
 def image_shape(workdir: Path) -> tuple[int, ...]:
@@ -188,20 +191,9 @@ def build_codebook(workdir: Path, config: ConfigDict) -> str:
         "settings": {name: section[name] for name in ("num_clusters", "init", "method", "rounds")},
         "seed": config.seed,
     }
-    standing = workdir / "shards" / "codebook.npz"
-    resume, remember = keep_standing(standing, key)
+    saved_state = workdir / "shards" / "codebook.npz"
     with progress_bar("K-medoids") as progress:
-        clusters = geometry.kmedoids(
-            graph,
-            section.num_clusters,
-            seed=config.seed,
-            init=section.init,
-            method=section.method,
-            max_iterations=section.rounds,
-            progress=progress,
-            remember=remember,
-            resume=resume,
-        )
+        clusters = _clusters(saved_state, json.dumps(key, sort_keys=True), graph, config, progress)
     distances, _ = geometry.nearest_source(graph, clusters.medoids)
     params, _ = load_vae(workdir, config, image_shape(workdir))
     radii = np.zeros(section.num_clusters)
@@ -229,9 +221,40 @@ def build_codebook(workdir: Path, config: ConfigDict) -> str:
         node_distances=np.asarray(distances, np.float64),
         cost_history=np.asarray(clusters.history, np.float64),
     )
-    remove(standing)
+    remove(saved_state)
     gain = 1.0 - clusters.cost / clusters.history[0]
     return f"K={section.num_clusters}, cost {clusters.cost:.4g}, {100 * gain:.1f} % below its seeding"
+
+
+def _clusters(
+    path: Path, key: str, graph: sparse.csr_array, config: ConfigDict, progress: ProgressCallback
+) -> geometry.KMedoids:
+    """K-medoids of a graph; its state is saved to a file, from which an interrupted call under the same key goes on."""
+    section = config.codebook
+    state = _load_state(path, key)
+    if state is None:
+        state = kmedoids.start(
+            graph, section.num_clusters, seed=config.seed, init=section.init, algorithm=section.method
+        )
+    saved = time.monotonic()
+    while not state.converged and len(state.history) <= section.rounds:
+        state = kmedoids.step(graph, state)
+        progress(len(state.history) - 1, section.rounds)
+        if time.monotonic() - saved >= SAVE_EVERY:
+            save_npz(path, key=key, **state._asdict())
+            saved = time.monotonic()
+    return kmedoids.result(graph, state)
+
+
+def _load_state(path: Path, key: str) -> kmedoids.State | None:
+    """The state that was saved under a key; None without one, or if the file is damaged or of another key."""
+    try:
+        arrays = load_npz(path, stage="run")
+        state = kmedoids.load_state(arrays) if str(arrays.pop("key")) == key else None
+    except (OSError, ValueError, KeyError):
+        state = None
+    processes.wait(f"{path.name}: read")
+    return state
 
 
 def _refined(workdir: Path, config: ConfigDict, vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
