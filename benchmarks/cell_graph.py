@@ -59,7 +59,7 @@ def main() -> None:
         if len(bridges):
             extra = np.asarray(geometry.lengths_from_metrics(points, metrics, bridges), np.float64)
             graph = geometry.add_edges(graph, bridges, extra)
-        found = geometry.kmedoids(graph, arguments.num_clusters, seed=0, method="swap")
+        found = geometry.kmedoids(graph, arguments.num_clusters, seed=0)
         medoids = points[found.medoids]
         distance = geometry.nearest_source(graph, found.medoids).distance
         straight = np.sqrt(linearised(points, own, medoids[found.labels]))

@@ -54,7 +54,7 @@ def compile_kernels(graph) -> None:
     from geovq_jax.geometry import kmedoids
 
     kmedoids(graph, 16, seed=0, max_iterations=1)
-    kmedoids(graph, 16, seed=0, max_iterations=1, method="alternate")
+    kmedoids(graph, 16, seed=0, max_iterations=1, algorithm="alternate")
 
 
 def dense(data: str) -> None:
@@ -79,7 +79,7 @@ def dense(data: str) -> None:
             end = time.process_time()
             descent = kmedoids(graph, num_clusters, seed=seed, perturbations=0)
             alone = time.process_time() - end
-            alternate = kmedoids(graph, num_clusters, seed=seed, method="alternate")
+            alternate = kmedoids(graph, num_clusters, seed=seed, algorithm="alternate")
             first = ours.history[0]
             print(
                 f"K={num_clusters} seed={seed}: over seeding: alternating {alternate.cost / first:.3f}, "
@@ -97,11 +97,11 @@ def naive(data: str) -> None:
 
     graph = make_graph(data, 60_000)
     compile_kernels(graph)
-    for method in ("swap", "alternate"):
+    for algorithm in ("swap", "alternate"):
         start = time.process_time()
-        found = kmedoids(graph, 512, seed=0, method=method)
+        found = kmedoids(graph, 512, seed=0, algorithm=algorithm)
         seconds = time.process_time() - start
-        print(f"{method}: cost x{found.cost / found.history[0]:.4f} of seeding, {seconds:.1f} CPU-s", flush=True)
+        print(f"{algorithm}: cost x{found.cost / found.history[0]:.4f} of seeding, {seconds:.1f} CPU-s", flush=True)
     start, rng = time.process_time(), np.random.default_rng(0)
     medoids, distance = [int(rng.integers(graph.shape[0]))], np.full(graph.shape[0], np.inf)
     while len(medoids) < 512:
@@ -134,7 +134,7 @@ def anytime(data: str, figure: str) -> None:
 
 
 def curves(graph, num_clusters: int) -> dict[str, tuple[list[float], list[float]]]:
-    """Method -> CPU seconds and cost over the seeding's, after each round; all start from the same seeding."""
+    """Algorithm -> CPU seconds and cost over the seeding's, after each round; all start from the same seeding."""
     import numpy as np
     import pyamg
     from scipy.sparse.csgraph import dijkstra
@@ -144,17 +144,17 @@ def curves(graph, num_clusters: int) -> dict[str, tuple[list[float], list[float]
 
     compile_kernels(graph)
     found = {}
-    for method in ("swap", "alternate"):
+    for algorithm in ("swap", "alternate"):
         times, start = [], time.process_time()
         clusters = kmedoids(
             graph,
             num_clusters,
             seed=0,
-            method=method,
-            tolerance=0.0 if method == "alternate" else 1e-4,
+            algorithm=algorithm,
+            tolerance=0.0 if algorithm == "alternate" else 1e-4,
             progress=lambda *_, times=times, start=start: times.append(time.process_time() - start),
         )
-        found[method] = times, list(clusters.history[1 : len(times) + 1] / clusters.history[0])
+        found[algorithm] = times, list(clusters.history[1 : len(times) + 1] / clusters.history[0])
     start = time.process_time()
     first = seed_medoids(graph, num_clusters, seed=0).astype(np.int32)
     seeded, seeding = time.process_time() - start, np.mean(dijkstra(graph, indices=first, min_only=True) ** 2)

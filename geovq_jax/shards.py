@@ -6,7 +6,6 @@ they may be deleted at any time.
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,37 +71,6 @@ def run_shards(
         if progress is not None:
             progress(rows.stop, num_rows)
     return {field: np.concatenate([part[field] for part in parts]) for field in parts[0]}
-
-
-def keep_standing(
-    path: Path, key: Mapping[str, Any], *, every: float = 30.0
-) -> tuple[dict[str, np.ndarray] | None, Callable[[Arrays], None]]:
-    """Keeps where a search stands in a file, for a computation whose rounds need each other.
-
-    Args:
-        path: npz file of this search alone.
-        key: JSON values that name everything the search depends on; hashes for arrays.
-        every: seconds between two writes.
-
-    Returns:
-        What an interrupted search under the same key last kept (None for nothing), and the function that keeps arrays.
-    """
-    text = json.dumps(dict(key), sort_keys=True)
-    try:
-        kept = files.load_npz(path, stage="run")
-        standing = kept if str(kept.pop("key")) == text else None
-    except (OSError, ValueError, KeyError):
-        standing = None
-    processes.wait(f"{path.name}: read")
-    written = time.monotonic()
-
-    def keep(arrays: Arrays) -> None:
-        nonlocal written
-        if time.monotonic() - written >= every:
-            files.save_npz(path, key=text, **arrays)
-            written = time.monotonic()
-
-    return standing, keep
 
 
 def _finished(folder: Path, key: dict[str, Any]) -> dict[str, str]:

@@ -28,7 +28,7 @@ class Mutant(NamedTuple):
 
 
 METRIC, EDGES = "geometry/metric.py", "geometry/edges.py"
-SWAPS, ASSIGNMENT = "geometry/swap_kernels.py", "geometry/kmedoids.py"
+SWAPS, ASSIGNMENT = "geometry/clustering/swap_kernels.py", "geometry/clustering/alternating.py"
 TOKENIZER, BITS, FRECHET = "quantization/tokenizer.py", "evaluation/likelihood.py", "evaluation/sample_scores.py"
 _GRAM = 'jnp.einsum("ip,jp->ij", leaf, leaf, precision'
 _LOSS = "weights[node] * (fields.distance2[node] * fields.distance2[node] - near)"
@@ -64,7 +64,7 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
         ),
     ),
     "gain of a swap": (
-        ("geometry/test_swaps.py",),
+        ("geometry/clustering/test_swaps.py",),
         (
             Mutant("sign", SWAPS, "moved = weights[node] * (near - old)", "moved = weights[node] * (near + old)"),
             Mutant("sign of the second", SWAPS, _CHANGE, _CHANGE.replace("-=", "+=")),
@@ -75,7 +75,7 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
         ),
     ),
     "nearest medoid": (
-        ("quantization/test_tokenizer.py", "geometry/test_kmedoids.py"),
+        ("quantization/test_tokenizer.py", "geometry/clustering/test_kmedoids.py"),
         (
             Mutant("sign", TOKENIZER, "through = lengths + tokenizer", "through = lengths - tokenizer"),
             Mutant("factor", TOKENIZER, "lengths = 0.5 * (_norms", "lengths = (_norms"),
@@ -88,7 +88,7 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
             Mutant("sign of the bound", TOKENIZER, "steps) + tokenizer.dist", "steps) - tokenizer.dist"),
             Mutant("factor of vectors", TOKENIZER, "+ 0.5 * own", "+ own"),
             Mutant("index of vectors", TOKENIZER, "np.take_along_axis(steps, promise[:, :, None], axis=1)", "steps"),
-            Mutant("index of a cell", ASSIGNMENT, "label = place[source]", "label = np.roll(place[source], 1)"),
+            Mutant("index of a cell", ASSIGNMENT, "labels = place[source]", "labels = np.roll(place[source], 1)"),
             Mutant("power of the cost", ASSIGNMENT, "float((distance**2) @ weights", "float(distance @ weights"),
         ),
     ),
@@ -140,14 +140,15 @@ def main() -> None:
             if not passes(copied(Path(directory)), tests):
                 raise SystemExit(f"expected {', '.join(tests)} to pass unchanged, but they fail")
             for mutant in mutants:
-                path = copied(Path(directory)) / "geovq_jax" / mutant.path
+                copy = copied(Path(directory))
+                path = copy / "geovq_jax" / mutant.path
                 text = path.read_text()
                 if text.count(mutant.right) != 1:
                     raise SystemExit(
                         f"expected {mutant.right!r} once in {mutant.path}, got it otherwise; mend the list"
                     )
                 path.write_text(text.replace(mutant.right, mutant.wrong))
-                caught = not passes(path.parents[2], tests)
+                caught = not passes(copy, tests)
                 missed, total = missed + (not caught), total + 1
                 print(f"{formula}: {mutant.name}: {'caught' if caught else 'NOT CAUGHT'}", flush=True)
     print(f"{total - missed} of {total} errors caught")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geovq_jax.shards import MANIFEST, keep_standing, recorded_hashes, run_shards
+from geovq_jax.shards import MANIFEST, recorded_hashes, run_shards
 
 TABLE = np.random.default_rng(0).normal(size=(23, 3))
 
@@ -104,29 +104,6 @@ def test_a_shard_of_other_rows_than_asked_for_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected 5 rows in a shard"):
         run(tmp_path / "s", lambda rows: {"x": np.zeros(4)})
     assert not (tmp_path / "s").exists()
-
-
-def test_where_a_search_stands_is_kept_under_its_key(tmp_path):
-    path, key = tmp_path / "swaps.npz", {"graph": "a", "seed": 0}
-    standing, keep = keep_standing(path, key, every=0.0)
-    assert standing is None
-    keep({"medoids": np.arange(3)})
-    keep({"medoids": np.arange(4)})
-    standing, _ = keep_standing(path, dict(reversed(key.items())))
-    assert standing.keys() == {"medoids"}
-    np.testing.assert_array_equal(standing["medoids"], np.arange(4))
-    assert keep_standing(path, key | {"seed": 1})[0] is None
-    whole = path.read_bytes()
-    for damaged in (whole[:-5], whole[:99] + bytes([whole[99] ^ 1]) + whole[100:], b""):
-        path.write_bytes(damaged)
-        found = keep_standing(path, key)[0]
-        assert found is None or found["medoids"].tobytes() == np.arange(4).tobytes()
-
-
-def test_nothing_is_written_before_its_time(tmp_path):
-    _, keep = keep_standing(tmp_path / "swaps.npz", {}, every=1e9)
-    keep({"medoids": np.arange(3)})
-    assert not (tmp_path / "swaps.npz").exists()
 
 
 def test_recorded_hashes_are_those_of_the_files(tmp_path):

@@ -1,14 +1,20 @@
 """Stage `codebook`: the code vectors of the run's method, and the code of each node of the graph."""
 
+import json
+import time
+from pathlib import Path
+
 import numpy as np
 
-from geovq_jax import geometry
+from geovq_jax import geometry, processes
+from geovq_jax.geometry.clustering import kmedoids
 from geovq_jax.quantization import methods
 from geovq_jax.quantization.codebook import Codebook, save_codebook
-from geovq_jax.shards import keep_standing
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
-from geovq_jax.workdir import hash_arrays, remove
+from geovq_jax.workdir import hash_arrays, load_npz, remove, save_npz
+
+SAVE_EVERY = 30.0  # seconds between two writes of the state of K-medoids
 
 
 def build_codebook(run: Run) -> str:
@@ -48,7 +54,7 @@ def build_codebook(run: Run) -> str:
         cost_history=np.asarray([] if found is None else found.history, np.float64),
         **({} if quantizer.transform is None else {"transform": quantizer.transform}),
     )
-    remove(_standing(run))
+    remove(_saved_state(run))
     return f"{method.title}, K={section.num_clusters}" + _gain(found)
 
 
@@ -60,7 +66,7 @@ def _gain(found: geometry.KMedoids | None) -> str:
     return f"; K-medoids cost {found.cost:.4g}, {100 * (1 - found.cost / found.history[0]):.1f} % below its seeding"
 
 
-def _standing(run: Run):
+def _saved_state(run: Run) -> Path:
     return run.workdir / "shards" / "codebook.npz"
 
 
@@ -78,23 +84,36 @@ def nodes_of(run: Run, clusters: methods.Clusters | None) -> methods.Nodes:
 
 
 def cluster(run: Run) -> geometry.KMedoids:
-    """K-medoids of the graph; an interrupted search goes on."""
+    """K-medoids of the graph; the state of the search is saved now and then, and an interrupted one continues."""
     section, graph = run.config.codebook, run.graph.graph
     key = {
         "graph": hash_arrays({name: getattr(graph, name) for name in ("data", "indices", "indptr")}),
         "settings": {name: section[name] for name in ("num_clusters", "init", "algorithm", "rounds")},
         "seed": run.config.seed,
     }
-    resume, remember = keep_standing(_standing(run), key)
-    with progress_bar("K-medoids") as progress:
-        return geometry.kmedoids(
-            graph,
-            section.num_clusters,
-            seed=run.config.seed,
-            init=section.init,
-            method=section.algorithm,
-            max_iterations=section.rounds,
-            progress=progress,
-            remember=remember,
-            resume=resume,
+    path, text = _saved_state(run), json.dumps(key, sort_keys=True)
+    state = _load_state(path, text)
+    if state is None:
+        state = kmedoids.start(
+            graph, section.num_clusters, seed=run.config.seed, init=section.init, algorithm=section.algorithm
         )
+    saved = time.monotonic()
+    with progress_bar("K-medoids") as progress:
+        while not state.converged and len(state.history) <= section.rounds:
+            state = kmedoids.step(graph, state)
+            progress(len(state.history) - 1, section.rounds)
+            if time.monotonic() - saved >= SAVE_EVERY:
+                save_npz(path, key=text, **state._asdict())
+                saved = time.monotonic()
+    return kmedoids.result(graph, state)
+
+
+def _load_state(path: Path, key: str) -> kmedoids.State | None:
+    """The state that was saved under a key; None without one, or if the file is damaged or of another key."""
+    try:
+        arrays = load_npz(path, stage="run")
+        state = kmedoids.load_state(arrays) if str(arrays.pop("key")) == key else None
+    except (OSError, ValueError, KeyError):
+        state = None
+    processes.wait(f"{path.name}: read")
+    return state

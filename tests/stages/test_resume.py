@@ -8,6 +8,7 @@ import pytest
 from geovq_jax import geometry
 from geovq_jax import workdir as files
 from geovq_jax.config import default_config
+from geovq_jax.geometry.clustering import kmedoids
 from geovq_jax.stages import graph
 from geovq_jax.stages import run as runs
 from geovq_jax.stages.records import Autoencoder
@@ -37,7 +38,7 @@ class Bench:
             "decoder_of",
             lambda model: jax.tree_util.Partial(lambda p, z: jnp.tanh(z @ p["weights"]), model.params),
         )
-        for name in ("node_metrics", "knn", "straight_lengths", "kmedoids"):
+        for name in ("node_metrics", "knn", "straight_lengths"):
             monkeypatch.setattr(geometry, name, self.counted(getattr(geometry, name), name))
 
     def write(self, mean):
@@ -126,3 +127,42 @@ def test_neighbours_are_reranked_by_pullback_length(bench):
     nearest = np.take_along_axis(candidates, np.argsort(half + other, axis=1)[:, :4], axis=1)
     expected = {tuple(sorted((i, int(j)))) for i, row in enumerate(nearest) for j in row}
     assert {tuple(edge) for edge in geometry.edges_of(run.graph.graph)[0].tolist()} >= expected
+
+
+@pytest.mark.parametrize("algorithm", ["alternate", "swap"])
+def test_a_killed_search_for_a_codebook_goes_on(bench, monkeypatch, algorithm):
+    bench.config.codebook.algorithm = algorithm
+    bench.build()
+    monkeypatch.setattr(codebook, "SAVE_EVERY", 0.0)
+    steps = []
+    step = kmedoids.step
+
+    def counted(graph, state):
+        steps.append(len(state.history))
+        if len(steps) == dies_at:
+            raise KeyboardInterrupt
+        return step(graph, state)
+
+    monkeypatch.setattr(kmedoids, "step", counted)
+    dies_at = 0
+    codebook.build_codebook(Run(bench.workdir, bench.config))
+    unbroken, rounds = (bench.workdir / "codebook.npz").read_bytes(), len(steps)
+    assert not (bench.workdir / "shards" / "codebook.npz").exists()
+    assert rounds >= 2
+    (bench.workdir / "codebook.npz").unlink()
+    steps.clear()
+    dies_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        codebook.build_codebook(Run(bench.workdir, bench.config))
+    assert not (bench.workdir / "codebook.npz").exists()
+    steps.clear()
+    dies_at = 0
+    codebook.build_codebook(Run(bench.workdir, bench.config))
+    assert len(steps) == rounds - 1  # goes on after the round that was saved
+    assert (bench.workdir / "codebook.npz").read_bytes() == unbroken
+
+
+def test_every_node_its_own_medoid_is_said(bench):
+    bench.config.codebook.num_clusters = 170
+    bench.build()
+    assert "every node is its own medoid" in codebook.build_codebook(Run(bench.workdir, bench.config))

@@ -4,22 +4,19 @@ Each method starts with one node in every connected component, since a component
 there on all distances are finite, and the far away are far by length, not by being cut off.
 """
 
-from collections.abc import Callable
-from typing import Literal, get_args
+import json
+from numbers import Integral
+from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Float64, Int, Int64
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.csgraph import dijkstra as scipy_dijkstra
 
 from geovq_jax.geometry.clustering.kernels import compile_graph, draw, extend_nearest, extend_reductions, make_scratch
-from geovq_jax.geometry.graphs.graph import Graph
+from geovq_jax.geometry.graphs.graph import Graph, check_graph
 
 Seeding = Literal["kmeans++", "greedy", "batched", "random", "farthest"]
-Backend = Literal["numba", "scipy"]
 NUM_ROUNDS = 16  # of batched seeding: with 16 draws its cost is within 1 % of one-at-a-time k-means++
-
-_Extend = Callable[[np.ndarray, np.ndarray], None]
 
 
 def seed_medoids(
@@ -29,7 +26,6 @@ def seed_medoids(
     seed: int,
     method: Seeding = "kmeans++",
     weights: Float[np.ndarray, " n"] | None = None,
-    backend: Backend = "numba",
 ) -> Int64[np.ndarray, " K"]:
     """Chooses K distinct nodes to start K-medoids from.
 
@@ -43,57 +39,93 @@ def seed_medoids(
         seed: decides every draw.
         method: see above.
         weights: weight of each node in the cost; None for 1.
-        backend: "numba" searches only where the new medoid is nearer; "scipy" searches the whole graph K times.
 
     Returns:
         Node ids, in the order in which they were chosen.
 
     Raises:
-        ValueError: for more components than clusters, more clusters than nodes, or an unknown method.
+        ValueError: as `check_graph`; for a `num_clusters` that is no integer, below the number of components or above
+            n; for an unknown method, a negative seed, or weights of another shape, negative, not finite or all 0.
 
     Reference:
         Arthur and Vassilvitskii, k-means++: the advantages of careful seeding (2007); Gonzalez, Clustering to minimize
         the maximum intercluster distance (1985); Bahmani et al., Scalable k-means++ (2012), for drawing in batches.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> path = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([1.0, 2.0]), 3)
+        >>> sorted(seed_medoids(path, 3, seed=0).tolist())
+        [0, 1, 2]
     """
-    if method not in get_args(Seeding):
-        raise ValueError(f"expected an init among {get_args(Seeding)}, got {method!r}")
+    check_graph(graph)
     n = graph.shape[0]
+    weights = check_weights(weights, n)
+    check_integer("num_clusters", num_clusters, least=1)
+    check_integer("seed", seed, least=0)
+    if method not in get_args(Seeding):
+        raise ValueError(f"expected an init among {get_args(Seeding)}, got {method!r}; choose one of these")
     num_components, component = connected_components(graph, directed=False)
     if not num_components <= num_clusters <= n:
         raise ValueError(
             f"expected num_clusters between the graph's {num_components} connected components and its {n} nodes, got "
-            f"{num_clusters}; join the components (knn_graph(..., repair=True)) or ask for more clusters"
+            f"{num_clusters}; join the components (knn_graph(..., repair=True)) or change num_clusters"
         )
-    weights = np.ones(n) if weights is None else np.asarray(weights, np.float64)
     rng = np.random.default_rng(seed)
     medoids = _one_per_component(rng, component, num_components, weights)
     if method == "random":
         others = np.setdiff1d(np.arange(n), medoids)
         return np.concatenate([medoids, rng.choice(others, num_clusters - len(medoids), replace=False)])
 
-    extend = _make_extend(graph, backend)
-    distance = np.full(n, np.inf)
-    extend(medoids, distance)
-    chosen = list(medoids)
+    compiled, scratch = compile_graph(graph), make_scratch(n)
+    distance, label = np.full(n, np.inf), np.zeros(n, np.int32)
+    chosen: list[int] = []
     num_draws = 2 + int(np.log(num_clusters)) if method == "greedy" else 1
-    reductions = _make_reductions(graph, weights, backend) if method == "greedy" else None
-    while len(chosen) < num_clusters:
+    batch_size = -(-num_clusters // NUM_ROUNDS)
+    new = medoids
+    while True:
+        for source in new:
+            extend_nearest(compiled, source, 0, distance, label, scratch)
+        chosen.extend(new)
+        if len(chosen) == num_clusters:
+            return np.asarray(chosen, np.int64)
         if method == "farthest":
-            new = np.array([np.argmax(distance)]) if distance.max() > 0 else _unchosen(rng, n, chosen)
+            new = np.array([np.argmax(distance)]) if distance.max() > 0 else new[:0]
         elif method == "batched":
-            new = draw_distinct(
-                rng, weights * distance**2, min(-(-num_clusters // NUM_ROUNDS), num_clusters - len(chosen))
-            )
+            new = draw_distinct(rng, weights * distance**2, min(batch_size, num_clusters - len(chosen)))
         else:
             mass = weights * distance**2
             new = np.unique([draw(mass, u) for u in rng.random(num_draws)])
         if new.size == 0 or new[0] < 0:
-            new = _unchosen(rng, n, chosen)
-        if reductions is not None and new.size > 1:
-            new = new[[int(np.argmax(reductions(new, distance)))]]
-        extend(new, distance)
-        chosen.extend(new)
-    return np.asarray(chosen, np.int64)
+            # All others lie at distance 0 from a medoid or have no weight: any of them will do.
+            new = rng.choice(np.setdiff1d(np.arange(n), chosen), 1)
+        elif new.size > 1 and method == "greedy":
+            reductions = np.empty(len(new))
+            extend_reductions(compiled, new, distance, weights, scratch, reductions)
+            new = new[[int(np.argmax(reductions))]]
+
+
+def check_integer(name: str, value: Any, *, least: int) -> None:
+    """Raises ValueError unless the value is an integer (True and False are not) of at least `least`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"expected {name} as an integer >= {least}, got {value!r}; pass such a number")
+
+
+def check_weights(weights: Any, num_nodes: int) -> Float64[np.ndarray, " n"]:
+    """Weights of the nodes as float64, 1 for None; ValueError unless they are n finite numbers >= 0, not all 0."""
+    if weights is None:
+        return np.ones(num_nodes)
+    given = np.asarray(weights)
+    if given.dtype.kind not in "fiu" or given.shape != (num_nodes,):
+        raise ValueError(
+            f"expected one weight per node, shape ({num_nodes},), got {given.dtype} of shape {given.shape}; "
+            "pass None for equal weights"
+        )
+    if not np.isfinite(given).all() or given.min() < 0 or given.max() == 0:
+        raise ValueError(
+            f"expected finite node weights >= 0, not all 0, got values in [{given.min()}, {given.max()}]; "
+            "pass None for equal weights"
+        )
+    return given.astype(np.float64)
 
 
 def draw_distinct(rng: np.random.Generator, mass: Float[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
@@ -116,44 +148,13 @@ def _one_per_component(rng, component, num_components, weights) -> np.ndarray:
     return first
 
 
-def _unchosen(rng, n, chosen) -> np.ndarray:
-    """One node at distance zero from the medoids (a duplicate, or of no weight) that is not a medoid."""
-    return rng.choice(np.setdiff1d(np.arange(n), chosen), 1)
+def generator_state(rng: np.random.Generator) -> np.ndarray:
+    """The state of a random generator as an array of one text, for a file."""
+    return np.asarray(json.dumps(rng.bit_generator.state))
 
 
-def _make_extend(graph, backend) -> _Extend:
-    """A function that adds sources to a nearest-source distance field in place."""
-    if backend == "scipy":
-
-        def extend(sources, distance):
-            found = scipy_dijkstra(graph, directed=True, indices=sources, min_only=True)
-            np.minimum(distance, found, out=distance)
-
-        return extend
-    compiled, scratch = compile_graph(graph), make_scratch(graph.shape[0])
-    label = np.zeros(graph.shape[0], np.int32)
-
-    def extend_pruned(sources, distance):
-        for source in sources:
-            extend_nearest(compiled, source, 0, distance, label, scratch)
-
-    return extend_pruned
-
-
-def _make_reductions(graph, weights, backend):
-    """A function that says by how much each candidate would lower the cost."""
-    if backend == "scipy":
-
-        def reductions(candidates, distance):
-            found = np.minimum(scipy_dijkstra(graph, directed=True, indices=candidates), distance)
-            return (distance**2 - found**2) @ weights
-
-        return reductions
-    compiled, scratch = compile_graph(graph), make_scratch(graph.shape[0])
-
-    def reductions_pruned(candidates, distance):
-        out = np.empty(len(candidates))
-        extend_reductions(compiled, candidates, distance, weights, scratch, out)
-        return out
-
-    return reductions_pruned
+def generator_from(state: np.ndarray) -> np.random.Generator:
+    """The generator in the state that `generator_state` returned."""
+    rng = np.random.default_rng(0)
+    rng.bit_generator.state = json.loads(str(state))
+    return rng

@@ -9,7 +9,7 @@ from typing import NamedTuple, no_type_check
 import numpy as np
 from jaxtyping import Float64, Int32
 
-from geovq_jax.geometry.clustering.kernels import clear_ball, kernel, pop, push, search_ball
+from geovq_jax.geometry.clustering.kernels import CompiledGraph, clear_ball, kernel, pop, push, search_ball
 
 
 class Fields(NamedTuple):
@@ -36,6 +36,22 @@ def empty_fields(num_nodes: int) -> Fields:
         np.full(num_nodes, np.inf),
         np.full(num_nodes, -1, np.int32),
     )
+
+
+@kernel
+@no_type_check
+def permute_graph(graph, order, place):
+    """The graph whose node i is `order[i]` of this one; `place` is the inverse of `order`."""
+    indptr = np.zeros_like(graph.indptr)
+    indices, lengths = np.empty_like(graph.indices), np.empty_like(graph.lengths)
+    count = 0
+    for i in range(order.shape[0]):
+        for edge in range(graph.indptr[order[i]], graph.indptr[order[i] + 1]):
+            indices[count] = place[graph.indices[edge]]
+            lengths[count] = graph.lengths[edge]
+            count += 1
+        indptr[i + 1] = count
+    return CompiledGraph(indptr, indices, lengths)
 
 
 @kernel

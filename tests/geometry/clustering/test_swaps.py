@@ -1,16 +1,16 @@
 """Swaps: fields and changes against whole tables of distances, bit for bit where lengths are integers."""
 
 import numpy as np
+import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
-from geovq_jax.geometry import graph_from_edges, kmedoids
-from geovq_jax.geometry.clustering import swap_kernels, swap_state
+from geovq_jax.geometry import graph_from_edges
+from geovq_jax.geometry.clustering import swap_kernels, swap_state, swaps
 from geovq_jax.geometry.clustering.kernels import compile_graph, make_scratch
-from geovq_jax.geometry.clustering.swaps import best_swaps, improve_by_swaps
 
 
 def random_graph(seed: int, n: int, *, whole: bool, parts: int = 1) -> sparse.csr_array:
@@ -21,6 +21,23 @@ def random_graph(seed: int, n: int, *, whole: bool, parts: int = 1) -> sparse.cs
     pairs = pairs[(part[pairs[:, 0]] == part[pairs[:, 1]]) & (pairs[:, 0] != pairs[:, 1])]
     lengths = rng.integers(0, 9, len(pairs)).astype(float) if whole else rng.exponential(size=len(pairs))
     return graph_from_edges(pairs.astype(np.int32), lengths, n)
+
+
+def search(graph, medoids, *, max_iterations: int, weights=None, seed=0, tolerance=0.0, perturbations=0):
+    """The state of a search by swaps after its last round."""
+    weights = np.ones(graph.shape[0]) if weights is None else weights
+    state = swaps.init(graph, medoids, weights=weights, seed=seed, tolerance=tolerance, perturbations=perturbations)
+    while not state.converged and len(state.history) <= max_iterations:
+        state = swaps.swap_round(graph, state)
+    return state
+
+
+def best_swaps(graph, medoids, candidates, weights, *, working=swap_state.WorkingMedoids):
+    return working(graph, search(graph, medoids, weights=weights, max_iterations=0)).best_swaps(candidates)
+
+
+def held(state) -> np.ndarray:
+    return state.medoids[state.medoids >= 0]
 
 
 def cost_of(table: np.ndarray, medoids, weights: np.ndarray) -> float:
@@ -86,7 +103,7 @@ def test_changes_equal_full_recomputation_exactly(seed, n, num_clusters, parts):
     candidates = others[num_clusters - 1 :]
     weights = rng.integers(0, 5, n).astype(float)
     weights[0] = 1.0
-    found = best_swaps(graph, medoids, candidates, weights=weights)
+    found = best_swaps(graph, medoids, candidates, weights)
     now = cost_of(table, medoids, weights)
     with np.errstate(invalid="ignore"):  # 0 x infinity where a node of no weight is cut off
         changes = np.array(
@@ -102,54 +119,41 @@ def test_changes_equal_full_recomputation_exactly(seed, n, num_clusters, parts):
         ]
     )
     changes = np.where(reachable, changes - now, np.inf)
-    total = weights.sum()
-    np.testing.assert_array_equal(found.change, changes.min(axis=1) / total)
+    np.testing.assert_array_equal(found.change, changes.min(axis=1))
     chosen = np.where(found.partner >= 0, changes[np.arange(len(candidates)), found.partner], np.inf)
     np.testing.assert_array_equal(chosen, changes.min(axis=1))
 
 
-def test_changes_of_real_lengths_match_the_scipy_form():
+def test_changes_of_real_lengths_match_whole_rows_of_distances():
     graph, rng = random_graph(11, 200, whole=False), np.random.default_rng(2)
     nodes = rng.permutation(200)
     weights = rng.random(200)
-    ours = best_swaps(graph, nodes[:12], nodes[12:60], weights=weights)
-    plain = best_swaps(graph, nodes[:12], nodes[12:60], weights=weights, backend="scipy")
+    ours = best_swaps(graph, nodes[:12], nodes[12:60], weights)
+    plain = best_swaps(graph, nodes[:12], nodes[12:60], weights, working=oracles.DenseMedoids)
     np.testing.assert_allclose(ours.change, plain.change, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(ours.partner, plain.partner)
 
 
-def test_both_forms_of_the_search_take_the_same_swaps():
+def test_a_search_by_whole_rows_of_distances_takes_the_same_swaps(monkeypatch):
     graph = random_graph(4, 160, whole=False)
-    start = np.arange(0, 160, 20)
-    runs = [
-        improve_by_swaps(
-            graph,
-            start,
-            weights=np.ones(160),
-            seed=1,
-            max_iterations=50,
-            tolerance=0.0,
-            perturbations=6,
-            backend=backend,
-        )
-        for backend in ("numba", "scipy")
-    ]
-    np.testing.assert_array_equal(runs[0].medoids, runs[1].medoids)
-    np.testing.assert_allclose(runs[0].history, runs[1].history, rtol=1e-12)
+    arguments = dict(seed=1, max_iterations=50, perturbations=6)
+    ours = search(graph, np.arange(0, 160, 20), **arguments)
+    monkeypatch.setattr(swaps, "WorkingMedoids", oracles.DenseMedoids)
+    plain = search(graph, np.arange(0, 160, 20), **arguments)
+    np.testing.assert_array_equal(ours.medoids, plain.medoids)
+    np.testing.assert_allclose(ours.history, plain.history, rtol=1e-12)
 
 
 @pytest.mark.parametrize("perturbations", [0, 8])
 def test_a_converged_search_is_a_local_optimum_by_exhaustion(perturbations):
     graph, n = random_graph(8, 80, whole=False), 80
-    found = improve_by_swaps(
-        graph, np.arange(6), weights=np.ones(n), seed=0, max_iterations=100, tolerance=0.0, perturbations=perturbations
-    )
+    found = search(graph, np.arange(6), max_iterations=100, perturbations=perturbations)
     assert found.converged
-    table = dijkstra(graph)
+    table, medoids = dijkstra(graph), held(found)
     best = min(
-        cost_of(table, np.append(np.delete(found.medoids, q), x), np.ones(n))
+        cost_of(table, np.append(np.delete(medoids, q), x), np.ones(n))
         for q in range(6)
-        for x in np.setdiff1d(np.arange(n), found.medoids)
+        for x in np.setdiff1d(np.arange(n), medoids)
     )
     assert best >= found.history[-1] * n * (1 - 1e-9)
     assert (np.diff(found.history) <= 0).all()
@@ -162,29 +166,24 @@ def test_number_of_threads_does_not_change_the_result(monkeypatch):
     for threads in (1, 3):
         monkeypatch.setattr(swap_state, "num_threads", lambda t=threads: t)
         monkeypatch.setattr(swap_state, "SERIAL_WORK", 1)
-        runs.append(improve_by_swaps(graph, start, weights=np.ones(400), seed=0, max_iterations=5, tolerance=0.0))
+        runs.append(search(graph, start, max_iterations=5))
     np.testing.assert_array_equal(runs[0].medoids, runs[1].medoids)
     np.testing.assert_array_equal(runs[0].history, runs[1].history)
 
 
-@pytest.mark.parametrize("backend", ["numba", "scipy"])
-def test_perturbations_leave_local_optima_and_keep_every_component_served(backend):
+def test_perturbations_leave_local_optima_and_keep_every_component_served():
     graph, n, before, after = random_graph(3, 150, whole=False, parts=3), 150, [], []
     for seed in range(3):
-        start = np.append(
-            [0, 50, 100], np.random.default_rng(seed).choice(np.setdiff1d(np.arange(n), [0, 50, 100]), 12)
-        )
+        others = np.random.default_rng(seed).choice(np.setdiff1d(np.arange(n), [0, 50, 100]), 12)
+        start = np.append([0, 50, 100], others)
         plain, shaken = (
-            improve_by_swaps(
-                graph, start, weights=np.ones(n), seed=seed, max_iterations=200, tolerance=1e-3,
-                perturbations=count, backend=backend,
-            )
+            search(graph, start, seed=seed, max_iterations=200, tolerance=1e-3, perturbations=count)
             for count in (0, 20)
-        )  # fmt: skip
+        )
         assert len(shaken.history) == len(plain.history) + 20
         np.testing.assert_array_equal(shaken.history[: len(plain.history)], plain.history)
         assert (np.diff(shaken.history) <= 0).all()
-        assert shaken.history[-1] == pytest.approx(cost_of(dijkstra(graph), shaken.medoids, np.ones(n)) / n, rel=1e-9)
+        assert shaken.history[-1] == pytest.approx(cost_of(dijkstra(graph), held(shaken), np.ones(n)) / n, rel=1e-9)
         before.append(plain.history[-1])
         after.append(shaken.history[-1])
     assert np.mean(after) < np.mean(before)
@@ -192,38 +191,6 @@ def test_perturbations_leave_local_optima_and_keep_every_component_served(backen
 
 def test_perturbations_stop_with_the_rounds_and_say_so():
     graph = random_graph(3, 120, whole=False)
-    found = improve_by_swaps(
-        graph, np.arange(0, 120, 10), weights=np.ones(120), seed=0, max_iterations=7, tolerance=1e-3, perturbations=50
-    )
+    found = search(graph, np.arange(0, 120, 10), max_iterations=7, tolerance=1e-3, perturbations=50)
     assert len(found.history) == 8
     assert not found.converged
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"tolerance": 0.0, "perturbations": 5}, {"tolerance": 1e-3, "perturbations": 3}, {"method": "alternate"}],
-)
-def test_a_search_goes_on_from_wherever_it_was_cut(tmp_path, changes):
-    """Every round of an unbroken search is one that a kill may precede; what is kept goes through a file."""
-    graph = random_graph(3, 260, whole=False)
-    arguments = dict(seed=1, init="random", **changes)
-    kept = []
-    whole = kmedoids(graph, 12, **arguments, remember=kept.append)
-    assert len(kept) == len(whole.history) - 1 >= 3
-    if "method" not in changes:
-        assert {str(arrays["part"]) for arrays in kept} >= {"descent", "perturbations"}
-    for number, arrays in enumerate(kept):
-        np.savez(tmp_path / "standing.npz", **arrays)
-        with np.load(tmp_path / "standing.npz", allow_pickle=False) as file:
-            again = kmedoids(graph, 12, **arguments, resume={name: file[name] for name in file.files})
-        assert again.history.tobytes() == whole.history.tobytes(), number
-        np.testing.assert_array_equal(again.medoids, whole.medoids)
-        np.testing.assert_array_equal(again.labels, whole.labels)
-        assert again.converged == whole.converged
-
-
-@pytest.mark.parametrize("change", [{"restarts": 2}, {"backend": "scipy"}])
-def test_what_cannot_be_remembered_is_refused(change):
-    graph = random_graph(3, 60, whole=False)
-    with pytest.raises(ValueError, match="expected .* to remember"):
-        kmedoids(graph, 5, seed=0, remember=lambda arrays: None, **change)

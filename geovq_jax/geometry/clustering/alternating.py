@@ -1,0 +1,169 @@
+"""Alternating K-medoids on a graph, one round at a time: every medoid moves to the best node of its Voronoi cell."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Bool, Float, Float64, Int32, Int64
+from scipy.sparse.csgraph import connected_components
+
+from geovq_jax.geometry.batching import num_threads
+from geovq_jax.geometry.clustering.kernels import compile_graph, make_scratch, medoid_of_cell
+from geovq_jax.geometry.clustering.seeding import draw_distinct, generator_from, generator_state
+from geovq_jax.geometry.graphs.graph import Graph
+from geovq_jax.geometry.graphs.paths import nearest_source
+
+MAX_CANDIDATES = 256  # members tried as medoid of a cell; larger cells offer a sample
+
+
+class AlternateState(NamedTuple):
+    """An alternating search between two rounds: with the graph, all that the rest of the search depends on.
+
+    Attributes:
+        medoids: node ids.
+        labels: place of every node's nearest medoid among them.
+        distance: distance to it.
+        weights: weight of each node.
+        stale: cells that may have a better medoid than theirs.
+        history: weighted mean cost of the first medoids and after each round.
+        rng: state of the random generator (`seeding.generator_state`).
+        tolerance: share of the cost by which a round must lower it for another to follow.
+        converged: the last round improved no more than that.
+    """
+
+    medoids: Int64[np.ndarray, " K"]
+    labels: Int32[np.ndarray, " n"]
+    distance: Float64[np.ndarray, " n"]
+    weights: Float64[np.ndarray, " n"]
+    stale: Bool[np.ndarray, " K"]
+    history: Float64[np.ndarray, " t"]
+    rng: np.ndarray
+    tolerance: Float64[np.ndarray, ""]
+    converged: Bool[np.ndarray, ""]
+
+
+class Assignment(NamedTuple):
+    """Voronoi cells: distance to the nearest medoid, its place among the medoids, and the weighted mean cost."""
+
+    distance: Float[np.ndarray, " n"]
+    labels: Int32[np.ndarray, " n"]
+    cost: float
+
+
+def assign(graph: Graph, medoids: Int64[np.ndarray, " K"], weights: Float[np.ndarray, " n"]) -> Assignment:
+    """Voronoi cells of the medoids; a medoid belongs to itself even where another lies at distance 0."""
+    distance, source = map(np.asarray, nearest_source(graph, medoids))
+    place = np.full(graph.shape[0], -1, np.int32)
+    place[medoids] = np.arange(len(medoids), dtype=np.int32)
+    labels = place[source]
+    labels[medoids] = place[medoids]
+    return Assignment(distance, labels, float((distance**2) @ weights / weights.sum()))
+
+
+def init(
+    graph: Graph,
+    medoids: Int64[np.ndarray, " K"],
+    *,
+    weights: Float64[np.ndarray, " n"],
+    seed: int,
+    tolerance: float,
+) -> AlternateState:
+    """Prepares an alternating search.
+
+    Args:
+        graph: symmetric graph of n nodes.
+        medoids: K distinct nodes, at least one in each component.
+        weights: weight of each node.
+        seed: decides which members of large cells are tried, and where wasted medoids go.
+        tolerance: the search ends with the first round that lowers the cost by no more than this share of it.
+
+    Returns:
+        AlternateState before the first round.
+    """
+    distance, labels, cost = assign(graph, medoids, weights)
+    return AlternateState(
+        medoids=medoids,
+        labels=labels,
+        distance=distance,
+        weights=weights,
+        stale=np.ones(len(medoids), bool),
+        history=np.array([cost]),
+        rng=generator_state(np.random.default_rng(seed)),
+        tolerance=np.asarray(tolerance, np.float64),
+        converged=np.asarray(False),
+    )
+
+
+def alternate_round(graph: Graph, state: AlternateState) -> AlternateState:
+    """Moves each medoid to the best node of its cell and assigns the nodes anew.
+
+    Cells whose members did not change keep their medoid. A medoid that another covers at distance 0 is wasted: it is
+    drawn again, with probability proportional to w d^2. A round that does not lower the cost is taken back.
+
+    Args:
+        graph: the graph that `init` was given.
+        state: of the search before the round.
+
+    Returns:
+        The state after it, a function of the arguments whatever the number of threads; the cost never rises.
+    """
+    rng, cost = generator_from(state.rng), state.history[-1]
+    moved = _redraw_wasted(graph, state, best_members(graph, state, rng), rng)
+    after = assign(graph, moved, state.weights)
+    if after.cost < cost:
+        changed = np.flatnonzero(after.labels != state.labels)
+        # A large cell tries other members each time, so that it may improve though no member has changed.
+        stale = np.bincount(state.labels, minlength=len(moved)) > MAX_CANDIDATES
+        stale[state.labels[changed]] = True
+        stale[after.labels[changed]] = True
+        state = state._replace(medoids=moved, labels=after.labels, distance=after.distance, stale=stale)
+    return state._replace(
+        history=np.append(state.history, min(after.cost, cost)),
+        rng=generator_state(rng),
+        converged=np.asarray(cost - after.cost <= state.tolerance * cost),
+    )
+
+
+def _redraw_wasted(
+    graph: Graph, state: AlternateState, medoids: Int64[np.ndarray, " K"], rng: np.random.Generator
+) -> Int64[np.ndarray, " K"]:
+    """Draws anew, in proportion to w d^2, all medoids but the first of those that lie at distance 0 of each other."""
+    rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    zero = graph.data == 0
+    same = sp.csr_array((np.ones(zero.sum()), (rows[zero], graph.indices[zero])), shape=graph.shape)
+    coincident = connected_components(same, directed=False)[1]
+    wasted = np.setdiff1d(np.arange(len(medoids)), np.unique(coincident[medoids], return_index=True)[1])
+    mass = state.weights * state.distance**2
+    mass[medoids] = 0.0
+    drawn = draw_distinct(rng, mass, len(wasted))
+    medoids[wasted[: len(drawn)]] = drawn
+    return medoids
+
+
+def best_members(graph: Graph, state: AlternateState, rng: np.random.Generator) -> Int64[np.ndarray, " K"]:
+    """The member of least cost of each stale cell, distances through the whole graph; the medoids of the others.
+
+    Exact in cells of up to 256 members; larger ones try 256, evenly spread over the distance from the present medoid.
+    """
+    order = np.lexsort((state.distance, state.labels))
+    starts = np.searchsorted(state.labels[order], np.arange(len(state.medoids) + 1))
+    cells, offsets = np.flatnonzero(state.stale), rng.random(len(state.medoids))
+    threads = min(num_threads(), max(len(cells), 1))
+    moved, floor = state.medoids.copy(), np.empty(len(order))
+    work = partial(_move, compile_graph(graph), state, np.split(order, starts[1:-1]), offsets, floor, moved)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, (cells[thread::threads] for thread in range(threads))))
+    return moved
+
+
+def _move(graph, state, members_of, offsets, floor, moved, cells) -> None:
+    """Writes the best members of some cells into `moved`."""
+    scratch = make_scratch(len(floor))
+    for k in cells:
+        medoid, members = state.medoids[k], members_of[k]
+        members = np.append(medoid, members[members != medoid])
+        step = max(1.0, len(members) / MAX_CANDIDATES)
+        tried = members[((np.arange(min(len(members), MAX_CANDIDATES)) + offsets[k]) * step).astype(np.int64)]
+        moved[k], _ = medoid_of_cell(graph, members, tried, state.labels, state.distance, state.weights, floor, scratch)
