@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax import mesh
+from geovq_jax.geometry.checks import check_count, check_finite, is_traced
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Progress = Callable[[int, int], None]
@@ -37,14 +38,13 @@ def map_chunks(
         The pytree of arrays [n, ...].
 
     Raises:
-        ValueError: if there are no rows or `batch_size` is not positive.
+        ValueError: if there are no rows or `batch_size` is not an integer >= 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"expected batch_size >= 1, got {batch_size}; mend: leave it out for the default")
+    check_count("batch_size", batch_size, advice="leave it out for the default")
     num_rows = arrays[0].shape[0]
     if num_rows == 0:
-        raise ValueError("expected at least one row, got none; mend: skip the call for empty input")
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((function, arrays)))
+        raise ValueError("expected at least one row, got none; skip the call for empty input")
+    traced = is_traced(function, arrays)
     if not traced:
         batch_size = mesh.rounded(batch_size)
     rows = arrays if traced else tuple(np.asarray(array) for array in arrays)
@@ -75,9 +75,10 @@ def decode_all(
         The decoded x of every latent, on the host.
 
     Raises:
-        ValueError: if there are no latents.
+        ValueError: if there are no latents, or the decoder gives NaN or infinity.
     """
-    return np.asarray(map_chunks(partial(_decode_chunk, as_pytree(decode_fn)), (latents,), batch_size=batch_size))
+    images = map_chunks(partial(_decode_chunk, as_pytree(decode_fn)), (latents,), batch_size=batch_size)
+    return np.asarray(check_finite("decoded latents", images))
 
 
 @jax.jit
@@ -109,7 +110,7 @@ def map_rows(function: Callable[..., Any], arrays: tuple, *, num_tangents: int) 
 
 
 def _join(parts: tuple, num_rows: int) -> jax.Array:
-    if any(isinstance(part, jax.core.Tracer) for part in parts):
+    if is_traced(parts):
         return jnp.concatenate(parts)[:num_rows]
     return jnp.asarray(np.concatenate(mesh.to_host(parts))[:num_rows])
 

@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax.geometry.batching import Progress, map_chunks, map_rows
-from geovq_jax.geometry.edges import Edges, check_edges, default_batch_size, lengths_from_metrics, quadrature
-from geovq_jax.geometry.metric import DecodeFn, as_pytree, check_latents, gram, safe_norm, speed
+from geovq_jax.geometry.checks import check_choice, check_finite, check_form, check_ids, check_latents
+from geovq_jax.geometry.curves import RULES, quadrature
+from geovq_jax.geometry.edges import Edges, default_batch_size, measure_lengths
+from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, speed
 from geovq_jax.geometry.windows import Window, product_flops, push_window
 
 Grids = Float[Array | np.ndarray, "n h w d"]
@@ -121,9 +123,9 @@ def _chord_chunk(decode_fn: Any, grids: Array, edges: Array) -> Array:
 
 def _in_context(decode_fn: Any, grids: Any, context: str) -> Array:
     """The grids to decode, [n, h, w, d], or every cell as a grid of its own, [n * h * w, 1, 1, d]."""
-    if context not in ("own", "isolated"):
-        raise ValueError(f"expected context 'own' or 'isolated', got {context!r}; mend: 'own' is the default")
-    if np.ndim(grids) == 4 and context == "isolated":
+    check_choice("context", context, ("own", "isolated"))
+    check_form("latents", grids, "n h w d")
+    if context == "isolated":
         grids = grids.reshape(-1, 1, 1, grids.shape[-1])
     check_latents(decode_fn, grids, "n h w d")
     return jnp.asarray(grids)
@@ -171,10 +173,18 @@ def cell_metrics(
         Metric tensors [n * h * w, d, d].
 
     Raises:
-        ValueError: for an unknown context, no grids, or as `check_latents`.
+        ValueError: for an unknown context, metrics with NaN or infinity, or as `check_latents`.
     """
     grids = _in_context(decode_fn, grids, context)
-    decode = as_pytree(decode_fn)
+    metrics = measure_cells(decode_fn, grids, batch_size=batch_size, progress=progress)
+    return check_finite("metrics", metrics)
+
+
+def measure_cells(
+    decode_fn: DecodeFn, grids: Grids, *, batch_size: int | None = None, progress: Progress | None = None
+) -> Float[Array, "cells d d"]:
+    """As `cell_metrics`, without its checks: NaN where the decoder gives NaN."""
+    decode, grids = as_pytree(decode_fn), jnp.asarray(grids)
     windows = _windows_pay(decode, grids)
     chunk = partial(_windowed_chunk if windows else _whole_chunk, decode)
     size = batch_size or default_batch_size(2 * grids.shape[3])
@@ -214,24 +224,26 @@ def cell_edge_lengths(
         Lengths [e] in units of x; zero, with derivative zero, for an edge between coincident cells.
 
     Raises:
-        ValueError: for an unknown rule or context, an edge that names a cell that does not exist, or as
-            `check_latents`.
+        ValueError: for an unknown rule or context, an edge that names a cell that does not exist, lengths with NaN or
+            infinity, or as `check_latents`.
     """
+    check_choice("a rule", rule, RULES)
     grids = _in_context(decode_fn, grids, context)
     cells = grids.reshape(-1, grids.shape[-1])
-    ends, decode = check_edges(edges, cells.shape[0]), as_pytree(decode_fn)
+    ends, decode = check_ids("edges", edges, len(cells), "e* 2"), as_pytree(decode_fn)
     if not len(ends):
         return jnp.zeros(0, cells.dtype)
     if rule == "chord":
         size = batch_size or default_batch_size(4)
-        return map_chunks(partial(_chord_chunk, decode, grids), (ends,), batch_size=size, progress=progress)
+        chords = map_chunks(partial(_chord_chunk, decode, grids), (ends,), batch_size=size, progress=progress)
+        return check_finite("lengths", chords)
     end_weight, nodes, weights = quadrature(rule, order)
     lengths = jnp.zeros(len(ends), cells.dtype)
     if end_weight:
-        metrics = cell_metrics(decode, grids, batch_size=batch_size, progress=progress)
-        lengths = 2.0 * end_weight * lengths_from_metrics(cells, metrics, ends)
+        metrics = measure_cells(decode, grids, batch_size=batch_size, progress=progress)
+        lengths = 2.0 * end_weight * measure_lengths(cells, metrics, ends)
     if len(nodes):
         cast, size = partial(jnp.asarray, dtype=cells.dtype), batch_size or default_batch_size(2 * len(nodes))
         function = partial(_interior_chunk, decode, grids, cast(nodes), cast(weights))
         lengths = lengths + map_chunks(function, (ends,), batch_size=size, progress=progress)
-    return lengths
+    return check_finite("lengths", lengths)

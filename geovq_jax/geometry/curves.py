@@ -5,17 +5,61 @@ docs/geometry.md.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from geovq_jax.geometry.edges import quadrature
+from geovq_jax.geometry.checks import check_choice, check_count
 from geovq_jax.geometry.metric import DecodeFn, safe_norm, speed
 
 Point = Float[Array | np.ndarray, " d"]
 Curve = Float[Array | np.ndarray, "t d"]
+
+
+RULES = ("endpoints", "midpoint", "simpson", "gauss", "chord")
+
+
+class Quadrature(NamedTuple):
+    """Quadrature of the speed along an edge parametrised by t in [0, 1].
+
+    Attributes:
+        end_weight: weight of each of the two ends.
+        points: interior nodes, [m].
+        weights: their weights, [m]; together with the ends they sum to 1.
+    """
+
+    end_weight: float
+    points: np.ndarray
+    weights: np.ndarray
+
+
+def quadrature(rule: str, order: int = 4) -> Quadrature:
+    """Nodes and weights of a rule, equation (12).
+
+    Args:
+        rule: endpoints (trapezoid), midpoint, simpson or gauss.
+        order: number of nodes of the Gauss-Legendre rule.
+
+    Returns:
+        The quadrature.
+
+    Raises:
+        ValueError: for an unknown rule or an order below 1.
+    """
+    check_choice("a rule", rule, RULES[:-1])
+    if rule == "gauss":
+        check_count("order", order, advice="4 nodes are exact to degree 7")
+        points, weights = np.polynomial.legendre.leggauss(order)
+        return Quadrature(0.0, 0.5 * (points + 1.0), 0.5 * weights)
+    table = {
+        "endpoints": Quadrature(0.5, np.zeros(0), np.zeros(0)),
+        "midpoint": Quadrature(0.0, np.array([0.5]), np.array([1.0])),
+        "simpson": Quadrature(1.0 / 6.0, np.array([0.5]), np.array([2.0 / 3.0])),
+    }
+    return table[rule]
 
 
 def flat_output(decode_fn: DecodeFn, z: Float[Array, " d"]) -> Float[Array, " p"]:
@@ -61,6 +105,7 @@ def curve_length(decode_fn: DecodeFn, curve: Curve, *, rule: str = "gauss", orde
     Raises:
         ValueError: for an unknown rule.
     """
+    check_choice("a rule", rule, RULES)
     curve = jnp.asarray(curve)
     if rule == "chord":
         return jnp.sum(_chords(decode_fn, curve))

@@ -5,7 +5,7 @@ refer to docs/geometry.md.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,56 +13,20 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.batching import Progress, map_chunks, map_rows
-from geovq_jax.geometry.metric import DecodeFn, as_pytree, check_latents, gram, safe_norm, safe_sqrt, speed
+from geovq_jax.geometry.checks import (
+    CHECK_DECODER,
+    check_array,
+    check_choice,
+    check_count,
+    check_finite,
+    check_ids,
+    check_latents,
+)
+from geovq_jax.geometry.curves import RULES, quadrature
+from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, safe_sqrt, speed
 
 Points = Float[Array | np.ndarray, "n d"]
 Edges = Int[Array | np.ndarray, "e 2"]
-
-RULES = ("endpoints", "midpoint", "simpson", "gauss", "chord")
-
-
-class Quadrature(NamedTuple):
-    """Quadrature of the speed along an edge parametrised by t in [0, 1].
-
-    Attributes:
-        end_weight: weight of each of the two ends.
-        points: interior nodes, [m].
-        weights: their weights, [m]; together with the ends they sum to 1.
-    """
-
-    end_weight: float
-    points: np.ndarray
-    weights: np.ndarray
-
-
-def quadrature(rule: str, order: int = 4) -> Quadrature:
-    """Nodes and weights of a rule, equation (12).
-
-    Args:
-        rule: endpoints (trapezoid), midpoint, simpson or gauss.
-        order: number of nodes of the Gauss-Legendre rule.
-
-    Returns:
-        The quadrature.
-
-    Raises:
-        ValueError: for an unknown rule or an order below 1.
-    """
-    if rule not in RULES or rule == "chord":
-        raise ValueError(
-            f"expected a rule among {', '.join(RULES[:-1])}, got {rule!r}; mend: 'endpoints' is the default"
-        )
-    if rule == "gauss":
-        if order < 1:
-            raise ValueError(f"expected order >= 1, got {order}; mend: 4 nodes are exact to degree 7")
-        points, weights = np.polynomial.legendre.leggauss(order)
-        return Quadrature(0.0, 0.5 * (points + 1.0), 0.5 * weights)
-    table = {
-        "endpoints": Quadrature(0.5, np.zeros(0), np.zeros(0)),
-        "midpoint": Quadrature(0.0, np.array([0.5]), np.array([1.0])),
-        "simpson": Quadrature(1.0 / 6.0, np.array([0.5]), np.array([2.0 / 3.0])),
-    }
-    return table[rule]
 
 
 @jax.jit
@@ -137,11 +101,15 @@ def node_metrics(
         Metric tensors [n, d, d].
 
     Raises:
-        ValueError: if there are no latents, or as `check_latents`.
+        ValueError: for metrics with NaN or infinity, or as `check_latents`.
     """
     check_latents(decode_fn, z, "n d")
-    function, size = partial(_metrics_chunk, as_pytree(decode_fn)), batch_size or default_batch_size(z.shape[1])
-    return map_chunks(function, (z,), batch_size=size, progress=progress)
+    return check_finite("metrics", _measure_metrics(as_pytree(decode_fn), z, batch_size, progress))
+
+
+def _measure_metrics(decode: Any, z: Points, batch_size: int | None, progress: Progress | None) -> Array:
+    size = batch_size or default_batch_size(z.shape[1])
+    return map_chunks(partial(_metrics_chunk, decode), (z,), batch_size=size, progress=progress)
 
 
 def node_speeds(
@@ -165,9 +133,22 @@ def node_speeds(
         Speeds [n, w]; zero, with derivative zero, for a velocity of zero.
 
     Raises:
-        ValueError: if there are no latents, or as `check_latents`.
+        ValueError: for velocities of another form, speeds with NaN or infinity, or as `check_latents`.
     """
     check_latents(decode_fn, z, "n d")
+    check_array("velocities", vectors, f"{len(z)} w {z.shape[1]}")
+    return check_finite("speeds", measure_speeds(decode_fn, z, vectors, batch_size=batch_size, progress=progress))
+
+
+def measure_speeds(
+    decode_fn: DecodeFn,
+    z: Points,
+    vectors: Float[Array | np.ndarray, "n w d"],
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Float[Array, "n w"]:
+    """As `node_speeds`, without its checks: NaN where the decoder gives NaN."""
     function, size = partial(_speeds_chunk, as_pytree(decode_fn)), batch_size or default_batch_size(vectors.shape[1])
     return map_chunks(function, (z, vectors), batch_size=size, progress=progress)
 
@@ -189,9 +170,20 @@ def lengths_from_metrics(
         Lengths [e]; zero, with derivative zero, for an edge between coincident points.
 
     Raises:
-        ValueError: if an edge names a row that does not exist.
+        ValueError: for arrays of another form, values that are not finite, or an edge that names a row that does not
+            exist.
     """
-    ends = check_edges(edges, points.shape[0])
+    check_array("points", points, "n d")
+    check_array("metrics", metrics, f"{len(points)} {points.shape[1]} {points.shape[1]}", CHECK_DECODER)
+    check_count("batch_size", batch_size)
+    ends = check_ids("edges", edges, len(points), "e* 2")
+    return check_finite("lengths", measure_lengths(points, metrics, ends, batch_size))
+
+
+def measure_lengths(
+    points: Points, metrics: Float[Array | np.ndarray, "n d d"], ends: Edges, batch_size: int = 16384
+) -> Float[Array, " e"]:
+    """As `lengths_from_metrics`, without its checks: NaN where a metric holds NaN."""
     if not len(ends):
         return jnp.zeros(0, jnp.asarray(points).dtype)
     function = partial(_quadratic_chunk, jnp.asarray(points), jnp.asarray(metrics))
@@ -228,15 +220,18 @@ def edge_lengths(
         Lengths [e] in units of x; zero, with derivative zero, for an edge between coincident latents.
 
     Raises:
-        ValueError: for an unknown rule, an edge that names a row that does not exist, or as `check_latents`.
+        ValueError: for an unknown rule, an edge that names a row that does not exist, lengths with NaN or infinity, or
+            as `check_latents`.
     """
     check_latents(decode_fn, z, "n d")
-    ends, points, decode = check_edges(edges, z.shape[0]), jnp.asarray(z), as_pytree(decode_fn)
+    check_choice("a rule", rule, RULES)
+    ends, points, decode = check_ids("edges", edges, len(z), "e* 2"), jnp.asarray(z), as_pytree(decode_fn)
     if not len(ends):
         return jnp.zeros(0, points.dtype)
     if rule == "chord":
         size = batch_size or default_batch_size(2)
-        return map_chunks(partial(_chord_chunk, decode, points), (ends,), batch_size=size, progress=progress)
+        chords = map_chunks(partial(_chord_chunk, decode, points), (ends,), batch_size=size, progress=progress)
+        return check_finite("lengths", chords)
     end_weight, nodes, weights = quadrature(rule, order)
     lengths = jnp.zeros(len(ends), points.dtype)
     if end_weight:
@@ -245,7 +240,7 @@ def edge_lengths(
         cast, size = partial(jnp.asarray, dtype=points.dtype), batch_size or default_batch_size(len(nodes))
         function = partial(_interior_chunk, decode, points, cast(nodes), cast(weights))
         lengths = lengths + map_chunks(function, (ends,), batch_size=size, progress=progress)
-    return lengths
+    return check_finite("lengths", lengths)
 
 
 def edge_length_errors(
@@ -293,8 +288,8 @@ def _mean_end_speeds(
     degree = np.bincount(local.ravel())
     width = _fan_width(degree)
     if used.size * (PRIMAL_COST + points.shape[1]) <= _fan_cost(degree, width):
-        metrics = node_metrics(decode, points[used], batch_size=batch_size, progress=progress)
-        return lengths_from_metrics(points[used], metrics, local)
+        metrics = _measure_metrics(decode, points[used], batch_size, progress)
+        return measure_lengths(points[used], metrics, local)
     rows, partners, place = _fans(ends, used, local, degree, width)
     function, size = partial(_fan_chunk, decode, points), batch_size or default_batch_size(width)
     speeds = map_chunks(function, (rows, partners), batch_size=size, progress=progress)
@@ -328,18 +323,6 @@ def _fans(
     partners = np.repeat(rows[:, None], width, axis=1)
     partners.reshape(-1)[place] = ends[:, ::-1].ravel()
     return rows, partners, place.reshape(ends.shape)
-
-
-def check_edges(edges: Any, num_nodes: int) -> np.ndarray:
-    """The edges as an array [e, 2]; ValueError unless they are pairs of rows of `num_nodes` latents."""
-    ends = np.asarray(edges)
-    if ends.ndim != 2 or ends.shape[1] != 2 or ends.dtype.kind not in "iu":
-        raise ValueError(f"expected edges as integers [e, 2], got {ends.dtype} {list(ends.shape)}; mend: unique_edges")
-    if len(ends) and (ends.min() < 0 or ends.max() >= num_nodes):
-        raise ValueError(
-            f"expected node ids in [0, {num_nodes}), got {ends.min()} to {ends.max()}; mend: edges name rows of z"
-        )
-    return ends
 
 
 def default_batch_size(num_tangents: int) -> int:

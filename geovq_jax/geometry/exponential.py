@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from geovq_jax.geometry.checks import check_array, check_count, check_latents
 from geovq_jax.geometry.curves import Point, flat_output, initial_velocity, jacobian_columns
 from geovq_jax.geometry.geodesic import geodesic
-from geovq_jax.geometry.metric import DecodeFn, check_latents
+from geovq_jax.geometry.metric import DecodeFn
 
 _inner = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -25,13 +26,15 @@ def exp_map(decode_fn: DecodeFn, z: Point, v: Point, *, num_steps: int = 32) -> 
         num_steps: steps of the integration.
 
     Returns:
-        The latent reached, [d].
+        The latent reached, [d]; NaN where the decoder gives NaN on the way.
 
     Raises:
-        ValueError: as `check_latents`.
+        ValueError: for a velocity that is not finite or of another dimension, no steps, or as `check_latents`.
     """
+    check_latents(decode_fn, z, "d")
+    check_array("a velocity", v, str(len(z)))
+    check_count("num_steps", num_steps)
     z, step = jnp.asarray(z), 1.0 / num_steps
-    check_latents(decode_fn, z[None], "n d")
     decode = partial(flat_output, decode_fn)
 
     def acceleration(point: Array, velocity: Array) -> Array:
@@ -82,6 +85,9 @@ def log_map(
 
     Returns:
         Velocity at `a`, [d]; its pull-back speed is the length of the geodesic.
+
+    Raises:
+        ValueError: as `geodesic`.
     """
     found = geodesic(decode_fn, a, b, num_points=num_points, tolerance=tolerance, max_iterations=max_iterations)
     return initial_velocity(found.curve)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.checks import check_array, check_count, check_latents, check_lengths, check_number
 from geovq_jax.geometry.curves import (
     Curve,
     Point,
@@ -25,7 +26,7 @@ from geovq_jax.geometry.curves import (
     straight_line,
 )
 from geovq_jax.geometry.edges import default_batch_size
-from geovq_jax.geometry.metric import DecodeFn, as_pytree, check_latents
+from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Points = Float[Array | np.ndarray, "n d"]
 
@@ -98,21 +99,19 @@ def geodesic(
         max_iterations: most steps to try.
 
     Returns:
-        The geodesic.
+        The geodesic; where the decoder gives NaN along it, of length NaN and not converged.
 
     Raises:
         ValueError: for fewer than 3 points, ends or an initial curve of the wrong shape, or as `check_latents`.
     """
+    _check(num_points, tolerance, max_iterations)
+    check_latents(decode_fn, a, "d")
+    check_latents(decode_fn, b, str(len(a)))
     a, b = jnp.asarray(a), jnp.asarray(b)
-    if num_points < 3:
-        raise ValueError(f"expected num_points >= 3, got {num_points}; mend: 32 suits most curves")
-    if a.ndim != 1 or a.shape != b.shape or (initial is not None and initial.shape[-1] != a.shape[0]):
-        shapes = a.shape, b.shape, None if initial is None else initial.shape
-        raise ValueError(f"expected ends and initial curve of one dimension, got {shapes}")
-    check_latents(decode_fn, jnp.stack([a, b]), "n d")
     if initial is None:
         start = straight_line(a, b, num_points)
     else:
+        check_array("an initial curve", initial, f"t {len(a)}")
         start = constant_speed(decode_fn, jnp.asarray(initial, a.dtype), num_points=num_points)
 
     def curve_of(interior: Array) -> Array:
@@ -128,13 +127,14 @@ def geodesic(
         gradient, jax.lax.stop_gradient(start[1:-1]), solve, _solve_densely, has_aux=True
     )
     curve = curve_of(interior)
-    return Geodesic(
-        curve,
-        curve_length(decode_fn, curve, rule="chord"),
-        curve_energy(decode_fn, curve),
-        converged > 0,
-        iterations.astype(jnp.int32),
-    )
+    length, energy = curve_length(decode_fn, curve, rule="chord"), curve_energy(decode_fn, curve)
+    return Geodesic(curve, length, energy, (converged > 0) & jnp.isfinite(energy), iterations.astype(jnp.int32))
+
+
+def _check(num_points: int, tolerance: float, max_iterations: int) -> None:
+    check_count("num_points", num_points, 3, advice="32 suits most curves")
+    check_number("tolerance", tolerance)
+    check_count("max_iterations", max_iterations, 0)
 
 
 class _State(NamedTuple):
@@ -290,8 +290,11 @@ def geodesics(
     Raises:
         ValueError: as `geodesic`.
     """
+    _check(num_points, tolerance, max_iterations)
     check_latents(decode_fn, a, "n d")
-    check_latents(decode_fn, b, "n d")
+    check_latents(decode_fn, b, f"{len(a)} {a.shape[1]}")
+    if initial is not None:
+        check_array("initial curves", initial, f"{len(a)} t {a.shape[1]}")
     starts = jnp.stack([jnp.asarray(a), jnp.asarray(b)], axis=1) if initial is None else jnp.asarray(initial)
     settings = {"num_points": num_points, "tolerance": tolerance, "max_iterations": max_iterations}
     function = partial(_geodesics_chunk, as_pytree(decode_fn), **settings)
@@ -331,18 +334,20 @@ def length_ratios(
         progress: called with (curves done, n) while geodesics are sought.
 
     Returns:
-        Lengths and ratios.
+        Lengths and ratios, NaN where the decoder gives NaN.
 
     Raises:
         ValueError: as `geodesic`.
     """
+    if graph_lengths is not None:
+        check_lengths("graph lengths", graph_lengths, str(len(a)), infinite=True)
     found = geodesics(decode_fn, a, b, num_points=num_points, initial=initial, batch_size=batch_size, progress=progress)
     measure = partial(_straight_lengths_chunk, as_pytree(decode_fn), num_points=num_points)
     straight = map_chunks(measure, (jnp.asarray(a), jnp.asarray(b)), batch_size=batch_size or default_batch_size(1))
-    apart = found.length > 0
+    coincident = found.length <= 0
 
     def ratio(lengths: Array) -> Array:
-        return jnp.where(apart, lengths / jnp.where(apart, found.length, 1.0), 1.0)
+        return jnp.where(coincident, 1.0, lengths / jnp.where(coincident, 1.0, found.length))
 
     graph_ratio = None if graph_lengths is None else ratio(jnp.asarray(graph_lengths, found.length.dtype))
     return LengthRatios(straight, found.length, ratio(straight), graph_ratio, found.converged)

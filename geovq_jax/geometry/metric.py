@@ -24,10 +24,11 @@ def safe_sqrt(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         x: squared lengths; rounding may have made them slightly negative.
 
     Returns:
-        sqrt(max(x, 0)).
+        sqrt(max(x, 0)); NaN for NaN and minus infinity.
     """
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+    # NaN is not <= 0: a comparison x > 0 would turn it into a length of zero.
+    zero = (x <= 0) & jnp.isfinite(x)
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, x)))
 
 
 def squared_norm(tree: Any) -> Float[Array, ""]:
@@ -117,7 +118,10 @@ def speed(decode_fn: DecodeFn, z: Vector, v: Vector) -> Float[Array, ""]:
 
 
 def _eigenvalues(metric: Metrics) -> Float[Array, "*batch d"]:
-    return jnp.maximum(jnp.linalg.eigvalsh(jnp.asarray(metric)), 0.0)
+    metric = jnp.asarray(metric)
+    # What LAPACK returns for a matrix with NaN or infinity depends on its build.
+    finite = jnp.isfinite(metric).all(axis=(-2, -1))[..., None]
+    return jnp.where(finite, jnp.maximum(jnp.linalg.eigvalsh(metric), 0.0), jnp.nan)
 
 
 def log_volume(metric: Metrics) -> Float[Array, "*batch"]:
@@ -158,7 +162,7 @@ def condition_number(metric: Metrics) -> Float[Array, "*batch"]:
         Condition numbers [...], at most 1 / eps of the number type: smaller eigenvalues are rounding errors.
     """
     eigenvalues = _eigenvalues(metric)
-    largest = jnp.where(eigenvalues[..., -1] > 0, eigenvalues[..., -1], 1.0)
+    largest = jnp.where(eigenvalues[..., -1] <= 0, 1.0, eigenvalues[..., -1])
     return 1.0 / jnp.maximum(eigenvalues[..., 0] / largest, jnp.finfo(eigenvalues.dtype).eps)
 
 
@@ -178,9 +182,9 @@ def effective_rank(metric: Metrics) -> Float[Array, "*batch"]:
     """
     eigenvalues = _eigenvalues(metric)
     total = jnp.sum(eigenvalues, axis=-1, keepdims=True)
-    share = eigenvalues / jnp.where(total > 0, total, 1.0)
-    used = share > 0
-    return jnp.exp(-jnp.sum(jnp.where(used, share * jnp.log(jnp.where(used, share, 1.0)), 0.0), axis=-1))
+    share = eigenvalues / jnp.where(total <= 0, 1.0, total)
+    unused = share <= 0
+    return jnp.exp(-jnp.sum(jnp.where(unused, 0.0, share * jnp.log(jnp.where(unused, 1.0, share))), axis=-1))
 
 
 def with_output_metric(decode_fn: DecodeFn, output_map: Callable[[Any], Any]) -> DecodeFn:
@@ -240,53 +244,13 @@ def ensemble(decode: Callable[[Any, Array], Any], parameters: Any) -> DecodeFn:
     """
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(parameters)}
     if len(sizes) != 1 or sizes == {()}:
-        raise ValueError(f"expected parameters stacked along a common first axis, got {sizes}; mend: stack the members")
+        raise ValueError(f"expected parameters stacked along a common first axis, got {sizes}; stack the members")
     return jax.tree_util.Partial(_ensemble_output, as_pytree(decode), parameters)
 
 
 def _ensemble_output(decode: Callable[[Any, Array], Any], parameters: Any, z: Array) -> Any:
     outputs = jax.vmap(decode, in_axes=(0, None))(parameters, z)
     return jax.tree.map(lambda x: x / jnp.sqrt(jnp.asarray(x.shape[0], x.dtype)), outputs)
-
-
-@jax.jit
-def _decode_one(decode_fn: Any, latent: Array) -> Any:
-    """Compiled nowhere: it remembers that a decoder has been traced."""
-    return decode_fn(latent)
-
-
-def check_latents(decode_fn: Any, latents: Any, axes: str) -> None:
-    """Refuses latents that are not finite real numbers of the named axes, and decoders that cannot take one of them.
-
-    Args:
-        decode_fn: map of one latent to an array or a pytree of arrays; it is traced, not run.
-        latents: many latents; traced ones are taken to be finite.
-        axes: names of their axes, the first of which counts latents, as "n d" or "n h w d".
-
-    Raises:
-        ValueError: says which.
-    """
-    names = axes.split()
-    if not hasattr(latents, "dtype"):
-        raise ValueError(f"expected latents as an array, got {type(latents).__name__}; mend: numpy.asarray(latents)")
-    if np.ndim(latents) != len(names):
-        raise ValueError(f"expected latents [{', '.join(names)}], got shape {np.shape(latents)}; batch a lone latent")
-    if not jnp.issubdtype(latents.dtype, jnp.floating):
-        raise ValueError(f"expected latents of real numbers, got {latents.dtype}; mend: latents.astype('float32')")
-    if not isinstance(latents, jax.core.Tracer) and not np.isfinite(np.asarray(latents)).all():
-        raise ValueError("expected finite latents, got NaN or infinity; check the encoder's output")
-    one = jax.ShapeDtypeStruct(latents.shape[1:], jnp.asarray(latents[:0]).dtype)
-    try:
-        leaves = jax.tree.leaves(_decode_one.eval_shape(as_pytree(decode_fn), one))
-    except Exception as error:  # whatever the decoder raises
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise ValueError(
-            f"expected a decoder of one latent {list(one.shape)} in JAX, got from it: {reason}; mend the decoder, or "
-            "take latents of its encoder"
-        ) from error
-    if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
-        kinds = sorted({str(leaf.dtype) for leaf in leaves}) or "nothing"
-        raise ValueError(f"expected a decoder that returns arrays of real numbers, got {kinds}; mend: do not round")
 
 
 def as_pytree(function: Callable[..., Any]) -> jax.tree_util.Partial:

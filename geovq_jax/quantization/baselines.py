@@ -4,13 +4,14 @@ Each function returns a `Baseline`: K vectors, and a linear map under which a la
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 
 from geovq_jax.geometry.batching import decode_all
+from geovq_jax.geometry.checks import CHECK_DECODER, CHECK_ENCODER, check_array, check_count, check_form
 from geovq_jax.geometry.graphs.knn import knn
 from geovq_jax.geometry.metric import DecodeFn
 
@@ -42,11 +43,13 @@ def encode(baseline: Baseline, latents: Float[np.ndarray, "*n d"]) -> Int[np.nda
         Codes int32 of shape [n] or [n, h, w], every entry in [0, K).
 
     Raises:
-        ValueError: latents of another dimension, or not finite.
+        ValueError: latents of another form or dimension, or not finite.
     """
-    rows = latents.reshape(-1, latents.shape[-1])
-    if rows.shape[1] != baseline.vectors.shape[1] or not np.isfinite(rows).all():
-        raise ValueError(f"expected finite latents [..., {baseline.vectors.shape[1]}], got shape {latents.shape}")
+    check_array("code vectors", baseline.vectors, "K d")
+    size = baseline.vectors.shape[1]
+    check_array("transform", baseline.transform, f"{size} m")
+    check_array("latents", latents, f"n h w {size}" if np.ndim(latents) == 4 else f"n {size}", CHECK_ENCODER)
+    rows = latents.reshape(-1, size)
     found = knn(baseline.vectors @ baseline.transform, 1, queries=rows @ baseline.transform)
     return np.asarray(found.indices, np.int32).reshape(latents.shape[:-1])
 
@@ -65,6 +68,7 @@ def kmeans(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
     Raises:
         ValueError: fewer latents than clusters, or latents that are not finite.
     """
+    _check(latents, num_clusters)
     return Baseline(_kmeans(latents, num_clusters, seed), np.eye(latents.shape[1], dtype=latents.dtype))
 
 
@@ -85,12 +89,14 @@ def mahalanobis(latents: Latents, metric: Float[np.ndarray, "d d"], num_clusters
     Raises:
         ValueError: as `kmeans`, or a metric of another size or with a negative eigenvalue.
     """
+    _check(latents, num_clusters)
     size = latents.shape[1]
-    if metric.shape != (size, size):
-        raise ValueError(f"expected a metric {(size, size)} for latents {latents.shape}, got {metric.shape}")
+    check_array("a metric", metric, f"{size} {size}", CHECK_DECODER)
     eigenvalues, axes = np.linalg.eigh(np.asarray(metric, np.float64))
     if eigenvalues[0] < -1e-6 * abs(eigenvalues[-1]):
-        raise ValueError(f"expected a positive semi-definite metric, got the eigenvalue {eigenvalues[0]:.3g}")
+        raise ValueError(
+            f"expected a positive semi-definite metric, got the eigenvalue {eigenvalues[0]:.3g}; {CHECK_DECODER}"
+        )
     transform = (axes * np.sqrt(np.maximum(eigenvalues, 0.0))).astype(latents.dtype)
     nearest = encode(Baseline(_kmeans(latents @ transform, num_clusters, seed), np.eye(size, dtype=latents.dtype)),
                      latents @ transform)  # fmt: skip
@@ -114,6 +120,7 @@ def kmedoids(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
     Raises:
         ValueError: as `kmeans`.
     """
+    _check(latents, num_clusters)
     identity = np.eye(latents.shape[1], dtype=latents.dtype)
     vectors = _kmeans(latents, num_clusters, seed)
     medoids = np.full(num_clusters, -1)
@@ -147,6 +154,7 @@ def decoded_kmeans(
     Raises:
         ValueError: as `kmeans`.
     """
+    _check(latents, num_clusters)
     images = decode_all(decode_fn, latents, batch_size=batch_size).reshape(len(latents), -1)
     means = _kmeans(images, num_clusters, seed, restarts=1)
     codes = np.asarray(knn(means, 1, queries=images).indices[:, 0], np.int32)
@@ -172,9 +180,9 @@ def encode_decoded(
     Raises:
         ValueError: images of another size than the decoded ones.
     """
-    known, queries = (part.reshape(len(part), -1) for part in (decode_all(decode_fn, vectors), images))
-    if known.shape[1] != queries.shape[1]:
-        raise ValueError(f"expected images of {known.shape[1]} values, as decoded, got {queries.shape[1]}")
+    known = decode_all(decode_fn, vectors).reshape(len(vectors), -1)
+    check_form("images", images, " ".join("n" * np.ndim(images)))
+    queries = check_array("images", images.reshape(len(images), -1), f"n {known.shape[1]}")
     return np.asarray(knn(known, 1, queries=queries).indices[:, 0], np.int32)
 
 
@@ -188,7 +196,13 @@ def gaussian(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
 
     Returns:
         Baseline with Euclidean cells.
+
+    Raises:
+        ValueError: as `kmeans`.
     """
+    check_array("latents", latents, "n d", CHECK_ENCODER)
+    check_count("the number of latents", len(latents), 2, advice="one latent has no covariance")
+    check_count("num_clusters", num_clusters)
     rng = np.random.default_rng(seed)
     drawn = rng.multivariate_normal(latents.mean(axis=0), np.cov(latents.T).reshape(2 * latents.shape[1:]),
                                     num_clusters, method="cholesky", check_valid="ignore")  # fmt: skip
@@ -208,12 +222,14 @@ def scalar(latents: Latents, levels: tuple[int, ...]) -> Baseline:
         Baseline whose map keeps the principal axes in use, so that the nearest vector is the nearest level of each.
 
     Raises:
-        ValueError: more levels than dimensions.
+        ValueError: more levels than dimensions or latents, or latents that are not finite.
 
     Reference: Mentzer et al. 2023, "Finite scalar quantization: VQ-VAE made simple".
     """
-    if len(levels) > latents.shape[1]:
-        raise ValueError(f"expected at most {latents.shape[1]} levels for latents {latents.shape}, got {levels}")
+    check_array("latents", latents, "n d", CHECK_ENCODER)
+    check_count("the number of levels", len(levels), 1, latents.shape[1], "an axis carries one level each")
+    for level in levels:
+        check_count("a level", level, 1, len(latents), "every value is the mean of some latents")
     mean = latents.mean(axis=0)
     axes = np.linalg.svd((latents - mean).T @ (latents - mean))[0][:, : len(levels)]
     coordinates = np.sort((latents - mean) @ axes, axis=0)
@@ -231,9 +247,11 @@ def scalar_levels(num_codes: int, dimensions: int) -> tuple[int, ...]:
     Raises:
         ValueError: a K that is no power of two, or with too many factors for the dimensions.
     """
+    check_count("num_codes", num_codes)
+    check_count("dimensions", dimensions)
     bits = int(math.log2(num_codes))
     if 2**bits != num_codes:
-        raise ValueError(f"expected a power of two for the number of scalar codes, got {num_codes}")
+        raise ValueError(f"expected a power of two for the number of scalar codes, got {num_codes}; choose one")
     axes = min(dimensions, -(-bits // 2))
     return tuple(2 ** (bits // axes + (axis < bits % axes)) for axis in range(axes))
 
@@ -246,11 +264,12 @@ def cell_means(latents: Latents, codes: Int[np.ndarray, " n"], num_clusters: int
     return means.astype(latents.dtype)
 
 
+def _check(latents: Any, num_clusters: int) -> None:
+    check_array("latents", latents, "n d", CHECK_ENCODER)
+    check_count("num_clusters", num_clusters, 1, len(latents), "every cluster needs a latent")
+
+
 def _kmeans(points: np.ndarray, num_clusters: int, seed: int, *, restarts: int = _RESTARTS) -> np.ndarray:
-    if not np.isfinite(points).all():
-        raise ValueError("expected finite latents, got NaN or infinity; check the encoder's output")
-    if len(points) < num_clusters:
-        raise ValueError(f"expected at least {num_clusters} latents for as many clusters, got {len(points)}")
     model = KMeans(num_clusters, n_init=restarts, max_iter=_ITERATIONS, random_state=seed).fit(points)
     return np.asarray(model.cluster_centers_, points.dtype)
 

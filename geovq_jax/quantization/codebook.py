@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from geovq_jax.geometry.checks import check_ids
 from geovq_jax.workdir import hash_arrays, save_npz
 
 
@@ -61,11 +62,6 @@ def lookup(codebook: Codebook, codes: Int[np.ndarray, "..."]) -> Float[np.ndarra
     """Code vectors of codes of any shape.
 
     Raises:
-        ValueError: a code outside [0, K).
+        ValueError: codes that are not integers in [0, K).
     """
-    num_codes = len(codebook.vectors)
-    if codes.size and (codes.min() < 0 or codes.max() >= num_codes):
-        raise ValueError(
-            f"expected codes in [0, {num_codes}), got {codes.min()}..{codes.max()}; encode them with this codebook"
-        )
-    return codebook.vectors[codes]
+    return codebook.vectors[check_ids("codes", codes, len(codebook.vectors), "...")]

@@ -19,6 +19,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.checks import (
+    CHECK_DECODER,
+    check_array,
+    check_count,
+    check_finite,
+    check_ids,
+    check_images,
+)
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 
@@ -63,18 +71,20 @@ def encode_in_context(
         InContext.
 
     Raises:
-        ValueError: codes outside [0, K), or shapes that do not fit.
+        ValueError: codes outside [0, K), arrays of another form or not finite, a decoder that gives NaN or infinity
+            for the codes that came in, or as `check_latents`.
 
     Reference: for the closed loop, Gersho & Gray 1992, "Vector quantization and signal compression", chapter 12; for
     the damping, Marquardt 1963, "An algorithm for least-squares estimation of nonlinear parameters".
     """
-    if codes.min() < 0 or codes.max() >= len(vectors):
-        raise ValueError(f"expected codes in [0, {len(vectors)}), got {codes.min()}..{codes.max()}; encode them anew")
-    if metrics.shape[:3] != codes.shape or len(targets) != len(codes):
-        raise ValueError(
-            f"expected a metric for each of the cells {codes.shape} and as many targets as images, got metrics "
-            f"{metrics.shape[:3]} and {len(targets)} targets"
-        )
+    check_array("code vectors", vectors, "K d")
+    codes = check_ids("codes", codes, len(vectors), "n h w")
+    size, form = vectors.shape[1], " ".join(map(str, codes.shape))
+    check_array("metrics", metrics, f"{form} {size} {size}", CHECK_DECODER)
+    shape = check_images(decode_fn, vectors[codes[:1]], "n h w d")
+    check_array("targets", targets, " ".join(map(str, (len(codes), *shape))))
+    check_count("sweeps", sweeps, 0)
+    check_count("batch_size", batch_size)
     decode, book = as_pytree(decode_fn), jnp.asarray(vectors)
     found = map_chunks(
         lambda *part: _descend(decode, book, sweeps, *part),
@@ -82,6 +92,7 @@ def encode_in_context(
         batch_size=min(batch_size, len(codes)),
         progress=progress,
     )
+    check_finite("errors of the images", found[1])
     return InContext(*(np.asarray(part) for part in found))
 
 

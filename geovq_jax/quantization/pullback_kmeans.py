@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.checks import CHECK_DECODER, CHECK_ENCODER, check_array, check_count, check_number
 
 _PROXIMAL = (
     1e-4  # of the mean eigenvalue of a cell's summed metric: keeps a centre still where its cell measures nothing
@@ -58,6 +59,12 @@ def assign_pullback(
         ValueError: shapes that do not fit, or values that are not finite.
     """
     _check(latents, metrics, centres)
+    return _assign(latents, metrics, centres, batch_size)
+
+
+def _assign(
+    latents: np.ndarray, metrics: np.ndarray, centres: np.ndarray, batch_size: int = 4096
+) -> tuple[np.ndarray, np.ndarray]:
     # Distances do not change when both sides are shifted, and rounding falls with the size of the coordinates.
     origin = centres.mean(axis=0)
     shifted = centres - origin
@@ -106,12 +113,15 @@ def pullback_kmeans(
     Raises:
         ValueError: shapes that do not fit, or values that are not finite.
     """
+    _check(latents, metrics, centres)
+    check_count("max_iterations", max_iterations, 0)
+    check_number("tolerance", tolerance)
     c = np.array(centres, np.float64)
-    labels, distances = assign_pullback(latents, metrics, c.astype(latents.dtype))
+    labels, distances = _assign(latents, metrics, c.astype(latents.dtype))
     history, converged = [float(distances.mean(dtype=np.float64))], False
     for iteration in range(max_iterations):
         moved = _moved(c, latents, metrics, labels)
-        new_labels, distances = assign_pullback(latents, metrics, moved.astype(latents.dtype))
+        new_labels, distances = _assign(latents, metrics, moved.astype(latents.dtype))
         cost = float(distances.mean(dtype=np.float64))
         converged = history[-1] - cost <= tolerance * history[-1]
         if cost < history[-1]:
@@ -141,11 +151,7 @@ def _moved(centres: np.ndarray, latents: np.ndarray, metrics: np.ndarray, labels
 
 
 def _check(latents: np.ndarray, metrics: np.ndarray, centres: np.ndarray) -> None:
+    check_array("latents", latents, "n d", CHECK_ENCODER)
     size = latents.shape[1]
-    if metrics.shape != (len(latents), size, size) or centres.shape[1] != size:
-        raise ValueError(
-            f"expected metrics {(len(latents), size, size)} and centres [K, {size}] for latents {latents.shape}, got "
-            f"{metrics.shape} and {centres.shape}"
-        )
-    if not all(np.isfinite(array).all() for array in (latents, metrics, centres)):
-        raise ValueError("expected finite latents, metrics and centres, got NaN or infinity; check the decoder")
+    check_array("metrics", metrics, f"{len(latents)} {size} {size}", CHECK_DECODER)
+    check_array("centres", centres, f"K {size}")

@@ -14,7 +14,16 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
 from geovq_jax.geometry.batching import Progress, decode_all, map_chunks
-from geovq_jax.geometry.metric import DecodeFn, as_pytree, check_latents
+from geovq_jax.geometry.checks import (
+    check_array,
+    check_choice,
+    check_count,
+    check_finite,
+    check_ids,
+    check_images,
+    check_number,
+)
+from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Assignment = Literal["given", "decoded"]
 FIRST_DAMPING = 1e-2  # of the mean eigenvalue of J'J
@@ -73,26 +82,26 @@ def refine_centres(
         Refined; a centre without latents stays where it is.
 
     Raises:
-        ValueError: for labels outside [0, K), shapes that do not fit, or as `check_latents`.
+        ValueError: for labels outside [0, K), shapes that do not fit, a decoder that gives NaN or infinity, or as
+            `check_latents`.
     """
-    check_latents(decode_fn, latents, "n d")
-    z, latents, labels = np.asarray(centres), np.asarray(latents), np.asarray(labels, np.int32)
-    _check(z, latents, labels, latents.shape[:1])
-    if assignment not in get_args(Assignment):
-        raise ValueError(f"expected an assignment among {get_args(Assignment)}, got {assignment!r}")
-    decode = as_pytree(decode_fn)
+    check_images(decode_fn, latents, "n d")
+    z, labels = _check(centres, latents, labels, max_iterations, tolerance)
+    check_choice("assignment", assignment, get_args(Assignment))
+    decode, latents = as_pytree(decode_fn), np.asarray(latents)
 
     def decoded(rows: np.ndarray) -> np.ndarray:
         return decode_all(decode, rows, batch_size=batch_size).reshape(len(rows), -1)
 
-    targets, images = decoded(latents), decoded(z)
+    targets, images = check_finite("images of latents", decoded(latents)), check_finite("images of centres", decoded(z))
     damping = np.full(len(z), FIRST_DAMPING, z.dtype)
     history, converged = [_mean_square(images, targets, labels)], False
     for iteration in range(max_iterations):
         means = _cell_means(images, targets, labels)
-        moved, new_damping = map_chunks(
+        moved, new_damping, scale = map_chunks(
             lambda *part: _damped_steps(decode, *part), (z, means, damping), batch_size=batch_size
         )
+        check_finite("metrics at centres", scale)
         moved, new_labels = np.asarray(moved), labels
         new_images = decoded(moved)
         if assignment == "decoded":
@@ -109,18 +118,22 @@ def refine_centres(
     return Refined(z, labels, history[-1], np.asarray(history), converged)
 
 
-def _check(centres: np.ndarray, latents: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> None:
-    if centres.shape[-1] != latents.shape[-1]:
-        raise ValueError(f"expected centres of dimension {latents.shape[-1]} like the latents, got {centres.shape[-1]}")
-    if labels.shape != shape:
-        raise ValueError(f"expected labels of shape {shape}, one for each latent, got {labels.shape}")
-    if labels.size == 0 or labels.min() < 0 or labels.max() >= len(centres):
-        raise ValueError(f"expected labels in [0, {len(centres)}), got others; assign every latent to a centre first")
+def _check(
+    centres: Any, latents: Any, labels: Any, max_iterations: int, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The centres and labels as arrays; refuses those that do not belong to the latents."""
+    check_array("centres", centres, f"K {latents.shape[-1]}")
+    labels = check_ids("labels", labels, len(centres), " ".join(map(str, latents.shape[:-1])))
+    check_count("max_iterations", max_iterations, 0)
+    check_number("tolerance", tolerance)
+    return np.asarray(centres), labels.astype(np.int32)
 
 
 @jax.jit
-def _damped_steps(decode_fn: Any, centres: Array, means: Array, damping: Array) -> tuple[Array, Array]:
-    def step(z: Array, mean: Array, first: Array) -> tuple[Array, Array]:
+def _damped_steps(decode_fn: Any, centres: Array, means: Array, damping: Array) -> tuple[Array, Array, Array]:
+    """Centres after a step, damping for the next one, and the mean eigenvalue of the metric at each centre."""
+
+    def step(z: Array, mean: Array, first: Array) -> tuple[Array, Array, Array]:
         def residual(z: Array) -> Array:
             return decode_fn(z).reshape(-1) - mean
 
@@ -141,7 +154,7 @@ def _damped_steps(decode_fn: Any, centres: Array, means: Array, damping: Array) 
 
         a, cost, _ = jax.lax.while_loop(rejected, trial, (first / 4.0, before, jnp.zeros((), jnp.int32)))
         better = cost < before
-        return jnp.where(better, z + shift(a), z), jnp.where(better, jnp.maximum(a / 3.0, 1e-6), first)
+        return jnp.where(better, z + shift(a), z), jnp.where(better, jnp.maximum(a / 3.0, 1e-6), first), scale
 
     return jax.vmap(step)(centres, means, damping)
 
@@ -207,11 +220,13 @@ def refine_cell_centres(
         Refined; a centre without cells stays where it is.
 
     Raises:
-        ValueError: for labels outside [0, K), shapes that do not fit, or as `check_latents`.
+        ValueError: for labels outside [0, K), shapes that do not fit, a decoder that gives NaN or infinity, or as
+            `check_latents`.
     """
-    check_latents(decode_fn, grids, "n h w d")
-    c, grids, labels = np.asarray(centres), np.asarray(grids), np.asarray(labels, np.int32)
-    _check(c, grids, labels, grids.shape[:3])
+    check_images(decode_fn, grids, "n h w d")
+    c, labels = _check(centres, grids, labels, max_iterations, tolerance)
+    check_count("batch_size", batch_size)
+    grids = np.asarray(grids)
     decode, counts = as_pytree(decode_fn), np.bincount(labels.ravel(), minlength=len(c))[:, None]
     targets = decode_all(decode, grids, batch_size=batch_size).reshape(len(grids), -1)
 
@@ -221,6 +236,7 @@ def refine_cell_centres(
     probe = np.random.default_rng(0).standard_normal(c.shape).astype(c.dtype)
     curvature = np.sum(probe * total(_curvature_product, c, probe)) / np.sum(counts * probe**2)
     cost, gradient = total(_squared_error, c), total(_error_gradient, c)
+    check_finite("error gradients of centres", gradient)
     history, damping, converged = [float(cost) / len(grids)], FIRST_DAMPING, False
     for iteration in range(max_iterations):
         ridge = damping * curvature * counts

@@ -12,8 +12,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from geovq_jax.geometry.batching import Progress
-from geovq_jax.geometry.cells import cell_metrics
-from geovq_jax.geometry.edges import node_speeds
+from geovq_jax.geometry.cells import measure_cells
+from geovq_jax.geometry.checks import (
+    CHECK_DECODER,
+    CHECK_ENCODER,
+    check_array,
+    check_choice,
+    check_count,
+    check_finite,
+    check_ids,
+    check_latents,
+    check_lengths,
+)
+from geovq_jax.geometry.edges import measure_speeds
 from geovq_jax.geometry.graphs.knn import knn
 from geovq_jax.geometry.metric import DecodeFn
 
@@ -80,26 +91,34 @@ def encode(
         that could be the best only if the latent's speed to them were below half of that in the mean metric of all.
 
     Raises:
-        ValueError: a decoder given to a Euclidean tokenizer or missing for a pull-back one, non-finite latents, latents
-            that are neither vectors nor grids.
+        ValueError: a decoder given to a Euclidean tokenizer or missing for a pull-back one; latents that are neither
+            vectors nor grids, or not finite; a decoder or metrics with NaN or infinity, as the number of latents that
+            meet them, cells of grids counted one by one.
     """
-    if latents.ndim not in (2, 4):
-        raise ValueError(f"expected latents [n, d] or [n, h, w, d], got shape {latents.shape}; batch a lone latent")
-    _check(tokenizer, latents, decode_fn, "a decoder")
+    _check(tokenizer, decode_fn, "a decoder", k)
+    grids = np.ndim(latents) == 4
+    check_array("latents", latents, f"n*{' h w' * grids} {tokenizer.points.shape[1]}", CHECK_ENCODER)
+    check_choice("context", context, ("own", "isolated"))
+    check_count("batch_size", batch_size)
+    if decode_fn is not None and len(latents):
+        one = latents[:1, :1, :1] if grids and context == "isolated" else latents[:1]
+        check_latents(decode_fn, one, "n h w d" if grids else "n d")
     codes, distances = np.empty(latents.shape[:-1], np.int32), np.empty(latents.shape[:-1], np.float64)
     for start in range(0, len(latents), batch_size):
         rows = slice(start, min(start + batch_size, len(latents)))
         part = latents[rows]
         if decode_fn is None:
-            result = encode_measured(tokenizer, part.reshape(-1, part.shape[-1]), None, k=k)
-        elif latents.ndim == 4:
-            metrics = np.asarray(cell_metrics(decode_fn, part, context=context), np.float32)
-            result = encode_measured(tokenizer, part.reshape(-1, part.shape[-1]), metrics, k=k)
+            result = _encode_measured(tokenizer, part.reshape(-1, part.shape[-1]), None, k)
+        elif grids:
+            whole = part.reshape(-1, 1, 1, part.shape[-1]) if context == "isolated" else part
+            metrics = np.asarray(measure_cells(decode_fn, whole), np.float32)
+            result = _encode_measured(tokenizer, part.reshape(-1, part.shape[-1]), metrics, k)
         else:
             result = _encode_vectors(tokenizer, part, decode_fn, k)
         codes[rows], distances[rows] = (values.reshape(part.shape[:-1]) for values in result)
         if progress is not None:
             progress(rows.stop, len(latents))
+    check_finite("lengths", distances.reshape(-1))
     return Encoded(codes, distances)
 
 
@@ -122,9 +141,20 @@ def encode_measured(
         Encoded, codes [m] and distances [m]. Among equal distances the nearest entry wins.
 
     Raises:
-        ValueError: metrics given to a Euclidean tokenizer or missing for a pull-back one, non-finite latents.
+        ValueError: metrics given to a Euclidean tokenizer or missing for a pull-back one; latents or metrics of another
+            form, or not finite.
     """
-    _check(tokenizer, latents, metrics, "a metric for each latent")
+    _check(tokenizer, metrics, "a metric for each latent", k)
+    size = tokenizer.points.shape[1]
+    check_array("latents", latents, f"n* {size}", CHECK_ENCODER)
+    if metrics is not None:
+        check_array("metrics", metrics, f"{len(latents)} {size} {size}", CHECK_DECODER)
+    found = _encode_measured(tokenizer, latents, metrics, k)
+    check_finite("lengths", found.distances)
+    return found
+
+
+def _encode_measured(tokenizer: Tokenizer, latents: np.ndarray, metrics: np.ndarray | None, k: int) -> Encoded:
     indices, distances = knn(tokenizer.points, min(k, len(tokenizer.points)), queries=latents)
     codes, totals = np.empty(len(latents), np.int32), np.empty(len(latents), np.float64)
     for start in range(0, len(latents), _CHUNK):
@@ -136,6 +166,7 @@ def encode_measured(
             steps = tokenizer.points[entry] - latents[chunk][:, None, :]
             lengths = 0.5 * (_norms(metrics[chunk][:, None], steps) + _norms(tokenizer.metrics[entry], steps))
         through = lengths + tokenizer.distances[entry]
+        through[~np.isfinite(through).all(axis=1)] = np.nan
         best = through.argmin(axis=1)[:, None]
         totals[chunk] = np.take_along_axis(through, best, axis=1)[:, 0]
         codes[chunk] = tokenizer.labels[np.take_along_axis(entry, best, axis=1)[:, 0]]
@@ -168,24 +199,31 @@ def _encode_vectors(tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], dec
         if not len(rows):
             break
         chosen = rows[:, None], np.argsort(~open_entries, axis=1, kind="stable")[:, :_ASKED]
-        own = np.asarray(node_speeds(decode_fn, latents[rows], steps[chosen]), np.float64)
+        own = np.asarray(measure_speeds(decode_fn, latents[rows], steps[chosen]), np.float64)
         through[chosen], asked[chosen] = known[chosen] + 0.5 * own, True
+    through[(asked & ~np.isfinite(through)).any(axis=1)] = np.nan
     best = through.argmin(axis=1)[:, None]
     codes = tokenizer.labels[np.take_along_axis(entry, best, axis=1)[:, 0]]
     return Encoded(codes.astype(np.int32), np.take_along_axis(through, best, axis=1)[:, 0])
 
 
-def _check(tokenizer: Tokenizer, latents: np.ndarray, measure: object, wanted: str) -> None:
+def _check(tokenizer: Tokenizer, measure: object, wanted: str, k: int) -> None:
     if (measure is None) != (tokenizer.metrics is None):
         raise ValueError(
             f"expected {'Euclidean edges' if tokenizer.metrics is None else wanted} for this tokenizer, got "
             f"{'none' if measure is None else wanted}; measure the latents' lengths as the graph's edges were"
         )
-    if not np.isfinite(latents).all():
-        raise ValueError("expected finite latents, got NaN or infinity; check the encoder's output")
+    check_array("points of the tokenizer", tokenizer.points, "n d", CHECK_ENCODER)
+    size, d = tokenizer.points.shape
+    if tokenizer.metrics is not None:
+        check_array("metrics of the tokenizer", tokenizer.metrics, f"{size} {d} {d}", CHECK_DECODER)
+    check_lengths("distances of the tokenizer", tokenizer.distances, str(size))
+    check_ids("labels of the tokenizer", tokenizer.labels, np.iinfo(np.int32).max, str(size))
+    check_count("k", k, advice="a latent enters the graph through its k nearest nodes")
 
 
 def _norms(metrics: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """sqrt(v' G v) for steps [m, k, d] and metrics [m, 1 or k, d, d]."""
-    squared = np.einsum("mkd,mkd->mk", np.matmul(steps[..., None, :], metrics)[..., 0, :], steps)
-    return np.sqrt(np.maximum(squared, 0.0)).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # the caller refuses what is not finite
+        squared = np.einsum("mkd,mkd->mk", np.matmul(steps[..., None, :], metrics)[..., 0, :], steps)
+        return np.sqrt(np.maximum(squared, 0.0)).astype(np.float64)

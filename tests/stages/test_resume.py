@@ -9,7 +9,7 @@ from geovq_jax import geometry
 from geovq_jax import workdir as files
 from geovq_jax.config import default_config
 from geovq_jax.geometry.clustering import kmedoids
-from geovq_jax.stages import graph
+from geovq_jax.stages import codebook, graph
 from geovq_jax.stages import run as runs
 from geovq_jax.stages.records import Autoencoder
 from geovq_jax.stages.run import Run

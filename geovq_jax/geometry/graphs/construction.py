@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from geovq_jax.geometry.checks import check_choice, check_count, check_lengths
 from geovq_jax.geometry.edges import edge_lengths, lengths_from_metrics
 from geovq_jax.geometry.graphs.graph import (
     Graph,
@@ -42,14 +43,16 @@ def bridges(points: Float[Array, "n d"] | Float[np.ndarray, "n d"], graph: Graph
         int32 [b, 2], b = number of components - 1, from the shortest to the longest.
 
     Raises:
-        ValueError: if there is not one point a node, or as `check_graph`.
+        ValueError: if there is not one point per node, or as `check_graph`.
 
     Reference: O. Boruvka, 1926; the cut property of minimum spanning trees.
     """
     x = prepare_points(points, "euclidean")
     check_graph(graph)
     if len(x) != graph.shape[0]:
-        raise ValueError(f"expected one point a node, got {len(x)} points and {graph.shape[0]} nodes")
+        raise ValueError(
+            f"expected one point per node, got {len(x)} points and {graph.shape[0]} nodes; pass the points of the graph"
+        )
     labels = components(graph)
     small = np.flatnonzero(labels > 0)
     if not len(small):
@@ -246,8 +249,7 @@ def knn_graph(
     """
     if decode_fn is not None and length_fn is not None:
         raise ValueError("expected decode_fn or length_fn, got both; length_fn alone decides if it is given")
-    if weights not in ("distance", "connectivity"):
-        raise ValueError(f"expected weights 'distance' or 'connectivity', got {weights!r}")
+    check_choice("weights", weights, ("distance", "connectivity"))
     measured = decode_fn is not None or length_fn is not None
     if weights == "connectivity" and measured:
         raise ValueError("expected unit weights or measured ones, got both; drop weights='connectivity'")
@@ -299,19 +301,23 @@ def subset_lengths(
         Lengths [e], measured or estimated, in the unit of length_fn.
 
     Raises:
-        ValueError: for max_edges < num_bins.
+        ValueError: for max_edges < num_bins, or a length_fn that does not return one finite length >= 0 per edge.
     """
+
+    def measure(chosen: np.ndarray) -> np.ndarray:
+        return np.asarray(check_lengths("lengths", length_fn(chosen), str(len(chosen))), np.float64)
+
+    if max_edges is not None:
+        check_count("max_edges", max_edges, num_bins, advice="every bin needs an edge")
     if max_edges is None or max_edges >= len(edges):
-        return np.asarray(length_fn(edges), np.float64)
-    if max_edges < num_bins:
-        raise ValueError(f"expected max_edges >= {num_bins}, an edge for every bin, got {max_edges}")
+        return measure(edges)
     rng = np.random.default_rng(seed)
     bins = np.array_split(np.argsort(distances, kind="stable"), num_bins)
     quotas = np.diff(np.linspace(0, max_edges, num_bins + 1).astype(int))
     samples = [rng.choice(members, quota, replace=False) for members, quota in zip(bins, quotas, strict=True)]
     chosen = np.concatenate(samples)
     lengths = np.zeros(len(edges))
-    lengths[chosen] = np.asarray(length_fn(edges[chosen]), np.float64)
+    lengths[chosen] = measure(edges[chosen])
     for members, sample in zip(bins, samples, strict=True):
         others, total = np.setdiff1d(members, sample), distances[sample].sum()
         lengths[others] = distances[others] * (lengths[sample].sum() / total if total > 0 else 0.0)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from geovq_jax.geometry.graphs.graph import Graph
+from geovq_jax.geometry.checks import check_array, check_count
+from geovq_jax.geometry.graphs.graph import Graph, check_graph
 from geovq_jax.geometry.graphs.paths import dijkstra
 
 
@@ -40,15 +41,18 @@ def geodesic_map(graph: Graph, *, seed: int, num_dimensions: int = 2, num_landma
         GeodesicMap; each axis has its largest entry positive, so that the map does not flip between runs.
 
     Raises:
-        ValueError: the graph is not connected, or has too few nodes for the dimensions.
+        ValueError: the graph is not connected, or has too few nodes for the dimensions, or as `check_graph`.
 
     Reference:
         de Silva and Tenenbaum, Global versus local methods in nonlinear dimensionality reduction (2003); Tenenbaum, de
         Silva and Langford, A global geometric framework for nonlinear dimensionality reduction (2000).
     """
+    check_graph(graph)
+    check_count("num_dimensions", num_dimensions)
+    check_count("num_landmarks", num_landmarks)
     size = graph.shape[0]
     if size <= num_dimensions:
-        raise ValueError(f"expected more than {num_dimensions} nodes for {num_dimensions} dimensions, got {size}")
+        raise ValueError(f"expected more than {num_dimensions} nodes for as many dimensions, got {size}; lower them")
     landmarks = np.sort(np.random.default_rng(seed).permutation(size)[: max(num_landmarks, num_dimensions + 1)])
     squared = np.asarray(dijkstra(graph, landmarks), np.float64) ** 2
     if not np.isfinite(squared).all():
@@ -86,8 +90,9 @@ def principal_plane(points: Float[np.ndarray, "n d"]) -> Plane:
         The plane; each axis has its largest entry positive, so that the map does not flip between runs.
 
     Raises:
-        ValueError: fewer than two dimensions.
+        ValueError: fewer than two dimensions, or points that are not finite.
     """
+    check_array("points", points, "n d")
     if points.shape[1] < 2:
         raise ValueError(f"expected points of at least 2 dimensions, got {points.shape[1]}; draw a histogram instead")
     mean = points.mean(axis=0, dtype=np.float64)

@@ -6,12 +6,14 @@ that stores 0.0: coincident points are joined by an edge of length zero. `csgrap
 are built here from sorted parts and never by sparse arithmetic.
 """
 
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import sparse
 from scipy.sparse import csgraph
+
+from geovq_jax.geometry.checks import check_choice, check_count, check_ids, check_lengths
 
 Graph: TypeAlias = sparse.csr_array | sparse.csr_matrix
 Symmetry = Literal["union", "mutual"]
@@ -36,11 +38,9 @@ def unique_edges(neighbours: Int[np.ndarray, "n k"], *, symmetry: Symmetry = "un
         >>> unique_edges(np.array([[1], [0], [1]]), symmetry="mutual").tolist()
         [[0, 1]]
     """
+    check_choice("symmetry", symmetry, get_args(Symmetry))
+    neighbours = check_ids("neighbours", neighbours, None, "n* k*")
     n = len(neighbours)
-    if neighbours.size and not (neighbours.min() >= 0 and neighbours.max() < n):
-        raise ValueError(f"expected neighbours in [0, {n}), got [{neighbours.min()}, {neighbours.max()}]")
-    if symmetry not in ("union", "mutual"):
-        raise ValueError(f"expected symmetry 'union' or 'mutual', got {symmetry!r}")
     columns = np.sort(neighbours.astype(np.int64), axis=1)
     rows = np.broadcast_to(np.arange(n)[:, None], columns.shape)
     proper = rows != columns
@@ -67,19 +67,18 @@ def graph_from_edges(
         csr_array [n, n] in float64 with sorted int32 indices, each edge stored in both directions.
 
     Raises:
-        ValueError: for nodes out of range, self-loops, and lengths that are negative or not finite.
+        ValueError: for edges that are not pairs of nodes, self-loops, another number of lengths than of edges, and
+            lengths that are negative or not finite.
 
     Example:
         >>> graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3).toarray().tolist()
         [[0.0, 0.5, 0.0], [0.5, 0.0, 2.0], [0.0, 2.0, 0.0]]
     """
-    edges, values = np.asarray(edges, np.int64), np.asarray(lengths, np.float64)
-    if len(edges) and not (edges.min() >= 0 and edges.max() < num_nodes):
-        raise ValueError(f"expected nodes in [0, {num_nodes}), got [{edges.min()}, {edges.max()}]")
+    check_count("num_nodes", num_nodes)
+    edges = check_ids("edges", edges, num_nodes, "e* 2").astype(np.int64)
+    values = np.asarray(check_lengths("lengths", lengths, str(len(edges))), np.float64)
     if (edges[:, 0] == edges[:, 1]).any():
         raise ValueError("expected edges between different nodes, got a self-loop; drop edges with equal ends")
-    if not (np.isfinite(values).all() and (values >= 0).all()):
-        raise ValueError("expected finite lengths >= 0, got negative, infinite or NaN; check the decoder's Jacobian")
     pairs = np.minimum(edges[:, 0], edges[:, 1]) * num_nodes + np.maximum(edges[:, 0], edges[:, 1])
     order = np.argsort(pairs, kind="stable")
     pairs, values = pairs[order], values[order]
@@ -127,10 +126,12 @@ def add_edges(
     Raises:
         ValueError: as `graph_from_edges` and `check_graph`.
     """
-    check_graph(graph)
     old_edges, old_lengths = edges_of(graph)
-    all_lengths = np.concatenate([old_lengths, np.asarray(lengths, np.float64)])
-    return graph_from_edges(np.concatenate([old_edges, edges]), all_lengths, graph.shape[0])
+    new_edges = check_ids("edges", edges, graph.shape[0], "e* 2")
+    new_lengths = check_lengths("lengths", lengths, str(len(new_edges)))
+    return graph_from_edges(
+        np.concatenate([old_edges, new_edges]), np.concatenate([old_lengths, new_lengths]), graph.shape[0]
+    )
 
 
 class Connectivity(NamedTuple):
@@ -159,18 +160,18 @@ def check_graph(graph: Any) -> None:
     """Refuses what is not a symmetric graph of lengths >= 0.
 
     Raises:
-        ValueError: another type or shape, an entry twice, a self-loop, a length that is negative, infinite or NaN, or
-            an edge without its equal in the other direction.
+        ValueError: another type or shape, parts that do not fit together, an entry twice, a self-loop, a length that is
+            negative, infinite or NaN, or an edge without its equal in the other direction.
     """
     mend = "build it with graph_from_edges or knn_graph"
     if not isinstance(graph, sparse.csr_array | sparse.csr_matrix):
         raise ValueError(f"expected a graph as scipy.sparse.csr_array, got {type(graph).__name__}; {mend}")
     if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or graph.shape[0] == 0:
-        raise ValueError(f"expected a square matrix of edge lengths for at least one node, got shape {graph.shape}")
-    if graph.dtype.kind not in "fiu":
-        raise ValueError(f"expected real edge lengths, got {graph.dtype}; {mend}")
-    if graph.nnz and not (np.isfinite(graph.data).all() and graph.data.min() >= 0):
-        raise ValueError("expected finite edge lengths >= 0, got others; drop or mend these edges")
+        raise ValueError(
+            f"expected a square matrix of edge lengths for at least one node, got shape {graph.shape}; {mend}"
+        )
+    _check_parts(graph, mend)
+    check_lengths("edge lengths", graph.data, "e*")
     # Sorted by row of the transpose, every list of neighbours comes out in ascending order.
     back = sparse.csr_array(graph.T)
     rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
@@ -185,6 +186,24 @@ def check_graph(graph: Any) -> None:
         and np.array_equal(here.data, back.data)
     ):
         raise ValueError(f"expected a symmetric graph, got one that is not; {mend}")
+
+
+def _check_parts(graph: Graph, mend: str) -> None:
+    """Refuses arrays that are no CSR matrix: SciPy and compiled loops read memory where these say."""
+    for name, kinds in (("indptr", "i"), ("indices", "i"), ("data", "fiu")):
+        part = getattr(graph, name, None)
+        if not isinstance(part, np.ndarray) or part.ndim != 1 or part.dtype.kind not in kinds or part.itemsize < 4:
+            found = f"{part.dtype} {list(part.shape)}" if isinstance(part, np.ndarray) else type(part).__name__
+            numbers = "integers" if kinds == "i" else "real numbers"
+            raise ValueError(f"expected {name} of the graph as {numbers} of 32 or 64 bits, got {found}; {mend}")
+    size, indptr, lengths = graph.shape[0], graph.indptr, (len(graph.indices), len(graph.data))
+    if len(indptr) != size + 1 or indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any():
+        raise ValueError(
+            f"expected indptr of the graph as {size + 1} integers from 0 that never fall, got others; {mend}"
+        )
+    if lengths != (indptr[-1], indptr[-1]):
+        raise ValueError(f"expected {indptr[-1]} indices and edge lengths, as indptr says, got {lengths}; {mend}")
+    check_ids("indices of the graph", graph.indices, size, "e*")
 
 
 def components(graph: Graph) -> Int[np.ndarray, " n"]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,15 @@ from jaxtyping import Array, Float, Int
 from scipy.spatial import cKDTree
 
 from geovq_jax import mesh
+from geovq_jax.geometry.checks import (
+    CHECK_ENCODER,
+    check_choice,
+    check_count,
+    check_finite,
+    check_form,
+    check_ids,
+    check_lengths,
+)
 
 Backend = Literal["auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf"]
 Metric = Literal["euclidean", "cosine"]
@@ -62,16 +71,14 @@ def knn(
         Neighbours with m rows (n without queries and rows).
 
     Raises:
-        ValueError: for a k out of range, rows that do not exist, points that are not finite, zero vectors under
-            "cosine", unknown names.
+        ValueError: for a k out of range, rows that do not exist, points that are not finite or of another form, zero
+            vectors under "cosine", unknown names.
     """
     x = prepare_points(points, metric)
     (n, d), available = x.shape, x.shape[0] - (queries is None)
     own = None  # of each query, the point that it is
     if queries is None:
-        own = np.arange(n) if rows is None else np.asarray(rows)
-        if rows is not None and not (own.size and own.min() >= 0 and own.max() < n):
-            raise ValueError(f"expected rows in [0, {n}), got {own.size} of them; ask for points that exist")
+        own = np.arange(n) if rows is None else check_ids("rows", rows, n)
         q = x[own]
     elif rows is not None:
         raise ValueError("expected queries or rows, got both; rows name points among those that are searched")
@@ -79,13 +86,11 @@ def knn(
         q = prepare_points(queries, metric)
         if q.shape[1] != d:
             raise ValueError(f"expected queries of dimension {d}, got {q.shape[1]}; encode both with the same model")
-    if not 1 <= k <= available:
-        raise ValueError(f"expected 1 <= k <= {available} for {n} points, got k = {k}; lower k or add points")
+    check_count("k", k, 1, available, f"of {n} points, no other can be found")
+    check_choice("a backend", backend, ["auto", *_SEARCHES])
     if backend == "auto":
         m = n if queries is None else len(q)
         backend = "kdtree" if tree_pays(n, m, d) and jax.default_backend() == "cpu" else "jax"
-    if backend not in _SEARCHES:
-        raise ValueError(f"expected a backend among {sorted([*_SEARCHES, 'auto'])}, got {backend!r}")
 
     # A common shift changes no distance and spares the expansion |x|^2 - 2 x.y + |y|^2 from cancellation.
     centre = x.mean(axis=0)
@@ -116,14 +121,13 @@ def rerank(neighbours: Neighbours, k: int, length_fn: Callable[[np.ndarray], Any
         Neighbours [m, k] ordered by the new length, which takes the place of the distance.
 
     Raises:
-        ValueError: if there are fewer than k candidates.
+        ValueError: if there are fewer than k candidates, or for lengths that are no lengths.
     """
     m, candidates = neighbours.indices.shape
-    if not 1 <= k <= candidates:
-        raise ValueError(f"expected 1 <= k <= {candidates} candidates, got k = {k}; search more neighbours first")
+    check_count("k", k, 1, candidates, "search more candidates first")
     rows = np.repeat(np.arange(m, dtype=np.int32), candidates)
-    lengths = np.asarray(length_fn(np.stack([rows, neighbours.indices.ravel()], axis=1)), np.float64)
-    lengths = lengths.reshape(m, candidates)
+    found = length_fn(np.stack([rows, neighbours.indices.ravel()], axis=1))
+    lengths = np.asarray(check_lengths("lengths", found, str(len(rows))), np.float64).reshape(m, candidates)
     order = np.lexsort((neighbours.indices, lengths), axis=1)[:, :k]
     return Neighbours(np.take_along_axis(neighbours.indices, order, 1), np.take_along_axis(lengths, order, 1))
 
@@ -135,15 +139,13 @@ def tree_pays(num_points: int, num_queries: int, dim: int) -> bool:
 
 def prepare_points(points: Any, metric: Metric) -> np.ndarray:
     """Checks points and returns them in float64, scaled to length 1 under the cosine metric."""
+    check_choice("metric", metric, get_args(Metric))
+    check_form("points", points, "n d")
     x = np.asarray(points, np.float64)
-    if x.ndim != 2:
-        raise ValueError(f"expected points of shape [n, d], got {x.shape}; reshape grids to one row a cell")
-    if not np.isfinite(x).all():
-        raise ValueError("expected finite points, got NaN or infinity; drop these rows or mend the encoder")
+    # The squared distance of two points must fit single precision.
+    check_finite("points", x, CHECK_ENCODER, limit=float(np.sqrt(np.finfo(np.float32).max / x.shape[1])) / 8)
     if metric == "euclidean":
         return x
-    if metric != "cosine":
-        raise ValueError(f"expected metric 'euclidean' or 'cosine', got {metric!r}")
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     if not norms.all():
         raise ValueError("expected non-zero points under the cosine metric, got a zero vector; use metric='euclidean'")

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from joblib import Parallel, delayed, effective_n_jobs
 from scipy.sparse import csgraph
 
+from geovq_jax.geometry.checks import check_count, check_ids, check_number
 from geovq_jax.geometry.graphs.graph import Graph, check_graph
 
 Nodes = Int[np.ndarray, " s"] | Int[Array, " s"] | Sequence[int]
@@ -59,7 +60,8 @@ def dijkstra(
         ValueError: without sources, for nodes out of range, or as `check_graph`.
     """
     check_graph(graph)
-    nodes = check_nodes(graph.shape[0], sources)
+    nodes = check_ids("sources", sources, graph.shape[0])
+    check_number("limit", limit)
     search = partial(
         csgraph.dijkstra, graph, limit=limit, unweighted=unweighted, return_predecessors=return_predecessors
     )
@@ -89,7 +91,8 @@ def nearest_source(graph: Graph, sources: Nodes, *, limit: float = np.inf) -> Ne
         ValueError: without sources, for nodes out of range, or as `check_graph`.
     """
     check_graph(graph)
-    nodes = check_nodes(graph.shape[0], sources)
+    nodes = check_ids("sources", sources, graph.shape[0]).astype(np.int64)
+    check_number("limit", limit)
     distance = csgraph.dijkstra(graph, indices=nodes, limit=limit, min_only=True)
     return Nearest(distance, _first_sources(graph.indptr, graph.indices, graph.data, distance, nodes))
 
@@ -115,7 +118,7 @@ def shortest_path(graph: Graph, a: int | np.integer, b: int | np.integer) -> Int
         [0, 1, 2, 3]
     """
     check_graph(graph)
-    check_nodes(graph.shape[0], np.array([a, b]))
+    check_ids("nodes", [a, b], graph.shape[0], "2")
     _, predecessors = csgraph.dijkstra(graph, indices=a, return_predecessors=True)
     if a != b and predecessors[b] < 0:
         raise ValueError(f"expected connected nodes, got {a} and {b} in different components; build with repair=True")
@@ -154,7 +157,8 @@ def distances_between(
         ValueError: for an empty list, for nodes out of range, or as `check_graph`.
     """
     check_graph(graph)
-    starts, ends = check_nodes(graph.shape[0], sources), check_nodes(graph.shape[0], targets)
+    starts, ends = (check_ids(name, ids, graph.shape[0]) for name, ids in (("sources", sources), ("targets", targets)))
+    check_count("batch_size", batch_size)
     if len(ends) < len(starts):
         return distances_between(graph, ends, starts, batch_size=batch_size, num_jobs=num_jobs).T
     table = np.empty((len(starts), len(ends)))
@@ -162,16 +166,6 @@ def distances_between(
         part = slice(first, first + batch_size)
         table[part] = np.asarray(dijkstra(graph, starts[part], num_jobs=num_jobs))[:, ends]
     return table
-
-
-def check_nodes(num_nodes: int, nodes: Nodes) -> np.ndarray:
-    """Node ids as int64; refuses an empty list, other types and ids out of range."""
-    ids = np.asarray(nodes)
-    if ids.ndim != 1 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"expected a list of at least one node id, got {ids.dtype} of shape {ids.shape}")
-    if ids.min() < 0 or ids.max() >= num_nodes:
-        raise ValueError(f"expected node ids in [0, {num_nodes}), got [{ids.min()}, {ids.max()}]")
-    return ids.astype(np.int64)
 
 
 @numba.njit(cache=True, nogil=True)

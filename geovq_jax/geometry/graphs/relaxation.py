@@ -1,7 +1,7 @@
 """Graphs as rectangular arrays, the form that accelerators sweep."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geovq_jax import mesh
+from geovq_jax.geometry.checks import check_count, check_ids, check_lengths, is_traced
 from geovq_jax.geometry.graphs.graph import Graph, check_graph
-from geovq_jax.geometry.graphs.paths import Nearest, Nodes, check_nodes
+from geovq_jax.geometry.graphs.paths import Nearest, Nodes
 
 
 class PaddedGraph(NamedTuple):
@@ -93,10 +94,10 @@ def relax(
         Distances [s, n] in the device's default precision, infinity where a source does not reach.
 
     Raises:
-        ValueError: without sources, or for nodes out of range.
+        ValueError: without sources, for nodes out of range, or for arrays that `pad_graph` does not make.
     """
-    n = len(neighbours) if num_nodes is None else num_nodes
-    nodes = check_nodes(n, sources)
+    n, nodes = _check(neighbours, lengths, sources, num_nodes)
+    check_count("batch_size", batch_size)
     batch = min(batch_size, -(-len(nodes) // mesh.size()))
     padded = np.pad(nodes, (0, -len(nodes) % (batch * mesh.size())), mode="edge").reshape(-1, batch)
 
@@ -130,14 +131,23 @@ def relax_nearest(
         Nearest(distance[n], source[n]) on the device; `source` holds node ids.
 
     Raises:
-        ValueError: without sources, or for nodes out of range.
+        ValueError: as `relax`.
     """
-    n = len(neighbours) if num_nodes is None else num_nodes
-    nodes = check_nodes(n, sources)
+    n, nodes = _check(neighbours, lengths, sources, num_nodes)
     graph = jnp.asarray(neighbours), _as_float(lengths)
     parts = [jax.tree.map(_fill_rows, tuple(array[rows] for array in graph)) for rows in (slice(n), slice(n, None))]
     found = mesh.over_rows(partial(_relax_labels, n=n, num_devices=mesh.size()), parts, jnp.asarray(nodes, jnp.int32))
     return Nearest(found.distance[:n], found.source[:n])  # every device returned all nodes
+
+
+def _check(neighbours: Any, lengths: Any, sources: Nodes, num_nodes: int | None) -> tuple[int, np.ndarray]:
+    """Number of nodes, and the sources as an array; the values of traced neighbours and lengths are unknown."""
+    if not is_traced(neighbours):
+        check_ids("neighbours", neighbours, None, "r w")
+    check_lengths("lengths", lengths, " ".join(map(str, np.shape(neighbours))), infinite=True)
+    n = len(neighbours) if num_nodes is None else num_nodes
+    check_count("num_nodes", n, 1, len(neighbours), "the other rows are overflow rows")
+    return n, check_ids("sources", sources, n)
 
 
 def _as_float(lengths: Float[np.ndarray, "r w"] | Float[Array, "r w"]) -> Float[Array, "r w"]:

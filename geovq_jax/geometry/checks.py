@@ -1,0 +1,270 @@
+"""Checks of arguments and results at the public functions, in the form "expected ..., got ...; what to do".
+
+The form of a traced array is checked, its values are not: they are known only when the program runs.
+"""
+
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from geovq_jax.geometry.metric import as_pytree
+
+CHECK_DECODER = "check the decoder"
+CHECK_ENCODER = "check the encoder's output"
+_T = TypeVar("_T")
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether an array among the leaves is traced by a transformation of JAX, so that its values are unknown."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def check_finite(name: str, rows: _T, advice: str = CHECK_DECODER, *, limit: float | None = None) -> _T:
+    """Refuses NaN, infinity and numbers too large for the precision in which JAX computes.
+
+    Args:
+        name: what the rows are, in the plural.
+        rows: array [n, ...]; traced arrays pass.
+        advice: what to do about it.
+        limit: largest magnitude; that of the type in which JAX holds the array by default.
+
+    Returns:
+        The rows.
+
+    Raises:
+        ValueError: says how many rows are bad, and the first of them.
+    """
+    if is_traced(rows):
+        return rows
+    values = np.asarray(rows)
+    if limit is None and values.dtype == np.float64:
+        limit = float(jnp.finfo(jnp.result_type(float)).max)
+    good = np.isfinite(values) if limit is None else np.abs(values) <= limit
+    if not good.all():
+        bad = np.flatnonzero(~good.reshape(len(values), -1).all(axis=1))
+        found = f"numbers above {limit:.2g}" if np.isfinite(values).all() else "NaN or infinity"
+        where = f"in {len(bad)} of {len(values)} rows, first row {bad[0]}"
+        raise ValueError(f"expected finite {name}, got {found} {where}; {advice}")
+    return rows
+
+
+def check_form(name: str, array: Any, axes: str) -> None:
+    """Refuses what is not an array of real numbers with the given axes.
+
+    Args:
+        name: what the entries are, in the plural.
+        array: NumPy or JAX array; a traced one is checked as well.
+        axes: one word per axis: a number is its size, a letter stands for any size from 1, a letter with a star for
+            any size.
+
+    Raises:
+        ValueError: says which.
+    """
+    if not isinstance(array, np.ndarray | jax.Array):
+        raise ValueError(f"expected {name} as an array, got {type(array).__name__}; use numpy.asarray")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"expected {name} of real numbers, got {array.dtype}; use astype('float32')")
+    _check_shape(name, array.shape, axes)
+
+
+def check_array(name: str, array: _T, axes: str, advice: str = "check how they were made") -> _T:
+    """Refuses what is not an array of finite real numbers with the given axes.
+
+    Args:
+        name: as in `check_form`.
+        array: as in `check_form`; the values of a traced one are unknown.
+        axes: as in `check_form`.
+        advice: as in `check_finite`.
+
+    Returns:
+        The array.
+
+    Raises:
+        ValueError: as `check_form` and `check_finite`.
+    """
+    check_form(name, array, axes)
+    return check_finite(name, array, advice)
+
+
+def check_lengths(name: str, lengths: Any, axes: str, *, infinite: bool = False) -> Any:
+    """Refuses what are not lengths >= 0.
+
+    Args:
+        name: what the lengths are.
+        lengths: array or list of numbers; the values of a traced array are unknown.
+        axes: as in `check_form`.
+        infinite: accept infinity, for places that hold no edge.
+
+    Returns:
+        The lengths as an array.
+
+    Raises:
+        ValueError: for another type or shape, or for lengths that are negative, NaN or infinite.
+    """
+    values = lengths if is_traced(lengths) else _on_host(name, lengths)
+    if not (jnp.issubdtype(values.dtype, jnp.floating) or jnp.issubdtype(values.dtype, jnp.integer)):
+        raise ValueError(f"expected {name} of real numbers, got {_kind(lengths, values)}; use astype('float64')")
+    _check_shape(name, values.shape, axes)
+    if not is_traced(values):
+        check_finite(name, np.where(values == np.inf, 0, values) if infinite else values)
+        if values.size and values.min() < 0:
+            bad = np.flatnonzero((values < 0).reshape(len(values), -1).any(axis=1))
+            where = f"in {len(bad)} of {len(values)} rows, first row {bad[0]}"
+            raise ValueError(f"expected {name} >= 0, got {values.min():g} {where}; a length is never negative")
+    return values
+
+
+def check_ids(name: str, ids: Any, num_ids: int | None, axes: str = "s") -> np.ndarray:
+    """Refuses what are not integers that number rows.
+
+    Args:
+        name: what the integers are, in the plural.
+        ids: array or list, not traced.
+        num_ids: rows that exist; None for as many as there are rows of ids.
+        axes: as in `check_form`; "..." for any shape.
+
+    Returns:
+        The ids as an array, of the type they have.
+
+    Raises:
+        ValueError: for another type or shape, or for ids outside [0, num_ids).
+    """
+    array = _on_host(name, ids)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"expected {name} as integers, got {_kind(ids, array)}; name rows by their numbers")
+    if axes != "...":
+        _check_shape(name, array.shape, axes)
+    num_ids = len(array) if num_ids is None else num_ids
+    if array.size and (array.min() < 0 or array.max() >= num_ids):
+        raise ValueError(
+            f"expected {name} in [0, {num_ids}), got {array.min()} to {array.max()}; number rows from 0, and name only "
+            "those that exist"
+        )
+    return array
+
+
+def check_count(name: str, value: Any, low: int = 1, high: int | None = None, advice: str = "") -> None:
+    """Refuses what is not an integer from `low` to `high`.
+
+    Raises:
+        ValueError: says the range and what was given.
+    """
+    if is_traced(value):
+        return
+    number = _on_host(name, value)
+    if number.shape or number.dtype.kind not in "iu" or number < low or (high is not None and number > high):
+        bounds = f"{name} >= {low}" if high is None else f"{low} <= {name} <= {high}"
+        raise ValueError(f"expected an integer {bounds}, got {_brief(value)}; {advice or 'choose one in this range'}")
+
+
+def check_number(name: str, value: Any, low: float = 0.0) -> None:
+    """Refuses what is not a real number from `low`.
+
+    Raises:
+        ValueError: says the range and what was given.
+    """
+    if is_traced(value):
+        return
+    number = _on_host(name, value)
+    if number.shape or number.dtype.kind not in "fiu" or not number >= low:
+        raise ValueError(f"expected a number {name} >= {low:g}, got {_brief(value)}; choose one in this range")
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Refuses what is not one of the names.
+
+    Raises:
+        ValueError: lists them.
+    """
+    if not isinstance(value, str) or value not in choices:
+        names = ", ".join(map(repr, choices))
+        raise ValueError(f"expected {name} among {names}, got {_brief(value)}; choose one of these names")
+
+
+def check_latents(decode_fn: Any, latents: Any, axes: str) -> Any:
+    """Refuses latents that are not finite real numbers, and decoders that do not map one of them to real arrays.
+
+    Args:
+        decode_fn: map of one latent to an array or a pytree of arrays; it is traced, not run.
+        latents: many latents, or one; traced ones are taken to be finite.
+        axes: as in `check_form`: "n d" and "n h w d" for many latents, "d" for one.
+
+    Returns:
+        Shape and type of what the decoder returns for one latent, in its pytree.
+
+    Raises:
+        ValueError: says which.
+    """
+    check_form("latents", latents, axes)
+    many = latents if " " in axes else latents[None]
+    check_finite("latents", many, CHECK_ENCODER)
+    one = jax.ShapeDtypeStruct(many.shape[1:], jnp.asarray(many[:0]).dtype)
+    try:
+        output = _decode_one.eval_shape(as_pytree(decode_fn), one)
+    except Exception as error:  # whatever the decoder raises
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise ValueError(
+            f"expected a decoder of one latent {list(one.shape)} in JAX, got from it: {reason}; correct the decoder, "
+            "or take latents of its encoder"
+        ) from error
+    leaves = jax.tree.leaves(output)
+    if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        kinds = sorted({str(leaf.dtype) for leaf in leaves}) or "nothing"
+        raise ValueError(
+            f"expected a decoder that returns arrays of real numbers, got {kinds}; do not round its output"
+        )
+    return output
+
+
+def check_images(decode_fn: Any, latents: Any, axes: str) -> tuple[int, ...]:
+    """As `check_latents`, for a decoder that must return a single array.
+
+    Returns:
+        Shape of one decoded latent.
+
+    Raises:
+        ValueError: as `check_latents`, or for a decoder that returns a pytree.
+    """
+    output = check_latents(decode_fn, latents, axes)
+    if not isinstance(output, jax.ShapeDtypeStruct):
+        raise ValueError(f"expected a decoder that returns one array, got {type(output).__name__}; return images alone")
+    return tuple(output.shape)
+
+
+@jax.jit
+def _decode_one(decode_fn: Any, latent: jax.Array) -> Any:
+    """Never executed; jitted so that eval_shape is cached per decoder."""
+    return decode_fn(latent)
+
+
+def _check_shape(name: str, shape: tuple[int, ...], axes: str) -> None:
+    words = axes.split()
+    fits = [
+        str(size) == word if word.isdigit() else size > 0 or word.endswith("*")
+        for size, word in zip(shape, words, strict=False)
+    ]
+    if len(shape) != len(words) or not all(fits):
+        form = f"[{', '.join(words)}]".replace("*", "")
+        advice = "pass at least one row and column" if 0 in shape else "reshape or select them"
+        raise ValueError(f"expected {name} {form}, got shape {tuple(shape)}; {advice}")
+
+
+def _on_host(name: str, value: Any) -> np.ndarray:
+    if is_traced(value):
+        raise ValueError(f"expected {name} that are known in advance, got a traced array; pass them from outside jit")
+    try:
+        return np.asarray(value)
+    except Exception as error:  # ragged lists, or an object that raises
+        raise ValueError(f"expected {name} as an array, got {_brief(value)}; use numpy.asarray") from error
+
+
+def _kind(value: Any, array: np.ndarray) -> str:
+    return str(array.dtype) if array.dtype != object else type(value).__name__
+
+
+def _brief(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
