@@ -1,13 +1,12 @@
 """The explorer as a Dash application, on a page of a browser or inline in a notebook; it listens on 127.0.0.1 alone."""
 
+import html
 from pathlib import Path
 from typing import Any
 
 from geovq_jax.explorer.space import Space, graphs_of, metrics_of, ways
 
 HOST = "127.0.0.1"
-# Scripts, styles and pictures come from this server or from the page itself; plotly's GL code needs `unsafe-eval`.
-POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 
 
 def build_app(space: Space) -> Any:
@@ -27,17 +26,15 @@ def build_app(space: Space) -> Any:
     except ImportError as error:
         raise ValueError("expected Dash for the explorer, got none; pip install 'geovq-jax[explore]'") from error
     from geovq_jax.explorer.callbacks import connect
+    from geovq_jax.explorer.guard import guard
     from geovq_jax.explorer.layout import page
 
-    app = Dash(__name__, title=space.name, serve_locally=True, update_title="", assets_folder="assets")
+    # Dash puts the title into its template unescaped, and looks for placeholders {%...%} in it afterwards.
+    title = html.escape(space.name).replace("{", "&#123;")
+    app = Dash(__name__, title=title, serve_locally=True, update_title="", assets_folder="assets")
     app.layout = page(space)
     connect(app, space)
-
-    @app.server.after_request
-    def _restrict(response: Any) -> Any:
-        response.headers["Content-Security-Policy"] = POLICY
-        return response
-
+    guard(app)
     return app
 
 

@@ -5,11 +5,22 @@ from typing import Any
 import numpy as np
 from dash import ALL, Dash, Input, Output, Patch, State, ctx, html, no_update
 
-from geovq_jax.explorer.drawing import WAY_COLOURS, coordinates, markers, png_address, usage_bars, way_on_map
+from geovq_jax.explorer.drawing import (
+    WAY_COLOURS,
+    colourings,
+    coordinates,
+    markers,
+    png_address,
+    usage_bars,
+    way_on_map,
+)
+from geovq_jax.explorer.guard import choice, clicked, nodes, number, presses, whole
+from geovq_jax.explorer.layout import SLIDERS
 from geovq_jax.explorer.space import (
     Draw,
     Reach,
     Space,
+    View,
     Way,
     code_counts,
     describe_graph,
@@ -62,19 +73,21 @@ def _connect_selection(app: Dash, space: Space) -> None:
         State("picked", "data"),
         prevent_initial_call=True,
     )
-    def select(click: Any, _: int, picked: list[int]) -> tuple[Any, Any]:
+    def select(click: Any, clears: Any, picked: Any) -> tuple[Any, Any]:
+        presses(clears)
+        before, point = nodes(picked, len(space.points)), None if click is None else clicked(click)
         if ctx.triggered_id == "clear":
             return [], None
-        if not click or click["points"][0]["curveNumber"] != 0:
+        if point is None or whole(point.get("curveNumber"), 0, _PICKED_TRACE, "curve") != 0:
             return no_update, no_update
-        node = int(click["points"][0]["pointNumber"])
-        return pick([int(p) for p in picked], min(max(node, 0), len(space.points) - 1)), None
+        return pick(before, whole(point.get("pointNumber"), 0, len(space.points) - 1, "point")), None
 
 
 def _connect_graph(app: Dash, space: Space, graph: Any, reach: Any) -> None:
     @app.callback(Output("graph", "children"), Input("k", "value"), Input("metric", "value"))
-    def describe(k: int, metric: str) -> str:
-        return f"k = {k}, {metric} lengths: {describe_graph(graph(int(k), metric))}"
+    def describe(k: Any, metric: Any) -> str:
+        setting = _graph_setting(space, k, metric)
+        return f"k = {k}, {metric} lengths: {describe_graph(graph(*setting))}"
 
     @app.callback(
         Output("details", "children"),
@@ -83,10 +96,11 @@ def _connect_graph(app: Dash, space: Space, graph: Any, reach: Any) -> None:
         Input("metric", "value"),
         prevent_initial_call=True,
     )
-    def show_details(picked: list[int], k: int, metric: str) -> Any:
-        if not picked:
+    def show_details(picked: Any, k: Any, metric: Any) -> Any:
+        chosen, setting = nodes(picked, len(space.points)), _graph_setting(space, k, metric)
+        if not chosen:
             return html.P("Click a point.")
-        return _details(space, reach(int(k), metric, int(picked[0])), metric)
+        return _details(space, reach(*setting, chosen[0]), metric)
 
     @app.callback(
         Output("scatter", "figure"),
@@ -97,24 +111,35 @@ def _connect_graph(app: Dash, space: Space, graph: Any, reach: Any) -> None:
         Input("metric", "value"),
         prevent_initial_call=True,
     )
-    def paint(colouring: str, name: str, picked: list[int], k: int, metric: str) -> Any:
+    def paint(colouring: Any, name: Any, picked: Any, k: Any, metric: Any) -> Any:
+        chosen, setting = nodes(picked, len(space.points)), _graph_setting(space, k, metric)
+        choice(colouring, colourings(space), "colouring")
+        view = _view(space, name)
         if ctx.triggered_id in ("k", "metric") and colouring != "distance":
             return no_update  # the browser draws all points anew with every change
-        figure, view = Patch(), view_of(space, name)
+        figure = Patch()
         if ctx.triggered_id == "view":
             figure["data"][0]["x"], figure["data"][0]["y"] = coordinates(view)
             for axis, label in zip(("xaxis", "yaxis"), view.axes, strict=True):
                 figure["layout"][axis]["title"]["text"] = label
             figure["layout"]["uirevision"] = name  # another view starts unzoomed
         if ctx.triggered_id == "colouring" or colouring == "distance":
-            start = reach(int(k), metric, int(picked[0])) if picked else None
+            start = reach(*setting, chosen[0]) if chosen else None
             figure["data"][0]["marker"] = markers(space, colouring, start)
-        marked = view.points[[int(node) for node in picked]] if picked else np.zeros((0, 2))
+        marked = view.points[np.array(chosen, np.int64)]
         figure["data"][_PICKED_TRACE]["x"] = marked[:, 0].tolist()
         figure["data"][_PICKED_TRACE]["y"] = marked[:, 1].tolist()
-        if len(picked) < 2:
+        if len(chosen) < 2:
             _draw_ways(figure, {})
         return figure
+
+
+def _graph_setting(space: Space, k: Any, metric: Any) -> tuple[int, str]:
+    return whole(k, 1, space.neighbours.shape[1], "k"), choice(metric, metrics_of(space), "metric")
+
+
+def _view(space: Space, name: Any) -> View:
+    return view_of(space, choice(name, [view.name for view in space.views], "view"))
 
 
 def _details(space: Space, reach: Reach, metric: str) -> list[Any]:
@@ -165,12 +190,13 @@ def _connect_ways(app: Dash, space: Space, reach: Any) -> None:
         Input("metric", "value"),
         prevent_initial_call=True,
     )
-    def show_ways(picked: list[int], name: str, k: int, metric: str) -> tuple[Any, Any]:
-        if len(picked) < 2:
+    def show_ways(picked: Any, name: Any, k: Any, metric: Any) -> tuple[Any, Any]:
+        chosen, setting, view = nodes(picked, len(space.points)), _graph_setting(space, k, metric), _view(space, name)
+        if len(chosen) < 2:
             return no_update, None
-        found = ways(space, reach(int(k), metric, int(picked[0])), int(picked[1]))
+        found = ways(space, reach(*setting, chosen[0]), chosen[1])
         figure = Patch()
-        _draw_ways(figure, {way.name: way_on_map(space, view_of(space, name), way) for way in found})
+        _draw_ways(figure, {way.name: way_on_map(space, view, way) for way in found})
         return figure, _strips(found)
 
 
@@ -206,10 +232,14 @@ def _connect_codebook(app: Dash, space: Space) -> None:
         Input("usage", "clickData"),
         prevent_initial_call=True,
     )
-    def choose(_: Any, click: Any) -> Any:
+    def choose(pressed: list[Any], click: Any) -> Any:
+        for value in pressed:
+            presses(value)
+        bar = {} if click is None else clicked(click)
         if not ctx.triggered or not ctx.triggered[0]["value"]:
             return no_update
-        return int(click["points"][0]["customdata"] if ctx.triggered_id == "usage" else ctx.triggered_id["code"])
+        code = bar.get("customdata") if ctx.triggered_id == "usage" else ctx.triggered_id["code"]
+        return whole(code, 0, len(counts) - 1, "code")
 
     @app.callback(
         Output("members", "children"),
@@ -217,14 +247,14 @@ def _connect_codebook(app: Dash, space: Space) -> None:
         Input("code", "data"),
         prevent_initial_call=True,
     )
-    def show_members(chosen: int | None) -> tuple[Any, Any]:
+    def show_members(chosen: Any) -> tuple[Any, Any]:
         if chosen is None:
             return no_update, no_update
-        code = min(max(int(chosen), 0), len(counts) - 1)
-        nodes = members(space, code, _SHOWN_MEMBERS)
+        code = whole(chosen, 0, len(counts) - 1, "code")
+        found = members(space, code, _SHOWN_MEMBERS)
         pictures = [
             _picture(image, f"class {space.labels[node]}", f"point {node}", space.frames(int(node)))
-            for node, image in zip(nodes, space.picture(nodes) if len(nodes) else [], strict=True)
+            for node, image in zip(found, space.picture(found) if len(found) else [], strict=True)
         ]
         title = html.H2(f"Code {code}: {counts[code]:,} points")
         note = html.P("From the middle of the cell to its border." if pictures else "No point has this code.")
@@ -244,17 +274,19 @@ def _connect_prior(app: Dash, space: Space) -> None:
         State("label", "value"),
         prevent_initial_call=True,
     )
-    def show_samples(clicks: int, temperature: Any, top_p: Any, guidance: Any, label: Any) -> Any:
-        if not clicks:
-            return no_update
+    def show_samples(clicks: Any, temperature: Any, top_p: Any, guidance: Any, label: Any) -> Any:
+        values = {"temperature": temperature, "top-p": top_p, "guidance": guidance}
+        temperature, top_p, guidance = (number(values[name], *SLIDERS[name][:2], name) for name in values)
         settings = Draw(
-            label=min(max(int(label), -1), space.num_classes - 1),
+            label=whole(label, -1, space.num_classes - 1, "class"),
             number=_SAMPLES,
-            temperature=max(float(temperature), 0.0),
-            top_p=min(max(float(top_p), 0.01), 1.0),
-            guidance=float(guidance),
-            seed=int(clicks),
+            temperature=temperature,
+            top_p=top_p,
+            guidance=guidance,
+            seed=presses(clicks),
         )
+        if settings.seed == 0:
+            return no_update
         assert space.draw is not None
         images, classes = space.draw(settings)
         order = np.argsort(classes, kind="stable")

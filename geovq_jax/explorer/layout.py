@@ -9,10 +9,19 @@ from geovq_jax.explorer.drawing import colourings, png_address, scatter, usage_b
 from geovq_jax.explorer.space import Space, code_counts, first_k, metrics_of
 
 MAX_ATLAS = 256
+# Sliders of the prior: lowest, highest, first value and step.
+SLIDERS = {
+    "temperature": (0.0, 2.0, 1.0, 0.05),
+    "top-p": (0.05, 1.0, 1.0, 0.05),
+    "guidance": (0.0, 4.0, 1.0, 0.1),
+}
 _GRAPH: Any = {
     "displaylogo": False,
     "scrollZoom": True,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage"],
+    # plotly 7.1 and later offer to upload the chart.
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage", "sendChartToCloud"],
 }
 
 
@@ -125,14 +134,14 @@ def _prior(space: Space) -> html.Div:
         {"label": f"class {number}", "value": number} for number in range(space.num_classes)
     ]
 
-    def slider(name: str, low: float, high: float, value: float, step: float) -> dcc.Slider:
-        marks = {low: f"{low:g}", high: f"{high:g}"}
-        return dcc.Slider(low, high, step, value=value, id=name, marks=marks)
-
     controls = [
-        _control("temperature", slider("temperature", 0.0, 2.0, 1.0, 0.05)),
-        _control("top-p", slider("top-p", 0.05, 1.0, 1.0, 0.05)),
-        _control("guidance", slider("guidance", 0.0, 4.0, 1.0, 0.1)),
+        *[
+            _control(
+                name,
+                dcc.Slider(low, high, step, value=value, id=name, marks={low: f"{low:g}", high: f"{high:g}"}),
+            )
+            for name, (low, high, value, step) in SLIDERS.items()
+        ],
         _control("class", dcc.Dropdown(classes, -1, id="label", clearable=False, searchable=False)),
         html.Button("draw", id="draw", n_clicks=0, className="strong"),
     ]

@@ -1,0 +1,275 @@
+"""What the explorer's server answers: its own page's requests, and nothing that is foreign, oversized or malformed."""
+
+import base64
+import hashlib
+import json
+import re
+from functools import partial
+
+import pytest
+
+pytest.importorskip("dash", reason="the extra explore is not installed")
+
+ADDRESS = "/_dash-update-component"
+NAME = "</title><script>document.title = 'owned'</script>{%scripts%}"
+CODES = '{"code":["ALL"]}.n_clicks'
+VALUES = {
+    "scatter.clickData": {"points": [{"curveNumber": 0, "pointNumber": 7}]},
+    "clear.n_clicks": 0,
+    "picked.data": [3],
+    "colouring.value": "class",
+    "view.value": "latents",
+    "k.value": 12,
+    "metric.value": "pull-back",
+    CODES: [{"id": {"code": code}, "property": "n_clicks", "value": None} for code in range(5)],
+    "usage.clickData": {"points": [{"customdata": 4}]},
+    "code.data": 2,
+    "draw.n_clicks": 1,
+    "temperature.value": 1.0,
+    "top-p.value": 0.9,
+    "guidance.value": 1.5,
+    "label.value": -1,
+}
+
+
+@pytest.fixture(scope="module")
+def app():
+    from geovq_jax.explorer.app import build_app
+    from geovq_jax.explorer.demo import demo_space
+
+    return build_app(demo_space(num_points=120)._replace(name=NAME))
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    return app.server.test_client()
+
+
+@pytest.fixture(scope="module")
+def request_of(client):
+    """Body of a well-formed request: (start of the output, what triggered it, values by id and property) -> dict."""
+    registered = client.get("/_dash-dependencies").get_json()
+
+    def make(start: str, trigger: str | None = None, **changed) -> dict:
+        entry = next(one for one in registered if one["output"].strip(".").startswith(start))
+        values = VALUES | changed
+
+        def fill(one):
+            key = f"{one['id']}.{one['property']}"
+            return values[key] if one["id"].startswith("{") else {**one, "value": values[key]}
+
+        names = [name.rsplit(".", 1) for name in entry["output"].strip(".").split("...")]
+        outputs = [{"id": name, "property": prop.partition("@")[0]} for name, prop in names]
+        body = {
+            "output": entry["output"],
+            "outputs": outputs if entry["output"].startswith("..") else outputs[0],
+            "inputs": [fill(one) for one in entry["inputs"]],
+            "changedPropIds": [trigger or f"{entry['inputs'][0]['id']}.{entry['inputs'][0]['property']}"],
+            "state": [fill(one) for one in entry["state"]],
+        }
+        return body
+
+    return make
+
+
+def test_well_formed_callbacks_are_answered(client, request_of):
+    expected = {
+        ("picked.data", None): {"picked": {"data": [3, 7]}, "scatter": {"clickData": None}},
+        ("picked.data", "clear.n_clicks"): {"picked": {"data": []}, "scatter": {"clickData": None}},
+        ("code.data", "usage.clickData"): {"code": {"data": 4}},
+    }
+    for (start, trigger), answer in expected.items():
+        response = client.post(ADDRESS, json=request_of(start, trigger))
+        assert response.status_code == 200
+        assert response.get_json()["response"] == answer
+    body = request_of("code.data", '{"code":3}.n_clicks', **{CODES: tile({"code": 3})})
+    assert client.post(ADDRESS, json=body).get_json()["response"] == {"code": {"data": 3}}
+    for start in (
+        "graph.children",
+        "details.children",
+        "scatter.figure",
+        "scatter.figure@",
+        "members",
+        "drawn.children",
+    ):
+        assert client.post(ADDRESS, json=request_of(start)).status_code == 200, start
+
+
+def wrong_bodies(request_of) -> list[bytes]:
+    """Bodies that the page never sends."""
+    good = request_of("details.children")
+    texts = [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"details.children"',
+        b"\xff\xfe",
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b"1" * 10_000,
+        json.dumps(good).encode()[:-1],
+    ]
+    without = [
+        {name: part for name, part in good.items() if name != missing} for missing in ("output", "outputs", "inputs")
+    ]
+    parts = [
+        good | change
+        for change in (
+            {"output": "nothing.children"},
+            {"output": '{"part":["ALL"]}.className'},
+            {"output": None},
+            {"output": ["details.children"]},
+            {"output": {"id": "details"}},
+            {"outputs": None},
+            {"outputs": []},
+            {"outputs": [good["outputs"]]},
+            {"outputs": {"id": "ways", "property": "children"}},
+            {"outputs": {"id": "details", "property": "style"}},
+            {"inputs": {}},
+            {"inputs": []},
+            {"inputs": "picked"},
+            {"inputs": good["inputs"][::-1]},
+            {"inputs": good["inputs"][:2]},
+            {"inputs": [*good["inputs"], good["inputs"][0]]},
+            {"inputs": [[one] for one in good["inputs"]]},
+            {"inputs": [None, None, None]},
+            {"inputs": [good["inputs"][0], {"id": "k"}, good["inputs"][2]]},
+            {"inputs": [good["inputs"][0], {"property": "value"}, good["inputs"][2]]},
+            {"inputs": [good["inputs"][0], {"id": ["k"], "property": "value"}, good["inputs"][2]]},
+            {"state": [good["inputs"][0]]},
+            {"state": None},
+            {"changedPropIds": "picked.data"},
+            {"changedPropIds": ["code.data"]},
+            {"changedPropIds": [["picked.data"]]},
+            {"changedPropIds": {"picked.data": 1}},
+        )
+    ]
+    nan = float("nan")
+    values = [
+        ("details.children", "picked.data", (None, 3, "3", [[3]], ["3"], [3.0], [True], [120], [-1], [2**70], [nan])),
+        ("details.children", "picked.data", ([1, 1], [1, 2, 3], {})),
+        ("graph.children", "k.value", (None, "12", 0, 31, 12.5, float("inf"), nan, 10**400, True, [12], {"k": 12})),
+        ("graph.children", "metric.value", (None, 0, "cosine", ["pull-back"], {}, "")),
+        ("scatter.figure", "colouring.value", (None, 1, "rainbow", ["class"])),
+        ("scatter.figure@", "view.value", (None, "rainbow", 3, ["latents"])),
+        ("picked.data", "scatter.clickData", ([], {}, "x", 1, {"points": {}}, {"points": []}, {"points": [3]})),
+        ("picked.data", "scatter.clickData", (click(pointNumber=120), click(pointNumber="7"), click(pointNumber=[7]))),
+        ("picked.data", "scatter.clickData", (click(curveNumber=None), click(curveNumber="0"))),
+        ("picked.data", "clear.n_clicks", ("1", -1, [], True)),
+        ("code.data", "usage.clickData", ([4], bar(None), bar("4"), bar(48), bar([4]))),
+        (
+            "code.data",
+            CODES,
+            (None, [], [3], {}, [{"id": {"code": 3}}], tile({"kode": 3}), tile(3), tile({"code": [3]})),
+        ),
+        ("code.data", CODES, (tile({"code": 99}), tile({"code": "3"}), tile({"code": 3}, "x"), tile({"code": None}))),
+        ("members", "code.data", ("2", 48, -1, 2.5, [2], {}, False, 1e308)),
+        ("drawn.children", "draw.n_clicks", ("1", -1, 1.5, 2**40, [], True)),
+        ("drawn.children", "temperature.value", (None, "1", -0.1, 2.1, nan, float("-inf"), [1.0], {}, 1e400)),
+        ("drawn.children", "top-p.value", (None, 0.0, 1.1, "x", nan)),
+        ("drawn.children", "guidance.value", (None, -1, 1e9, "x", nan)),
+        ("drawn.children", "label.value", (None, -2, 6, 0.0, "0", [0])),
+    ]
+    filled = [
+        request_of(start, trigger_of(key, value), **{key: value}) for start, key, tried in values for value in tried
+    ]
+    return texts + [json.dumps(body).encode() for body in (*without, *parts, *filled)]
+
+
+def click(**changed) -> dict:
+    return {"points": [{"curveNumber": 0, "pointNumber": 7} | changed]}
+
+
+def bar(code) -> dict:
+    return {"points": [{"customdata": code}]}
+
+
+def tile(component, value=1) -> list:
+    return [{"id": component, "property": "n_clicks", "value": value}]
+
+
+def trigger_of(key: str, value) -> str:
+    """What the page names as changed; of a wildcard one component."""
+    if key == CODES and value and isinstance(value, list) and isinstance(value[0], dict):
+        return f"{json.dumps(value[0]['id'], separators=(',', ':'))}.n_clicks"
+    return key
+
+
+def test_malformed_callbacks_are_refused_without_a_traceback(client, request_of, capfd):
+    bodies = wrong_bodies(request_of)
+    assert len(bodies) > 100
+    for body in bodies:
+        response = client.post(ADDRESS, data=body, content_type="application/json")
+        assert response.status_code == 400, body[:300]
+    assert (
+        client.post(ADDRESS, data=json.dumps(request_of("details.children"))).status_code == 400
+    )  # as a form sends it
+    written = capfd.readouterr()
+    assert written.err == ""
+    assert written.out == ""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8050", "localhost:9000", "LOCALHOST", "[::1]:8050"])
+def test_a_loopback_host_is_answered(client, request_of, host):
+    assert client.get("/", headers={"Host": host}).status_code == 200
+    own = {"Host": host, "Origin": f"http://{host}"}
+    assert client.post(ADDRESS, json=request_of("details.children"), headers=own).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8050",
+        "127.0.0.1.evil.example",
+        "localhost@evil.example",
+        "127.0.0.1:x",
+        "10.0.0.1",
+        "",
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/_dash-layout", "/assets/explorer.css", ADDRESS])
+def test_a_foreign_host_is_refused(client, request_of, host, path):
+    send = client.get if path != ADDRESS else partial(client.post, json=request_of("details.children"))
+    assert send(path, headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:3000", "https://localhost", ""])
+def test_a_post_of_another_origin_is_refused(client, request_of, origin):
+    assert client.post(ADDRESS, json=request_of("details.children"), headers={"Origin": origin}).status_code == 403
+
+
+def test_an_oversized_body_is_refused(client, request_of):
+    from geovq_jax.explorer.guard import MAX_BODY
+
+    body = json.dumps(request_of("details.children")).encode()
+    fits = body + b" " * (MAX_BODY - len(body))
+    assert client.post(ADDRESS, data=fits, content_type="application/json").status_code == 200
+    response = client.post(ADDRESS, data=fits + b" ", content_type="application/json")
+    assert response.status_code == 400
+    assert "at most 1048576 bytes" in response.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    "path", ["/_dash-component-suites/os/path.js", "/_dash-component-suites/dash/no.js", "/assets/no"]
+)
+def test_an_unknown_file_is_not_found(client, path, capfd):
+    assert client.get(path).status_code == 404
+    assert capfd.readouterr().err == ""
+
+
+def test_a_name_is_text_and_every_script_of_the_page_has_a_hash(client):
+    response = client.get("/")
+    page, policy = response.get_data(as_text=True), response.headers["Content-Security-Policy"]
+    assert "document.title = &#x27;owned&#x27;&lt;/script&gt;&#123;%scripts%}</title>" in page
+    scripts = re.findall(
+        r"<script(?![^>]*(?:src=|application/json))[^>]*>(.*?)</script>", page.split("<footer>")[1], re.DOTALL
+    )
+    assert len(scripts) == 2
+    allowed = policy.split(";")[0].split()
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in allowed
+    assert "'unsafe-inline'" not in allowed
+    assert allowed[0] == "script-src"
