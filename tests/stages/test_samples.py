@@ -78,7 +78,13 @@ def test_rows_hold_one_class_each_and_one_class_fills_rows():
 
 def test_a_refused_class_leaves_earlier_samples_and_the_stored_configuration(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "_check_upstream", lambda *_: None)
-    save_npz(tmp_path / "codes" / "train.npz", codes=np.zeros((4, 2, 2), np.int32), label=np.array([0, 1, 2, 2]))
+    save_npz(
+        tmp_path / "codes" / "train.npz",
+        codes=np.zeros((4, 2, 2), np.int32),
+        distance=np.zeros((4, 2, 2)),
+        label=np.array([0, 1, 2, 2], np.int32),
+        index=np.arange(4),
+    )
     (tmp_path / "samples.npz").write_bytes(b"earlier")
     (tmp_path / "config.json").write_text("{}")
     config = default_config()
