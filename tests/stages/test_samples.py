@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from geovq_jax import pipeline
 from geovq_jax.config import default_config
 from geovq_jax.models import gpt, sampling
 from geovq_jax.models.sampling import balanced_labels, draw, sample
 from geovq_jax.stages import samples
+from geovq_jax.workdir import save_npz
 
 ARCH = gpt.Architecture(9, 6, 3, embed_dim=16, num_layers=1, num_heads=2, grid=(3, 2))
 SHAPES = jax.eval_shape(partial(gpt.init, arch=ARCH), jax.random.key(0))
@@ -72,3 +74,22 @@ def test_rows_hold_one_class_each_and_one_class_fills_rows():
     rows, captions = samples.sample_rows(images, np.full(5, 4, np.int32), columns=3)
     assert captions == ["class 4", ""]
     np.testing.assert_array_equal(rows.reshape(6, 2, 2, 1)[:5], images)
+
+
+def test_a_refused_class_leaves_earlier_samples_and_the_stored_configuration(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "_check_upstream", lambda *_: None)
+    save_npz(
+        tmp_path / "codes" / "train.npz",
+        codes=np.zeros((4, 2, 2), np.int32),
+        distance=np.zeros((4, 2, 2)),
+        label=np.array([0, 1, 2, 2], np.int32),
+        index=np.arange(4),
+    )
+    (tmp_path / "samples.npz").write_bytes(b"earlier")
+    (tmp_path / "config.json").write_text("{}")
+    config = default_config()
+    config.sample.class_id = 3
+    with pytest.raises(ValueError, match="expected sample.class_id below 3, got 3"):
+        pipeline.entry("samples")(tmp_path, config)
+    assert (tmp_path / "samples.npz").read_bytes() == b"earlier"
+    assert (tmp_path / "config.json").read_text() == "{}"
