@@ -36,7 +36,7 @@ def run(tmp_path, monkeypatch):
     )
     calls: dict[str, int] = {}
     dies = {}
-    for name in ("node_metrics", "knn", "lengths_from_metrics", "kmedoids"):
+    for name in ("node_metrics", "knn", "lengths_from_metrics"):
         monkeypatch.setattr(codes.geometry, name, counted(getattr(geometry, name), name, calls, dies))
     return tmp_path, config, calls, dies, write, latents, params
 
@@ -100,34 +100,62 @@ def test_a_changed_input_makes_void_what_depends_on_it_and_nothing_else(run):
 
 @pytest.mark.parametrize("method", ["alternate", "swap"])
 def test_a_killed_search_for_a_codebook_goes_on(run, monkeypatch, method):
+    """The rounds after the cut start from the saved state and lead to the same codebook."""
     workdir, config, *_ = run
     config.codebook.method = method
     build(run)
-    keep = codes.keep_standing
-    monkeypatch.setattr(codes, "keep_standing", lambda path, key: keep(path, key, every=0.0))
+    monkeypatch.setattr(codes, "SAVE_EVERY", 0.0)
+    step, done = codes.kmedoids.step, []
+
+    def counted_step(graph, state):
+        if len(done) == dies_at:
+            raise KeyboardInterrupt
+        done.append(len(state.history))
+        return step(graph, state)
+
+    monkeypatch.setattr(codes.kmedoids, "step", counted_step)
+    dies_at = None
     codes.build_codebook(workdir, config)
-    unbroken = (workdir / "codebook.npz").read_bytes()
-    assert not (workdir / "shards" / "codebook.npz").exists()
-    rounds = []
-
-    def killed(path, key):
-        standing, remember = keep(path, key, every=0.0)
-
-        def dying(arrays):
-            rounds.append(len(arrays["history"]))
-            if len(rounds) == 3:
-                raise KeyboardInterrupt
-            remember(arrays)
-
-        return standing, dying
-
-    monkeypatch.setattr(codes, "keep_standing", killed)
-    (workdir / "codebook.npz").unlink()
-    with pytest.raises(KeyboardInterrupt):
+    unbroken, rounds = (workdir / "codebook.npz").read_bytes(), list(done)
+    assert len(rounds) >= 3
+    saved = workdir / "shards" / "codebook.npz"
+    assert not saved.exists()
+    for cut in sorted({1, len(rounds) // 2, len(rounds) - 1}):
+        (workdir / "codebook.npz").unlink()
+        done.clear()
+        dies_at = cut
+        with pytest.raises(KeyboardInterrupt):
+            codes.build_codebook(workdir, config)
+        assert saved.exists()
+        done.clear()
+        dies_at = None
         codes.build_codebook(workdir, config)
-    assert not (workdir / "codebook.npz").exists()
-    rounds.clear()
-    monkeypatch.setattr(codes, "keep_standing", lambda path, key: (killed(path, key)[0], rounds.append))
+        assert done == rounds[cut:]
+        assert (workdir / "codebook.npz").read_bytes() == unbroken
+
+
+def test_a_saved_search_is_used_under_its_key_alone(run, monkeypatch):
+    workdir, *_ = run
+    graph = geometry.knn_graph(np.random.default_rng(0).random((40, 2)), 4)
+    state = codes.kmedoids.start(graph, 5, seed=0)
+    path = workdir / "state.npz"
+    assert codes._load_state(path, "a") is None
+    files.save_npz(path, key="a", **state._asdict())
+    found = codes._load_state(path, "a")
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(found, state, strict=True))
+    assert codes._load_state(path, "b") is None
+    whole = path.read_bytes()
+    for damaged in (whole[:-5], whole[:300] + bytes([whole[300] ^ 1]) + whole[301:], b""):
+        path.write_bytes(damaged)
+        assert codes._load_state(path, "a") is None
+    files.save_npz(path, key="a", medoids=np.arange(5))
+    assert codes._load_state(path, "a") is None
+
+
+def test_nothing_is_saved_before_its_time(run, monkeypatch):
+    workdir, config, *_ = run
+    build(run)
+    written, save = [], files.save_npz
+    monkeypatch.setattr(codes, "save_npz", lambda path, **arrays: (written.append(path), save(path, **arrays)))
     codes.build_codebook(workdir, config)
-    assert len(rounds[0]["history"]) == 2  # of the round before which it was last kept
-    assert (workdir / "codebook.npz").read_bytes() == unbroken
+    assert workdir / "shards" / "codebook.npz" not in written
