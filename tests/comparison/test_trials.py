@@ -14,9 +14,11 @@ from geovq_jax.comparison import tables, trials
 from geovq_jax.config import experiment
 from geovq_jax.data.datasets import Dataset, Split
 from geovq_jax.models import vae
-from geovq_jax.quantization.assignment import search
+from geovq_jax.presets import COMPARE, COMPARE_SMOKE
+from geovq_jax.quantization.assignment import measure, search
 from geovq_jax.stages.finetune import finetune
 from geovq_jax.stages.records import Autoencoder, decoder_of
+from geovq_jax.stages.run import Run
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -68,6 +70,30 @@ def test_a_comparison_reproduces_its_tables(tmp_path, methods):
     for suffix in (".md", ".json"):
         assert first.with_suffix(suffix).read_text() == second.with_suffix(suffix).read_text()
     assert (tmp_path / "work" / "report" / "index.html").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_a_retrained_autoencoder_is_measured_anew(tmp_path):
+    """One work directory, two budgets of the VAE: the metrics on disk are those of the decoder on disk."""
+    for steps in (20, 40):
+        changes = {
+            "data.name": "digits",
+            "data.max_train": 100,
+            "vae.channels": (4, 8),
+            "vae.num_steps": steps,
+            "vae.cell_bits": 0.0,
+            "graph.num_images": 60,
+            "compare.methods": ("local_metrics",),
+            "compare.prior": (),
+            "compare.seeds": (0,),
+        }
+        config = experiment("compare-again", COMPARE | COMPARE_SMOKE | changes)
+        trials.compare(tmp_path / "work", config, tmp_path / "out")
+    own = config.copy_and_resolve_references()
+    run = Run(tmp_path / "work" / "seed0", own)
+    latents = run.latents("test").mean
+    expected = measure(run.decode_fn, latents).reshape(run.metrics("test").shape)
+    np.testing.assert_allclose(run.metrics("test"), expected, rtol=1e-3, atol=1e-6)
 
 
 def cells(workdir, config, rows):
