@@ -39,6 +39,7 @@ def test_examples_of_docstrings(name):
 @pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.name)
 def test_code_of_the_documents_runs(path):
     blocks = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+    blocks = [block for block in blocks if "load_run(" not in block]  # needs a run, see tests/test_pipeline.py
     assert blocks
     exec(compile("\n".join(blocks), str(path), "exec"), {})
 

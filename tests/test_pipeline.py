@@ -147,6 +147,15 @@ def test_the_example_of_load_run_runs(finished):
     assert doctest.DocTestRunner().run(example).failed == 0
 
 
+def test_the_codec_of_the_readme_runs(finished):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if "load_run(" in block)
+    found: dict = {}
+    exec(block.replace("runs/mnist5k", str(finished)), found)
+    assert found["codes"].shape == (8, 2, 2)
+    assert found["images"].shape == (8, 8, 8, 1)
+
+
 def test_a_report_opens_every_file_once(copy, monkeypatch):
     """Within one stage: graph.npz read once, each decoder restored once, the data set parsed once."""
     from geovq_jax import data
@@ -228,6 +237,25 @@ def test_generate_follows_its_flags(copy):
         assert refused.returncode == 2
         assert expected in refused.stderr
         assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bernoulli", "features"])
+def test_the_output_metric_reaches_metrics_and_codes(copy, kind):
+    from geovq_jax.models import classifier
+
+    rebuilt = call("build_codebook", f"--workdir={copy}", f"--config.graph.output_metric={kind}")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    run = geovq_jax.load_run(copy)
+    grid = jnp.asarray(run.latents("test").mean[3])
+
+    def output(z):
+        image = run.decode_fn(grid.at[1, 0].set(z))
+        return 2 * jnp.arcsin(jnp.sqrt(image)) if kind == "bernoulli" else classifier.features(*run.classifier, image)
+
+    jacobian = jax.jacfwd(output)(grid[1, 0]).reshape(-1, grid.shape[-1])
+    np.testing.assert_allclose(run.metrics("test")[3, 1, 0], jacobian.T @ jacobian, rtol=2e-2, atol=1e-6)
+    np.testing.assert_array_equal(run.encode(run.dataset.test.images), run.codes("test").codes)
 
 
 @pytest.mark.slow
