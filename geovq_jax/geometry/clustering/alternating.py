@@ -70,17 +70,9 @@ def init(
     seed: int,
     tolerance: float,
 ) -> AlternateState:
-    """Prepares an alternating search.
+    """The state before the first round, from distinct medoids, at least one in each component of the graph.
 
-    Args:
-        graph: symmetric graph of n nodes.
-        medoids: K distinct nodes, at least one in each component.
-        weights: weight of each node.
-        seed: decides which members of large cells are tried, and where wasted medoids go.
-        tolerance: the search ends with the first round that lowers the cost by no more than this share of it.
-
-    Returns:
-        AlternateState before the first round.
+    The seed decides which members of large cells are tried, and where wasted medoids go.
     """
     distance, labels, cost = assign(graph, medoids, weights)
     return AlternateState(
@@ -102,12 +94,8 @@ def alternate_round(graph: Graph, state: AlternateState) -> AlternateState:
     Cells whose members did not change keep their medoid. A medoid that another covers at distance 0 is wasted: it is
     drawn again, with probability proportional to w d^2. A round that does not lower the cost is taken back.
 
-    Args:
-        graph: the graph that `init` was given.
-        state: of the search before the round.
-
     Returns:
-        The state after it, a function of the arguments whatever the number of threads; the cost never rises.
+        The state after the round, a function of the arguments whatever the number of threads; the cost never rises.
     """
     rng, cost = generator_from(state.rng), state.history[-1]
     moved = _redraw_wasted(graph, state, best_members(graph, state, rng), rng)

@@ -202,26 +202,6 @@ def extend_reductions(graph, candidates, distance, weights, scratch, out):
 
 @kernel
 @no_type_check
-def draw(mass, uniform):
-    """Index drawn with probability proportional to `mass`; -1 where there is no mass."""
-    total = 0.0
-    for i in range(mass.shape[0]):
-        total += mass[i]
-    if not total > 0.0:
-        return -1
-    left = uniform * total
-    last = -1
-    for i in range(mass.shape[0]):
-        if mass[i] > 0.0:
-            left -= mass[i]
-            last = i
-            if left < 0.0:
-                break
-    return last
-
-
-@kernel
-@no_type_check
 def medoid_of_cell(graph, members, candidates, label, distance, weights, floor, scratch):
     """The candidate x of least S(x)^2 = sum over a cell's members of w d(x, u)^2, distances through the whole graph.
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 from scipy.sparse.csgraph import connected_components
 
-from geovq_jax.geometry.clustering.kernels import compile_graph, draw, extend_nearest, extend_reductions, make_scratch
+from geovq_jax.geometry.clustering.kernels import compile_graph, extend_nearest, extend_reductions, make_scratch
 from geovq_jax.geometry.graphs.graph import Graph, check_graph
 
 Seeding = Literal["kmeans++", "greedy", "batched", "random", "farthest"]
@@ -93,9 +93,8 @@ def seed_medoids(
         elif method == "batched":
             new = draw_distinct(rng, weights * distance**2, min(batch_size, num_clusters - len(chosen)))
         else:
-            mass = weights * distance**2
-            new = np.unique([draw(mass, u) for u in rng.random(num_draws)])
-        if new.size == 0 or new[0] < 0:
+            new = np.unique(_draw(weights * distance**2, rng.random(num_draws)))
+        if new.size == 0:
             # All others lie at distance 0 from a medoid or have no weight: any of them will do.
             new = rng.choice(np.setdiff1d(np.arange(n), chosen), 1)
         elif new.size > 1 and method == "greedy":
@@ -143,9 +142,19 @@ def _one_per_component(rng, component, num_components, weights) -> np.ndarray:
     first = np.empty(num_components, np.int64)
     for c, u in enumerate(rng.random(num_components)):
         nodes = order[starts[c] : starts[c + 1]]
-        place = draw(np.ascontiguousarray(weights[nodes]), u)
-        first[c] = nodes[max(place, 0)]
+        drawn = _draw(weights[nodes], u)
+        first[c] = nodes[drawn[0] if drawn.size else 0]
     return first
+
+
+def _draw(mass: Float[np.ndarray, " n"], uniforms: Float[np.ndarray, " m"] | float) -> Int[np.ndarray, " m"]:
+    """Draws a node in proportion to its mass for each number of [0, 1); none where there is no mass."""
+    total = np.cumsum(mass)
+    if not total[-1] > 0.0:
+        return np.empty(0, np.int64)
+    return np.searchsorted(
+        total, np.minimum(np.atleast_1d(uniforms) * total[-1], np.nextafter(total[-1], 0.0)), "right"
+    )
 
 
 def generator_state(rng: np.random.Generator) -> np.ndarray:

@@ -106,11 +106,11 @@ class WorkingMedoids:
         found = Changes(np.empty(len(places)), np.empty(len(places), np.int64))
         parts = min(len(self._scratch), max(1, len(places) * len(self._weights) // SERIAL_WORK))
         work = partial(self._search, places, found, parts)
-        if parts > 1:
+        if parts == 1:
+            work(0)
+        else:
             with ThreadPoolExecutor(parts) as pool:
                 list(pool.map(work, range(parts)))
-        else:
-            work(0)
         return found
 
     def _search(self, places: np.ndarray, found: Changes, parts: int, thread: int) -> None:

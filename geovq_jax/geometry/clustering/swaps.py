@@ -28,19 +28,9 @@ def init(
     tolerance: float,
     perturbations: int = 0,
 ) -> SwapState:
-    """Prepares a search by swaps.
+    """The state before the first round, from distinct medoids, at least one in each component of the graph.
 
-    Args:
-        graph: symmetric graph of n nodes.
-        medoids: K distinct nodes, at least one in each component.
-        weights: weight of each node.
-        seed: decides the order of the first pass and the draws of perturbations.
-        tolerance: a round improves if it lowers the cost by more than this share of it. At 0 the result is a local
-            optimum: no swap of any node lowers the cost.
-        perturbations: attempts, one per round, to leave the optimum that was found.
-
-    Returns:
-        SwapState before the first round.
+    The seed decides the order of the first pass and the draws of perturbations.
     """
     n, num_clusters, rng = graph.shape[0], len(medoids), np.random.default_rng(seed)
     fields = kernels.empty_fields(n)
@@ -79,12 +69,8 @@ def swap_round(graph: Graph, state: SwapState) -> SwapState:
     descent has ended. A perturbation then moves a sixteenth of the medoids to nodes drawn in proportion to w d^2, tries
     the nodes whose nearest two medoids changed, and is kept if the cost has fallen.
 
-    Args:
-        graph: the graph that `init` was given.
-        state: of the search before the round.
-
     Returns:
-        The state after it, a function of the arguments whatever the number of threads; the cost never rises.
+        The state after the round, a function of the arguments whatever the number of threads; the cost never rises.
 
     Reference:
         Kaufman and Rousseeuw, Clustering by means of medoids (1987); Schubert and Rousseeuw, Fast and eager k-medoids
@@ -155,7 +141,10 @@ def _try(work: WorkingMedoids, nodes: Int64[np.ndarray, " t"], promise: Float64[
     """Takes the swaps among these nodes that lower the cost, batch after batch, and notes the promise of all."""
     batch_size = max(16, (len(work.medoids) - 1) // 8)
     for first in range(0, len(nodes), batch_size):
-        candidates = np.setdiff1d(nodes[first : first + batch_size], work.medoids)
+        held = np.zeros(len(promise) + 1, bool)
+        held[work.medoids] = True  # the last entry is for the -1 of the free tag
+        candidates = np.sort(nodes[first : first + batch_size])
+        candidates = candidates[~held[candidates]]
         found = work.best_swaps(candidates)
         promise[candidates] = found.change
         taken = False
