@@ -57,7 +57,7 @@ def encode(baseline: Baseline, latents: Float[np.ndarray, "*n d"]) -> Int[np.nda
     check_array("code vectors", baseline.vectors, "K d")
     size = baseline.vectors.shape[1]
     check_array("transform", baseline.transform, f"{size} m")
-    check_array("latents", latents, f"n h w {size}" if np.ndim(latents) == 4 else f"n {size}", CHECK_ENCODER)
+    check_array("latents", latents, f"n h w {size}" if getattr(latents, "ndim", 0) == 4 else f"n {size}", CHECK_ENCODER)
     rows = latents.reshape(-1, size)
     found = knn(baseline.vectors @ baseline.transform, 1, queries=rows @ baseline.transform)
     return np.asarray(found.indices, np.int32).reshape(latents.shape[:-1])
@@ -173,7 +173,7 @@ def decoded_kmeans(
 
 def decoded(decode_fn: DecodeFn, latents: Latents, *, batch_size: int = 256) -> Float[np.ndarray, "n p"]:
     """Flat images [n, p] of latents [n, d] or [n, h, w, d]; ValueError for NaN, infinity, or as `check_latents`."""
-    check_images(decode_fn, latents, "n h w d" if np.ndim(latents) == 4 else "n d")
+    check_images(decode_fn, latents, "n h w d" if getattr(latents, "ndim", 0) == 4 else "n d")
     decode = as_pytree(decode_fn)
     images = map_chunks(lambda part: _decode_flat(decode, part), (latents,), batch_size=batch_size)
     return np.asarray(check_finite("images", images))
@@ -198,7 +198,7 @@ def encode_decoded(
         ValueError: images of another size than the decoded ones.
     """
     known = decoded(decode_fn, vectors)
-    check_form("images", images, " ".join("n" * np.ndim(images)))
+    check_form("images", images, " ".join("n" * getattr(images, "ndim", 1)))
     queries = check_array("images", images.reshape(len(images), -1), f"n {known.shape[1]}")
     return np.asarray(knn(known, 1, queries=queries).indices[:, 0], np.int32)
 
