@@ -31,8 +31,7 @@ from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Points = Float[Array | np.ndarray, "n d"]
 
-# Bounds the memory of the Jacobians along all curves of a chunk.
-TANGENTS_AT_ONCE = 4096
+TANGENTS_AT_ONCE = 4096  # bounds the memory of the Jacobians along all curves of a chunk
 
 
 class Geodesic(NamedTuple):
