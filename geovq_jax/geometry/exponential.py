@@ -30,7 +30,7 @@ def exp_map(decode_fn: DecodeFn, z: Point, v: Point, *, num_steps: int = 32) -> 
         ValueError: for a velocity that is not finite or of another dimension, no steps, or as `check_latents`.
     """
     check_latents(decode_fn, z, "d")
-    check_array("a velocity", v, str(len(z)))
+    check_array("entries of the velocity", v, str(len(z)))
     check_count("num_steps", num_steps)
     z, step = jnp.asarray(z), 1.0 / num_steps
     decode = partial(flat_output, decode_fn)

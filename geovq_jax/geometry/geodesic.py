@@ -110,7 +110,7 @@ def geodesic(
     a, b = jnp.asarray(a), jnp.asarray(b)
     start = straight_line(a, b, num_points)
     if initial is not None:
-        check_array("an initial curve", initial, f"t {len(a)}")
+        check_array("points of the initial curve", initial, f"t {len(a)}")
         start = constant_speed(decode_fn, jnp.asarray(initial, a.dtype), num_points=num_points)
 
     def curve_of(interior: Array) -> Array:

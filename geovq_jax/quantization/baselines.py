@@ -100,7 +100,7 @@ def mahalanobis(latents: Latents, metric: Float[np.ndarray, "d d"], num_clusters
     """
     _check(latents, num_clusters)
     size = latents.shape[1]
-    check_array("a metric", metric, f"{size} {size}", CHECK_DECODER)
+    check_array("entries of the metric", metric, f"{size} {size}", CHECK_DECODER)
     eigenvalues, axes = np.linalg.eigh(np.asarray(metric, np.float64))
     if eigenvalues[0] < -1e-6 * abs(eigenvalues[-1]):
         raise ValueError(

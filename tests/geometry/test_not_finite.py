@@ -202,6 +202,13 @@ def test_geodesics_through_broken_latents_have_not_converged(value):
     np.testing.assert_array_equal(np.isnan(ratios.straight_to_geodesic), [False, True, True])
 
 
+def test_an_energy_that_overflows_has_not_converged():
+    """The Hessian is finite here, and any decrease is small against an infinite energy."""
+    found = geometry.geodesic(lambda z: 1e20 * jnp.sin(z / 100.0) @ MATRIX, 100 * V, 50 * V, num_points=5)
+    assert np.isinf(found.energy)
+    assert not found.converged
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 8), st.integers(0, 3))
 def test_bad_rows_are_counted(seed, num_rows, ndim):
