@@ -126,8 +126,9 @@ def test_metrics_that_are_not_finite_are_refused(value):
         baselines.mahalanobis(POINTS, spoilt_metrics[3], 2, seed=0)
 
 
-def test_one_metric_of_a_grid_that_overflows_in_a_length_is_refused():
+def test_a_metric_that_overflows_in_all_lengths_but_one_is_refused():
+    """Each latent is a node, whose own length is zero: it would be coded by that one alone."""
     large = EYES.copy()
     large[5] *= 3e38
     with pytest.raises(ValueError, match="expected finite lengths, got NaN or infinity in 1 of 20 rows, first row 5"):
-        tokenizer.encode_measured(NODES._replace(points=POINTS * 10), POINTS, large, k=3)
+        tokenizer.encode_measured(NODES._replace(points=POINTS * 10), POINTS * 10, large, k=3)
