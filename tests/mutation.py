@@ -27,7 +27,9 @@ class Mutant(NamedTuple):
     wrong: str
 
 
-METRIC, EDGES = "geometry/metric.py", "geometry/edges.py"
+METRIC, EDGES, CURVES = "geometry/metric.py", "geometry/edges.py", "geometry/curves.py"
+CHECKS, GEODESIC, CELLS = "geometry/checks.py", "geometry/geodesic.py", "geometry/cells.py"
+GRAPH, CONTEXT, REFINEMENT = "geometry/graphs/graph.py", "quantization/context.py", "quantization/refinement.py"
 SWAPS, ASSIGNMENT = "geometry/clustering/swap_kernels.py", "geometry/clustering/alternating.py"
 TOKENIZER, BITS, FRECHET = "quantization/tokenizer.py", "evaluation/likelihood.py", "evaluation/sample_scores.py"
 _GRAM = 'jnp.einsum("ip,jp->ij", leaf, leaf, precision'
@@ -60,7 +62,29 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
             Mutant("index", EDGES, "vectors, metrics[edges], vectors", "vectors, metrics[edges[:, :1]], vectors"),
             Mutant("factor of the other plan", EDGES, "return 0.5 * jnp.sum(speeds", "return jnp.sum(speeds"),
             Mutant("index of the other plan", EDGES, "= ends[:, ::-1].ravel()", "= ends.ravel()"),
-            Mutant("weight of a rule", EDGES, "1.0 / 6.0", "1.0 / 3.0"),
+            Mutant("weight of a rule", CURVES, "1.0 / 6.0", "1.0 / 3.0"),
+        ),
+    ),
+    "NaN and infinity": (
+        ("geometry/test_not_finite.py", "geometry/graphs/test_bad_graphs.py", "quantization/test_broken_decoders.py"),
+        (
+            Mutant("root of NaN is zero", METRIC, "zero = (x <= 0) & jnp.isfinite(x)", "zero = ~(x > 0)"),
+            Mutant("rank without NaN", METRIC, "unused = share <= 0", "unused = ~(share > 0)"),
+            Mutant("nothing is refused", CHECKS, "    if not good.all():", "    if False:"),
+            Mutant("infinity passes", CHECKS, "np.isfinite(values) if limit", "~np.isnan(values) if limit"),
+            Mutant("large numbers pass", CHECKS, "np.abs(values) <= limit", "np.isfinite(values)"),
+            Mutant("count of rows", CHECKS, ".all(axis=1))\n        found", ".any(axis=1))\n        found"),
+            Mutant("metrics of nodes", EDGES, 'return check_finite("metrics", _measure', 'return ("metrics", _measure'),
+            Mutant("lengths of edges", EDGES, 'return check_finite("lengths", lengths)', "return lengths"),
+            Mutant("metrics of cells", CELLS, 'return check_finite("metrics", metrics)', "return metrics"),
+            Mutant("converged at infinity", GEODESIC, "(converged > 0) & jnp.isfinite(energy)", "converged > 0"),
+            Mutant("parts of a graph", GRAPH, "    _check_parts(graph, mend)\n", ""),
+            Mutant("codes", TOKENIZER, '    check_finite("lengths", distances.reshape(-1))\n', ""),
+            Mutant("one entry of a latent", TOKENIZER, "[~np.isfinite(through).all(axis=1)] = np.nan", "[:0] = np.nan"),
+            Mutant("one speed of a latent", TOKENIZER, "(asked & ~np.isfinite(through)).any(axis=1)", "[]"),
+            Mutant("images in context", CONTEXT, '    check_finite("errors of the images", found[1])\n', ""),
+            Mutant("metrics at centres", REFINEMENT, '        check_finite("metrics at centres", scale)\n', ""),
+            Mutant("gradients", REFINEMENT, '    check_finite("error gradients of centres", gradient)\n', ""),
         ),
     ),
     "gain of a swap": (
@@ -111,7 +135,7 @@ def passes(copy: Path, tests: tuple[str, ...]) -> bool:
     command = [sys.executable, "-m", "pytest", "-x", "-n0", "-m", "not slow", "-p", "no:cacheprovider"]
     files = [f"tests/{name}" for name in tests]
     done = subprocess.run([*command, *files], cwd=copy, env=os.environ, capture_output=True, text=True)
-    if done.returncode not in (0, 1):
+    if done.returncode > 1:  # a signal, such as a segmentation fault, is a failure as well
         raise SystemExit(f"expected the tests to run, got {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.returncode == 0
 

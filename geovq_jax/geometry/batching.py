@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax import mesh
-from geovq_jax.geometry.checks import check_count, check_finite, is_traced
+from geovq_jax.geometry.checks import check_count, check_finite, check_images, is_traced
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Progress = Callable[[int, int], None]
@@ -77,6 +77,7 @@ def decode_all(
     Raises:
         ValueError: if there are no latents, or the decoder gives NaN or infinity.
     """
+    check_images(decode_fn, latents, "n h w d" if getattr(latents, "ndim", 0) == 4 else "n d")
     images = map_chunks(partial(_decode_chunk, as_pytree(decode_fn)), (latents,), batch_size=batch_size)
     return np.asarray(check_finite("decoded latents", images))
 

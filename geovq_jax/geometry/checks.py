@@ -207,8 +207,8 @@ def check_latents(decode_fn: Any, latents: Any, axes: str) -> Any:
     except Exception as error:  # whatever the decoder raises
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise ValueError(
-            f"expected a decoder of one latent {list(one.shape)} in JAX, got from it: {reason}; correct the decoder, "
-            "or take latents of its encoder"
+            f"expected a decoder of one latent {list(one.shape)} in JAX, got from it: {reason}; correct it, or take "
+            "latents of its encoder"
         ) from error
     leaves = jax.tree.leaves(output)
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
@@ -248,7 +248,7 @@ def _check_shape(name: str, shape: tuple[int, ...], axes: str) -> None:
     ]
     if len(shape) != len(words) or not all(fits):
         form = f"[{', '.join(words)}]".replace("*", "")
-        advice = "pass at least one row and column" if 0 in shape else "reshape or select them"
+        advice = "pass at least one entry" if 0 in shape else "reshape or select them"
         raise ValueError(f"expected {name} {form}, got shape {tuple(shape)}; {advice}")
 
 

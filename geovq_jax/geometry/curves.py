@@ -62,6 +62,10 @@ def quadrature(rule: str, order: int = 4) -> Quadrature:
     return table[rule]
 
 
+# On accelerators the default precision rounds inputs to 10 bits.
+inner = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
 def flat_output(decode_fn: DecodeFn, z: Float[Array, " d"]) -> Float[Array, " p"]:
     """Everything that the decoder returns for one latent, as one vector.
 

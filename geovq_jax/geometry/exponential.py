@@ -7,11 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from geovq_jax.geometry.checks import check_array, check_count, check_latents
-from geovq_jax.geometry.curves import Point, flat_output, initial_velocity, jacobian_columns
+from geovq_jax.geometry.curves import Point, flat_output, initial_velocity, inner, jacobian_columns
 from geovq_jax.geometry.geodesic import geodesic
 from geovq_jax.geometry.metric import DecodeFn
-
-_inner = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def exp_map(decode_fn: DecodeFn, z: Point, v: Point, *, num_steps: int = 32) -> Float[Array, " d"]:
@@ -32,7 +30,7 @@ def exp_map(decode_fn: DecodeFn, z: Point, v: Point, *, num_steps: int = 32) -> 
         ValueError: for a velocity that is not finite or of another dimension, no steps, or as `check_latents`.
     """
     check_latents(decode_fn, z, "d")
-    check_array("a velocity", v, str(len(z)))
+    check_array("entries of the velocity", v, str(len(z)))
     check_count("num_steps", num_steps)
     z, step = jnp.asarray(z), 1.0 / num_steps
     decode = partial(flat_output, decode_fn)
@@ -42,8 +40,8 @@ def exp_map(decode_fn: DecodeFn, z: Point, v: Point, *, num_steps: int = 32) -> 
             return jax.jvp(decode, (p,), (velocity,))[1]
 
         _, columns = jacobian_columns(decode_fn, point)
-        metric = _inner("ip,jp->ij", columns, columns)
-        bend = _inner("ip,p->i", columns, jax.jvp(push, (point,), (velocity,))[1])
+        metric = inner("ip,jp->ij", columns, columns)
+        bend = inner("ip,p->i", columns, jax.jvp(push, (point,), (velocity,))[1])
         # Directions that the decoder ignores have no acceleration: a ridge at the rounding level says so smoothly.
         ridge = 100.0 * jnp.finfo(z.dtype).eps * jnp.trace(metric) / z.shape[0]
         ridged = metric + jnp.where(ridge > 0, ridge, 1.0) * jnp.eye(z.shape[0], dtype=z.dtype)

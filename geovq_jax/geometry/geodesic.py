@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from geovq_jax.geometry.batching import Progress, map_chunks
-from geovq_jax.geometry.checks import check_array, check_count, check_latents, check_lengths, check_number
+from geovq_jax.geometry.checks import check_array, check_count, check_form, check_latents, check_lengths, check_number
 from geovq_jax.geometry.curves import (
     Curve,
     Point,
@@ -22,6 +22,7 @@ from geovq_jax.geometry.curves import (
     curve_energy,
     curve_length,
     flat_output,
+    inner,
     jacobian_columns,
     straight_line,
 )
@@ -30,8 +31,7 @@ from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Points = Float[Array | np.ndarray, "n d"]
 
-# Bounds the memory of the Jacobians along all curves of a chunk.
-TANGENTS_AT_ONCE = 4096
+TANGENTS_AT_ONCE = 4096  # bounds the memory of the Jacobians along all curves of a chunk
 
 
 class Geodesic(NamedTuple):
@@ -108,10 +108,9 @@ def geodesic(
     check_latents(decode_fn, a, "d")
     check_latents(decode_fn, b, str(len(a)))
     a, b = jnp.asarray(a), jnp.asarray(b)
-    if initial is None:
-        start = straight_line(a, b, num_points)
-    else:
-        check_array("an initial curve", initial, f"t {len(a)}")
+    start = straight_line(a, b, num_points)
+    if initial is not None:
+        check_array("points of the initial curve", initial, f"t {len(a)}")
         start = constant_speed(decode_fn, jnp.asarray(initial, a.dtype), num_points=num_points)
 
     def curve_of(interior: Array) -> Array:
@@ -186,9 +185,6 @@ def _gauss_newton(
     return final.interior, (final.converged.astype(dtype), final.iterations.astype(dtype))
 
 
-_inner = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-
-
 def _normal_equations(decode_fn: DecodeFn, curve: Array) -> tuple[Array, Array, Array]:
     """Gradient [t - 2, d] of the energy and its Gauss-Newton Hessian: diagonal blocks and blocks above them.
 
@@ -198,9 +194,9 @@ def _normal_equations(decode_fn: DecodeFn, curve: Array) -> tuple[Array, Array, 
     ends = jax.vmap(partial(flat_output, decode_fn))(curve[jnp.array([0, -1])])
     x = jnp.concatenate([ends[:1], inner_x, ends[1:]])
     scale = 2.0 * (curve.shape[0] - 1)
-    gradient = -scale * _inner("tip,tp->ti", columns, x[2:] - 2.0 * x[1:-1] + x[:-2])
-    diagonal = 2.0 * scale * _inner("tip,tjp->tij", columns, columns)
-    upper = -scale * _inner("tip,tjp->tij", columns[:-1], columns[1:])
+    gradient = -scale * inner("tip,tp->ti", columns, x[2:] - 2.0 * x[1:-1] + x[:-2])
+    diagonal = 2.0 * scale * inner("tip,tjp->tij", columns, columns)
+    upper = -scale * inner("tip,tjp->tij", columns[:-1], columns[1:])
     return gradient, diagonal, upper
 
 
@@ -340,6 +336,7 @@ def length_ratios(
         ValueError: as `geodesic`.
     """
     if graph_lengths is not None:
+        check_form("latents", a, "n d")
         check_lengths("graph lengths", graph_lengths, str(len(a)), infinite=True)
     found = geodesics(decode_fn, a, b, num_points=num_points, initial=initial, batch_size=batch_size, progress=progress)
     measure = partial(_straight_lengths_chunk, as_pytree(decode_fn), num_points=num_points)

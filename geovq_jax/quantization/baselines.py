@@ -48,7 +48,7 @@ def encode(baseline: Baseline, latents: Float[np.ndarray, "*n d"]) -> Int[np.nda
     check_array("code vectors", baseline.vectors, "K d")
     size = baseline.vectors.shape[1]
     check_array("transform", baseline.transform, f"{size} m")
-    check_array("latents", latents, f"n h w {size}" if np.ndim(latents) == 4 else f"n {size}", CHECK_ENCODER)
+    check_array("latents", latents, f"n h w {size}" if getattr(latents, "ndim", 0) == 4 else f"n {size}", CHECK_ENCODER)
     rows = latents.reshape(-1, size)
     found = knn(baseline.vectors @ baseline.transform, 1, queries=rows @ baseline.transform)
     return np.asarray(found.indices, np.int32).reshape(latents.shape[:-1])
@@ -91,7 +91,7 @@ def mahalanobis(latents: Latents, metric: Float[np.ndarray, "d d"], num_clusters
     """
     _check(latents, num_clusters)
     size = latents.shape[1]
-    check_array("a metric", metric, f"{size} {size}", CHECK_DECODER)
+    check_array("entries of the metric", metric, f"{size} {size}", CHECK_DECODER)
     eigenvalues, axes = np.linalg.eigh(np.asarray(metric, np.float64))
     if eigenvalues[0] < -1e-6 * abs(eigenvalues[-1]):
         raise ValueError(
@@ -181,7 +181,7 @@ def encode_decoded(
         ValueError: images of another size than the decoded ones.
     """
     known = decode_all(decode_fn, vectors).reshape(len(vectors), -1)
-    check_form("images", images, " ".join("n" * np.ndim(images)))
+    check_form("images", images, " ".join("n" * getattr(images, "ndim", 1)))
     queries = check_array("images", images.reshape(len(images), -1), f"n {known.shape[1]}")
     return np.asarray(knn(known, 1, queries=queries).indices[:, 0], np.int32)
 

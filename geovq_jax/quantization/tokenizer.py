@@ -96,7 +96,7 @@ def encode(
             meet them, cells of grids counted one by one.
     """
     _check(tokenizer, decode_fn, "a decoder", k)
-    grids = np.ndim(latents) == 4
+    grids = getattr(latents, "ndim", 0) == 4
     check_array("latents", latents, f"n*{' h w' * grids} {tokenizer.points.shape[1]}", CHECK_ENCODER)
     check_choice("context", context, ("own", "isolated"))
     check_count("batch_size", batch_size)
@@ -218,7 +218,7 @@ def _check(tokenizer: Tokenizer, measure: object, wanted: str, k: int) -> None:
     if tokenizer.metrics is not None:
         check_array("metrics of the tokenizer", tokenizer.metrics, f"{size} {d} {d}", CHECK_DECODER)
     check_lengths("distances of the tokenizer", tokenizer.distances, str(size))
-    check_ids("labels of the tokenizer", tokenizer.labels, np.iinfo(np.int32).max, str(size))
+    check_ids("labels of the tokenizer", tokenizer.labels, size, str(size))
     check_count("k", k, advice="a latent enters the graph through its k nearest nodes")
 
 

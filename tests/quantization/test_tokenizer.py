@@ -123,12 +123,11 @@ def test_entries_that_are_not_tried_could_not_have_won(setting, k):
     np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-5)
 
 
-def test_a_latent_at_infinite_speed_from_every_entry_is_still_encoded():
+def test_a_latent_at_infinite_speed_from_every_entry_is_refused():
     points = np.array([[1.0], [2.0], [3.0], [4.0], [5.0]], np.float32)
     tokenizer = tokenizing.Tokenizer(points, np.ones((5, 1, 1), np.float32), np.arange(5, dtype=np.int32), np.zeros(5))
-    found = tokenizing.encode(tokenizer, np.zeros((1, 1), np.float32), jnp.sqrt, k=5)
-    assert 0 <= found.codes[0] < 5
-    assert np.isinf(found.distances[0])
+    with pytest.raises(ValueError, match="expected finite lengths, got NaN or infinity in 1 of 2 rows, first row 1"):
+        tokenizing.encode(tokenizer, np.array([[1.5], [0.0]], np.float32), jnp.sqrt, k=5)
 
 
 def test_euclidean_latents_need_no_decoder_to_encode(setting):

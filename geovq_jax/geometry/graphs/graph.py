@@ -126,6 +126,7 @@ def add_edges(
     Raises:
         ValueError: as `graph_from_edges` and `check_graph`.
     """
+    check_graph(graph)
     old_edges, old_lengths = edges_of(graph)
     new_edges = check_ids("edges", edges, graph.shape[0], "e* 2")
     new_lengths = check_lengths("lengths", lengths, str(len(new_edges)))

@@ -22,6 +22,7 @@ DOORS = {
     "kmedoids": lambda graph: raw(geometry.kmedoids)(graph, 2, seed=0),
     "nearest_source": lambda graph: raw(geometry.nearest_source)(graph, NODES),
     "pad_graph": lambda graph: raw(geometry.pad_graph)(graph),
+    "geodesic_map": lambda graph: raw(geometry.geodesic_map)(graph, seed=0),
     "shortest_path": lambda graph: raw(geometry.shortest_path)(graph, 0, 1),
 }
 PATH = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 2.0], [0.0, 2.0, 0.0]])
@@ -64,12 +65,51 @@ BAD = {
 }
 
 
+def corrupted(**parts):
+    """A path of three nodes whose arrays were replaced: SciPy looks at them only when it builds a matrix."""
+    graph = sparse.csr_array(PATH)
+    for name, part in parts.items():
+        setattr(graph, name, part)
+    return graph
+
+
+# Each of these reads memory outside of the arrays, or raises from inside SciPy or Numba, where it is not refused.
+CORRUPT = {
+    "indptr too short": corrupted(indptr=np.array([0, 1, 4], np.int32)),
+    "indptr too long": corrupted(indptr=np.array([0, 1, 3, 4, 4], np.int32)),
+    "indptr beyond the end": corrupted(indptr=np.array([0, 1, 3, 4_000_000], np.int32)),
+    "indptr within": corrupted(indptr=np.array([0, 1, 2, 3], np.int32)),
+    "indptr falls": corrupted(indptr=np.array([0, 3, 1, 4], np.int32)),
+    "indptr falls far": corrupted(indptr=np.array([0, 4_000_000, 3, 4], np.int32)),
+    "indptr from one": corrupted(indptr=np.array([1, 1, 3, 4], np.int32)),
+    "indptr negative": corrupted(indptr=np.array([-4, 1, 3, 4], np.int32)),
+    "indptr of floats": corrupted(indptr=np.array([0.0, 1.0, 3.0, 4.0])),
+    "indptr as a matrix": corrupted(indptr=np.array([[0, 1, 3, 4]], np.int32)),
+    "indptr as a list": corrupted(indptr=[0, 1, 3, 4]),
+    "no indptr": corrupted(indptr=None),
+    "index beyond the end": corrupted(indices=np.array([1, 0, 2_000_000_000, 1], np.int32)),
+    "index of no node": corrupted(indices=np.array([1, 0, 3, 1], np.int32)),
+    "index negative": corrupted(indices=np.array([1, 0, -1, 1], np.int32)),
+    "indices of floats": corrupted(indices=np.array([1.0, 0.0, 2.0, 1.0])),
+    "indices of objects": corrupted(indices=np.array([1, 0, 2, 1], object)),
+    "indices of bytes": corrupted(indices=np.array([1, 0, 2, 1], np.int8)),
+    "indices too few": corrupted(indices=np.array([1, 0, 2], np.int32)),
+    "indices too many": corrupted(indices=np.array([1, 0, 2, 1, 0], np.int32)),
+    "no indices": corrupted(indices=None),
+    "lengths too few": corrupted(data=np.ones(3)),
+    "lengths too many": corrupted(data=np.ones(5)),
+    "lengths as a matrix": corrupted(data=np.ones((4, 1))),
+    "lengths as text": corrupted(data=np.array(["1", "1", "2", "2"])),
+    "lengths of half precision": corrupted(data=np.ones(4, np.float16)),
+    "no lengths": corrupted(data=None),
+}
+
+
 @pytest.mark.parametrize("door", DOORS)
-def test_every_door_refuses_what_is_no_graph(door):
-    for name, graph in BAD.items():
-        with pytest.raises(ValueError, match=r"^expected [^\n]*$") as refused:
+def test_every_door_refuses_what_is_no_graph(door, unchecked):
+    for graph in (BAD | CORRUPT).values():
+        with pytest.raises(ValueError, match=r"^expected [^\n]*, got [^\n]*; [^\n]*$"):
             DOORS[door](graph)
-        assert "got" in str(refused.value), name
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,7 +133,7 @@ def test_every_symmetric_graph_passes_and_no_change_of_one_entry_does(seed, n, d
             check_graph(changed)
 
 
-@pytest.mark.parametrize("door", sorted(DOORS.keys() - {"shortest_path"}))
+@pytest.mark.parametrize("door", sorted(DOORS.keys() - {"shortest_path", "geodesic_map"}))
 def test_a_graph_in_parts_passes_every_other_door(door):
     graph = geometry.graph_from_edges(np.array([[0, 1], [2, 3]]), np.array([1.0, 0.0]), 4)
     DOORS[door](graph)

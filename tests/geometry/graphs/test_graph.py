@@ -202,14 +202,14 @@ def test_wrong_arguments_are_refused():
     points = np.random.default_rng(8).normal(size=(20, 2))
     with pytest.raises(ValueError, match="self-loop"):
         graph_from_edges(np.array([[1, 1]]), np.ones(1), 3)
-    with pytest.raises(ValueError, match="nodes in"):
+    with pytest.raises(ValueError, match=r"edges in \[0, 3\)"):
         graph_from_edges(np.array([[0, 3]]), np.ones(1), 3)
-    for bad in (-1.0, np.nan, np.inf):
-        with pytest.raises(ValueError, match="finite lengths"):
+    for bad, message in ((-1.0, "lengths >= 0"), (np.nan, "finite lengths"), (np.inf, "finite lengths")):
+        with pytest.raises(ValueError, match=message):
             graph_from_edges(np.array([[0, 1]]), np.array([bad]), 3)
     with pytest.raises(ValueError, match="neighbours in"):
         unique_edges(np.array([[5]]))
-    with pytest.raises(ValueError, match="one point a node"):
+    with pytest.raises(ValueError, match="one point per node"):
         bridges(points[:5], knn_graph(points, 3))
     with pytest.raises(ValueError, match="got both"):
         knn_graph(points, 3, decode_fn=lambda z: z, length_fn=lambda e: e[:, 0])
