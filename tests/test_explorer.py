@@ -74,6 +74,13 @@ def test_the_graph_has_the_edges_of_the_k_nearest_in_either_direction(space):
     np.testing.assert_allclose(pulled[graph > 0], decoded[graph > 0], rtol=1e-4)
 
 
+@pytest.mark.parametrize("metric", ["pull-back", "Euclidean"])
+def test_the_part_of_the_largest_graph_is_the_graph_of_k(space, metric):
+    graphs = graphs_of(space)
+    for k in (1, 2, 12, 30):
+        assert (graphs.graph(k, metric) != build_graph(space, k, metric)).nnz == 0
+
+
 @pytest.mark.parametrize(("k", "metric"), [(0, "Euclidean"), (31, "Euclidean"), (3, "cosine")])
 def test_settings_that_are_not_on_offer_are_refused(space, k, metric):
     with pytest.raises(ValueError, match="expected"):

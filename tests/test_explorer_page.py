@@ -27,6 +27,14 @@ TO_PIXELS = """node => {
   const {xaxis, yaxis} = plot._fullLayout, points = plot._fullData[0];
   return [box.x + xaxis._offset + xaxis.l2p(points.x[node]), box.y + yaxis._offset + yaxis.l2p(points.y[node])];
 }"""
+INJECT = """() => {
+  const script = document.createElement('script');
+  script.textContent = 'window.owned = true';
+  document.head.append(script);
+}"""
+PLOTS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(plot => [
+  plot._context.showSendToCloud, plot._context.plotlyServerURL,
+  [...plot.querySelectorAll('.modebar-btn')].map(button => button.dataset.title)])"""
 TRACE_LENGTHS = "() => document.querySelector('#scatter .js-plotly-plot').data.map(trace => trace.x.length)"
 
 
@@ -84,8 +92,14 @@ def click(page, node: int) -> None:
 def test_the_toy_from_first_sight_to_samples(page):
     from geovq_jax.explorer.demo import demo_space
 
-    with served(demo_space(num_points=300)) as address:
+    name = "</title><script>window.owned = true</script><img src=x onerror='window.owned = true'>"
+    with served(demo_space(num_points=300)._replace(name=name)) as address:
         walk(page, address, 300, (7, 140))
+        assert page.title() == name
+        assert page.inner_text("h1") == name
+        page.evaluate(INJECT)
+        assert page.evaluate("() => window.owned") is None
+        assert "Content Security Policy" in page.complaints.pop()
 
 
 @pytest.mark.slow
@@ -145,6 +159,12 @@ def walk(page, address: str, count: int, picked: tuple[int, int]) -> None:
     page.locator("#open-codebook").click()
     page.locator(".tile").first.click()
     page.wait_for_selector("#members figure")
+
+    for shares, server, buttons in page.evaluate(PLOTS):
+        assert not shares
+        assert server == ""
+        assert "Reset axes" in buttons
+        assert not [button for button in buttons if "share" in button.lower() or "cloud" in button.lower()]
 
     page.locator("#open-prior").click()
     page.get_by_role("button", name="draw").click()

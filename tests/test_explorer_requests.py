@@ -3,8 +3,12 @@
 import base64
 import hashlib
 import json
+import os
+import random
 import re
 from functools import partial
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -47,29 +51,34 @@ def client(app):
 
 @pytest.fixture(scope="module")
 def request_of(client):
-    """Body of a well-formed request: (start of the output, what triggered it, values by id and property) -> dict."""
-    registered = client.get("/_dash-dependencies").get_json()
+    return partial(well_formed, client.get("/_dash-dependencies").get_json())
 
-    def make(start: str, trigger: str | None = None, **changed) -> dict:
-        entry = next(one for one in registered if one["output"].strip(".").startswith(start))
-        values = VALUES | changed
 
-        def fill(one):
-            key = f"{one['id']}.{one['property']}"
-            return values[key] if one["id"].startswith("{") else {**one, "value": values[key]}
+def well_formed(registered: list[dict], start: str, trigger: str | None = None, **changed) -> dict:
+    """Body of a request as the page sends it.
 
-        names = [name.rsplit(".", 1) for name in entry["output"].strip(".").split("...")]
-        outputs = [{"id": name, "property": prop.partition("@")[0]} for name, prop in names]
-        body = {
-            "output": entry["output"],
-            "outputs": outputs if entry["output"].startswith("..") else outputs[0],
-            "inputs": [fill(one) for one in entry["inputs"]],
-            "changedPropIds": [trigger or f"{entry['inputs'][0]['id']}.{entry['inputs'][0]['property']}"],
-            "state": [fill(one) for one in entry["state"]],
-        }
-        return body
+    Args:
+        registered: the callbacks, as `/_dash-dependencies` lists them.
+        start: of the name of the output.
+        trigger: what changed; the first input by default.
+        changed: values other than `VALUES`, by id and property.
+    """
+    entry = next(one for one in registered if one["output"].strip(".").startswith(start))
+    values = VALUES | changed
 
-    return make
+    def fill(one):
+        key = f"{one['id']}.{one['property']}"
+        return values[key] if one["id"].startswith("{") else {**one, "value": values[key]}
+
+    names = [name.rsplit(".", 1) for name in entry["output"].strip(".").split("...")]
+    outputs = [{"id": name, "property": prop.partition("@")[0]} for name, prop in names]
+    return {
+        "output": entry["output"],
+        "outputs": outputs if entry["output"].startswith("..") else outputs[0],
+        "inputs": [fill(one) for one in entry["inputs"]],
+        "changedPropIds": [trigger or f"{entry['inputs'][0]['id']}.{entry['inputs'][0]['property']}"],
+        "state": [fill(one) for one in entry["state"]],
+    }
 
 
 def test_well_formed_callbacks_are_answered(client, request_of):
@@ -273,3 +282,49 @@ def test_a_name_is_text_and_every_script_of_the_page_has_a_hash(client):
         assert f"'sha256-{digest}'" in allowed
     assert "'unsafe-inline'" not in allowed
     assert allowed[0] == "script-src"
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_several_hundred_callbacks():
+    """60,000 points, each request in a thread of its own, two at a time, as the server does."""
+    from geovq_jax.explorer.app import build_app
+    from geovq_jax.explorer.demo import demo_space
+
+    client = build_app(demo_space(num_points=60_000)).server.test_client
+    registered = client().get("/_dash-dependencies").get_json()
+    rng, post = random.Random(0), lambda body: client().post(ADDRESS, json=body).status_code
+    starts = ("graph.children", "details.children", "scatter.figure", "scatter.figure@", "members", "drawn.children")
+
+    def request(start: str) -> dict:
+        changed = {
+            "picked.data": rng.sample(range(60_000), 2),
+            "colouring.value": rng.choice(["class", "code", "distance", "volume"]),
+            "view.value": rng.choice(["latents", "geodesic"]),
+            "k.value": rng.randint(1, 30),
+            "metric.value": rng.choice(["pull-back", "Euclidean"]),
+            "code.data": rng.randrange(48),
+            "draw.n_clicks": rng.randint(1, 1000),
+            "temperature.value": rng.uniform(0.0, 2.0),
+        }
+        return well_formed(registered, start, "colouring.value" if start == "scatter.figure" else None, **changed)
+
+    def answer(bodies: list[dict]) -> None:
+        statuses = []
+        threads = [Thread(target=lambda body=body: statuses.append(post(body))) for body in bodies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200] * len(bodies)
+
+    for start in starts:
+        answer([request(start)])
+    before = resident()
+    for _ in range(150):
+        answer([request(rng.choice(starts)) for _ in range(2)])
+    assert resident() < before + 150
+
+
+def resident() -> float:
+    """Memory of this process in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

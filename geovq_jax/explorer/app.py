@@ -1,12 +1,15 @@
 """The explorer as a Dash application, on a page of a browser or inline in a notebook; it listens on 127.0.0.1 alone."""
 
+import contextlib
+import ctypes
 import html
 from pathlib import Path
 from typing import Any
 
-from geovq_jax.explorer.space import Space, graphs_of, metrics_of, ways
+from geovq_jax.explorer.space import Space, build_graph, metrics_of, reach_from, ways
 
 HOST = "127.0.0.1"
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def build_app(space: Space) -> Any:
@@ -35,6 +38,10 @@ def build_app(space: Space) -> Any:
     app.layout = page(space)
     connect(app, space)
     guard(app)
+    # Each request is answered in a thread, glibc gives threads several heaps, and each keeps its largest size: 600 MB
+    # more with 60,000 points. Arrays outside the heaps are returned to the system. Other C libraries have no mallopt.
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
     return app
 
 
@@ -60,7 +67,7 @@ def load_space(workdir: str | Path | None) -> Space:
         from geovq_jax.stages.run import load_run
 
         space = run_space(load_run(workdir))
-    ways(space, graphs_of(space).reach(1, metrics_of(space)[-1], 0), len(space.points) - 1)
+    ways(space, reach_from(build_graph(space, 1, metrics_of(space)[-1]), 0), len(space.points) - 1)
     return space
 
 

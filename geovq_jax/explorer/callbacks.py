@@ -24,7 +24,6 @@ from geovq_jax.explorer.space import (
     Way,
     code_counts,
     describe_graph,
-    first_k,
     graphs_of,
     members,
     metrics_of,
@@ -48,7 +47,6 @@ def connect(app: Dash, space: Space) -> None:
         space: the space it shows.
     """
     graphs = graphs_of(space)
-    graphs.graph(first_k(space), metrics_of(space)[0])  # so that the first click does not wait for it
     _connect_selection(app, space)
     _connect_graph(app, space, graphs.graph, graphs.reach)
     _connect_ways(app, space, graphs.reach)

@@ -35,7 +35,7 @@ def guard(app: Dash) -> None:
         (
             # plotly compiles its GL shaders' bindings with Function(), hence 'unsafe-eval'.
             f"script-src 'self' 'unsafe-eval' {' '.join(app.csp_hashes())}",
-            # The controls of Dash and plotly insert <style> elements whose content changes: no hash can cover them.
+            # Dash's controls and plotly insert <style> elements and attributes that change: no hash can cover them.
             "style-src 'self' 'unsafe-inline'",
             "img-src 'self' data: blob:",
             "default-src 'self'",

@@ -124,7 +124,7 @@ class Graphs(NamedTuple):
     """Cached functions of one space.
 
     Attributes:
-        graph: (k, metric) -> symmetric k-nearest-neighbour graph with lengths of that metric.
+        graph: (k, metric) -> symmetric k-nearest-neighbour graph with lengths of that metric, as `build_graph`.
         reach: (k, metric, node) -> `Reach` on that graph.
     """
 
@@ -220,27 +220,52 @@ def build_graph(space: Space, k: int, metric: str) -> sparse.csr_array:
 
 
 def graphs_of(space: Space) -> Graphs:
-    """Graphs and distances of a space, computed once for each setting and kept while recent.
+    """Graphs and distances of a space; the edges are measured once per metric, for the largest k.
+
+    Smaller graphs are the part of the largest whose edges join a node to one of its k nearest. Little is kept: at the
+    most points, each graph takes 30 MB, and arrays of that size that come and go fragment the heap.
 
     Args:
         space: the space.
 
     Returns:
-        The cached functions; threads that ask for the same graph wait for one of them to build it.
+        The cached functions; threads that ask for a graph at the same time wait for each other.
     """
     lock = Lock()
-    build = lru_cache(maxsize=6)(lambda k, metric: build_graph(space, k, metric))
+    count, most = space.neighbours.shape
+    largest = {metric: build_graph(space, most, metric) for metric in metrics_of(space)}
+    pairs = np.stack([np.repeat(np.arange(count), most), space.neighbours.ravel()], axis=1)
+    ranks = geometry.graph_from_edges(pairs, np.tile(np.arange(1.0, most + 1), count), count).data.astype(np.uint8)
+
+    @lru_cache(maxsize=2)
+    def part(k: int, metric: str) -> sparse.csr_array:
+        whole, kept = largest[metric], ranks <= k
+        starts = np.append(0, np.cumsum(kept, dtype=np.int32))[whole.indptr]
+        return sparse.csr_array((whole.data[kept], whole.indices[kept], starts), shape=whole.shape)
 
     def graph(k: int, metric: str) -> sparse.csr_array:
         with lock:
-            return build(k, metric)
+            return part(k, metric)
 
     @lru_cache(maxsize=16)
     def reach(k: int, metric: str, node: int) -> Reach:
-        distance, predecessor = geometry.dijkstra(graph(k, metric), [node], return_predecessors=True)
-        return Reach(node, distance[0], predecessor[0])
+        return reach_from(graph(k, metric), node)
 
     return Graphs(graph, reach)
+
+
+def reach_from(graph: sparse.csr_array, node: int) -> Reach:
+    """Shortest distances from a node along a graph.
+
+    Args:
+        graph: symmetric graph [n, n].
+        node: the start.
+
+    Returns:
+        Distances and predecessors [n].
+    """
+    distance, predecessor = geometry.dijkstra(graph, [node], return_predecessors=True)
+    return Reach(node, distance[0], predecessor[0])
 
 
 def describe_graph(graph: sparse.csr_array) -> str:
