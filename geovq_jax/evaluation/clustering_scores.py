@@ -31,17 +31,10 @@ def _check(codes: Codes, labels: Int[np.ndarray, " n"]) -> None:
 
 
 def clustering_scores(codes: Codes, labels: Int[np.ndarray, " n"]) -> ClusteringScores:
-    """NMI, ARI and purity of codes against labels.
+    """NMI, ARI and purity of codes against labels; with a grid of codes, each cell takes the label of its image.
 
     NMI = I(codes; labels) / mean(H(codes), H(labels)), and with n_ij the number of items of code i and label j
     purity = sum_i max_j n_ij / n, which rises with the number of codes: compare it at equal K.
-
-    Args:
-        codes: code per item [n], or [n, ...] with one code per grid cell, which takes the label of its image.
-        labels: class per item [n].
-
-    Returns:
-        The three scores.
 
     Raises:
         ValueError: the numbers of codes and labels differ, or are zero.
@@ -64,16 +57,7 @@ def clustering_scores(codes: Codes, labels: Int[np.ndarray, " n"]) -> Clustering
 
 
 def code_histograms(codes: Codes, num_codes: int, *, positional: bool = False) -> scipy.sparse.csr_array:
-    """Count of each code in each image.
-
-    Args:
-        codes: codes of n images [n] or [n, ...], t cells an image.
-        num_codes: K.
-        positional: one column for each pair of cell and code, instead of one a code.
-
-    Returns:
-        Counts [n, K], or [n, t K] when positional, float64.
-    """
+    """Count of each code in each image: [n, K], or [n, t K] where `positional` separates the t cells of an image."""
     table = codes.reshape(len(codes), -1).astype(np.int64)
     images, cells = table.shape
     columns = table + num_codes * np.arange(cells)[None, :] if positional else table
@@ -94,23 +78,10 @@ def linear_probe(
     regularisation: float = 1.0,
     max_iterations: int = 300,
 ) -> Probe:
-    """Accuracy of logistic regression from code histograms to classes.
+    """Test accuracy of logistic regression (L-BFGS) from code histograms to classes.
 
-    Args:
-        train_codes: codes of the training images [n] or [n, ...].
-        train_labels: their classes [n].
-        test_codes: codes of the test images, shaped alike.
-        test_labels: their classes [m].
-        num_codes: K.
-        positional: features are pairs of cell and code instead of codes.
-        regularisation: weight of half the squared norm of the coefficients.
-        max_iterations: iterations of L-BFGS.
-
-    Returns:
-        Test accuracy and whether the fit converged.
-
-    Raises:
-        ValueError: lengths differ, or the training labels hold a single class.
+    `positional` features are pairs of cell and code instead of codes; `regularisation` is the weight of half the
+    squared norm of the coefficients. Raises ValueError where lengths differ or the training labels hold a single class.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression

@@ -54,17 +54,11 @@ def _check_features(real: np.ndarray, fake: np.ndarray) -> None:
 
 
 def frechet_distance(real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"]) -> float:
-    """Frechet distance between Gaussians fitted to two sets of features.
+    """Squared Frechet distance between Gaussians fitted to two sets of features.
 
     |m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)); with S = R'R from a QR decomposition of the centred rows, the
     last trace is the nuclear norm of R_1 R_2', which needs no matrix square root and allows singular covariances.
-
-    Args:
-        real: features [n, f].
-        fake: features [m, f].
-
-    Returns:
-        The squared distance, biased upwards by an amount that falls with n and m: compare at equal sizes.
+    It is biased upwards by an amount that falls with n and m: compare at equal sizes.
 
     Raises:
         ValueError: widths differ or fewer than two rows.
@@ -99,12 +93,7 @@ def _unbiased_mmd(
 def kernel_distance(real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"]) -> float:
     """Unbiased squared maximum mean discrepancy under the cubic kernel k(x, y) = (x'y / f + 1)^3.
 
-    Args:
-        real: features [n, f].
-        fake: features [m, f].
-
-    Returns:
-        The estimate; it may be slightly negative where the distributions agree.
+    It may be slightly negative where the distributions agree.
 
     Raises:
         ValueError: widths differ or fewer than two rows.
@@ -145,15 +134,7 @@ def precision_recall(
 ) -> tuple[float, float]:
     """Share of samples on the real manifold, and share of real items on the samples' manifold.
 
-    A manifold is the union of balls around its items that reach to their k-th nearest neighbour.
-
-    Args:
-        real: features [n, f].
-        fake: features [m, f].
-        k: neighbour that sets the radius.
-
-    Returns:
-        Precision and recall in [0, 1].
+    A manifold is the union of balls around its items that extend to their k-th nearest neighbour.
 
     Raises:
         ValueError: widths differ or k is not below the sizes.
@@ -170,13 +151,7 @@ def density_coverage(
 ) -> tuple[float, float]:
     """Mean number of real balls around a sample over k, and share of real balls that hold a sample.
 
-    Args:
-        real: features [n, f].
-        fake: features [m, f].
-        k: neighbour that sets the radius of the real balls.
-
-    Returns:
-        Density (at least 0, may exceed 1) and coverage in [0, 1].
+    Density is at least 0 and may exceed 1; a ball extends to the k-th nearest real neighbour of its centre.
 
     Raises:
         ValueError: widths differ or k is not below the sizes.
@@ -189,26 +164,13 @@ def density_coverage(
 
 
 def sample_scores(
-    real: Float[np.ndarray, "n f"],
-    fake: Float[np.ndarray, "m f"],
-    *,
-    seed: int,
-    resamples: int = 60,
+    real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"], *, seed: int, resamples: int = 60
 ) -> SampleScores:
-    """All distribution scores of samples against real items, with 95 % intervals from half samples.
+    """All distribution scores of samples against real items, with 95 % intervals from `resamples` half samples.
 
-    Args:
-        real: features of real items [n, f], n > 10; memory grows with n^2 + m^2 (2,000 items: 100 MB).
-        fake: features of samples [m, f], m > 10.
-        seed: seed of the halves.
-        resamples: number of halvings behind each interval.
-
-    Returns:
-        The scores; neighbourhoods as in `precision_recall` and `density_coverage`. Limits are cut to the range that a
-        score can take.
-
-    Raises:
-        ValueError: widths differ or there are too few rows.
+    Memory grows with n^2 + m^2 (2,000 items: 100 MB). Neighbourhoods are those of `precision_recall` and
+    `density_coverage`; limits are cut to the range of the score. Raises ValueError where widths differ or a set has
+    fewer than 12 rows.
     """
     _check_neighbours(real[: len(real) // 2], fake[: len(fake) // 2], 5)
     kernels = _kernel(real, real), _kernel(fake, fake), _kernel(real, fake)
@@ -250,17 +212,8 @@ def compare_samples(
 ) -> dict[str, SampleScores]:
     """Scores of several sets against one reference, at one size, since most scores depend on the number of items.
 
-    Put other real items among the candidates: their scores are the floor that samples can reach.
-
-    Args:
-        reference: features of real items [n, f].
-        candidates: name ("samples", "reconstructions", "real") -> features.
-        seed: seed of the choice of items and of the halves.
-        max_items: every set is cut to the smallest size, and to this.
-        resamples: number of halvings behind each interval.
-
-    Returns:
-        Name -> scores.
+    Put other real items among the candidates: their scores are the best that samples can reach. Every set is cut at
+    random to the smallest size, and to `max_items`.
     """
     size = min(max_items, len(reference), *(len(rows) for rows in candidates.values()))
     rng = np.random.default_rng(seed)
@@ -275,16 +228,9 @@ def compare_samples(
 def class_consistency(
     predicted: Int[np.ndarray, " n"], requested: Int[np.ndarray, " n"], *, num_classes: int, seed: int
 ) -> Consistency:
-    """Share of conditional samples that a classifier puts in the class asked for.
+    """Share of conditional samples that a classifier puts in the requested class, overall and per class.
 
-    Args:
-        predicted: class of each sample by the classifier [n].
-        requested: class it was generated for [n].
-        num_classes: C.
-        seed: seed of the bootstrap.
-
-    Returns:
-        The share with its interval, and the share of each class. The classifier's own test accuracy is its ceiling.
+    The classifier's own test accuracy is its ceiling.
     """
     hits = predicted == requested
     counts = np.bincount(requested, minlength=num_classes)
@@ -294,17 +240,9 @@ def class_consistency(
 
 
 def diversity(features: Float[np.ndarray, "n f"], labels: Int[np.ndarray, " n"]) -> float:
-    """Mean distance between two items of one class, averaged over the classes with at least two items.
+    """Mean distance between two items of one class in feature units, over the classes with at least two items.
 
-    Args:
-        features: features [n, f].
-        labels: class of each item [n].
-
-    Returns:
-        Mean within-class distance in feature units; read it against that of real items.
-
-    Raises:
-        ValueError: no class has two items.
+    Read it against that of real items. Raises ValueError where no class has two items.
     """
     means = []
     for label in np.unique(labels):

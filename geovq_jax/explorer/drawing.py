@@ -20,15 +20,7 @@ _FINE, _NEAR = 48, 6  # points at which a way is placed on a view, and nodes amo
 
 
 def png_address(image: Float[np.ndarray, "height width channels"], *, scale: int = 1) -> str:
-    """An image as a data address.
-
-    Args:
-        image: [height, width, channels], float in [0, 1], one or three channels.
-        scale: pixels a side of each pixel.
-
-    Returns:
-        "data:image/png;base64,...".
-    """
+    """An image in [0, 1] with one or three channels as "data:image/png;base64,...", each pixel `scale` pixels wide."""
     pixels = np.round(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
     pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
     buffer = io.BytesIO()
@@ -42,18 +34,9 @@ def colourings(space: Space) -> tuple[str, ...]:
 
 
 def markers(space: Space, colouring: str, reach: Reach | None) -> dict[str, Any]:
-    """Marker settings of all points under one colouring.
+    """Plotly's `marker` of all points; `reach`, the distances from the picked point, serves "distance".
 
-    Args:
-        space: the space, n points.
-        colouring: one of `colourings(space)`.
-        reach: distances from the picked point, for "distance".
-
-    Returns:
-        Plotly's `marker`: one number or colour a point, scale, bar.
-
-    Raises:
-        ValueError: an unknown colouring.
+    Raises ValueError for a colouring that the space does not allow.
     """
     if colouring not in colourings(space):
         raise ValueError(f"expected a colouring among {colourings(space)}, got {colouring!r}; choose one of them")
@@ -115,15 +98,7 @@ def coordinates(view: View) -> tuple[list[float], list[float]]:
 
 
 def scatter(space: Space, colouring: str) -> dict[str, Any]:
-    """The scatter of all points, with empty traces for the picked points and the three ways.
-
-    Args:
-        space: the space.
-        colouring: one of `colourings(space)`.
-
-    Returns:
-        A plotly figure: trace 0 the points, 1 to 3 the ways in the order of `WAY_COLOURS`, 4 the picked points.
-    """
+    """The plotly figure of all points: trace 0 the points, 1 to 3 empty for `WAY_COLOURS`, 4 for the picked points."""
     view = space.views[0]
     points = {
         "type": "scattergl",
@@ -172,15 +147,7 @@ def scatter(space: Space, colouring: str) -> dict[str, Any]:
 
 
 def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
-    """Points of each code, most used first, one bar marked.
-
-    Args:
-        counts: points in each cell [K].
-        code: the marked code, or None.
-
-    Returns:
-        A plotly figure; `customdata` of a bar is its code.
-    """
+    """Points per code, most used first, the bar of `code` marked; `customdata` of a bar is its code."""
     order = np.argsort(-counts, kind="stable")
     colours = ["#e76300" if number == code else "#3f90da" for number in order.tolist()]
     bars = {
@@ -204,18 +171,10 @@ def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
 
 
 def way_on_map(space: Space, view: View, way: Way) -> np.ndarray:
-    """A way in the coordinates of a view.
+    """A curve in the coordinates of a view, [t, 2].
 
-    An affine view carries every latent over; on another, a latent stands among the nodes nearest to it, weighted by the
-    inverse of their squared distances, so that the graph's path leads through its nodes.
-
-    Args:
-        space: the space.
-        view: one of its views.
-        way: a way of `ways`.
-
-    Returns:
-        Coordinates [t, 2].
+    An affine view maps every latent. In another view, a latent is placed among its nearest nodes, weighted by the
+    inverse of their squared distances, so that a path of the graph passes through its nodes.
     """
     if not view.linear:
         curve = way.curve if way.name == "graph" else resample(way.curve, _FINE)

@@ -10,11 +10,7 @@ from geovq_jax.explorer.space import Space, code_counts, first_k, metrics_of
 
 MAX_ATLAS = 256
 # Sliders of the prior: lowest, highest, first value and step.
-SLIDERS = {
-    "temperature": (0.0, 2.0, 1.0, 0.05),
-    "top-p": (0.05, 1.0, 1.0, 0.05),
-    "guidance": (0.0, 4.0, 1.0, 0.1),
-}
+SLIDERS = {"temperature": (0.0, 2.0, 1.0, 0.05), "top-p": (0.05, 1.0, 1.0, 0.05), "guidance": (0.0, 4.0, 1.0, 0.1)}
 _GRAPH: Any = {
     "displaylogo": False,
     "scrollZoom": True,
@@ -26,14 +22,7 @@ _GRAPH: Any = {
 
 
 def page(space: Space) -> html.Div:
-    """The whole page.
-
-    Args:
-        space: the space to show.
-
-    Returns:
-        The layout.
-    """
+    """The whole page of one space."""
     parts = {"latents": _latents(space), "codebook": _codebook(space)}
     if space.draw is not None:
         parts["prior"] = _prior(space)
@@ -92,10 +81,7 @@ def _latents(space: Space) -> html.Div:
         _graph("scatter", scatter(space, first), "map"),
     ]
     hint = html.P("Click a point: its image, and the points nearest to it along the graph. Click another: three ways.")
-    right = [
-        html.Div([hint], id="details"),
-        html.Button("clear", id="clear", n_clicks=0, className="plain"),
-    ]
+    right = [html.Div([hint], id="details"), html.Button("clear", id="clear", n_clicks=0, className="plain")]
     body = [
         html.Div([html.Div(left, className="card"), html.Div(right, className="card")], className="columns"),
         dcc.Loading(html.Div(id="ways"), type="dot", delay_show=300),
@@ -122,10 +108,7 @@ def _codebook(space: Space) -> html.Div:
         html.P("What each code draws, and the number of its points. Click one for the members of its cell."),
         html.Div(atlas, className="atlas"),
     ]
-    right = [
-        _graph("usage", usage_bars(counts, None), "bars"),
-        html.Div(html.P("No code chosen."), id="members"),
-    ]
+    right = [_graph("usage", usage_bars(counts, None), "bars"), html.Div(html.P("No code chosen."), id="members")]
     return html.Div([html.Div(left, className="card"), html.Div(right, className="card")], className="columns")
 
 
@@ -137,8 +120,7 @@ def _prior(space: Space) -> html.Div:
     controls = [
         *[
             _control(
-                name,
-                dcc.Slider(low, high, step, value=value, id=name, marks={low: f"{low:g}", high: f"{high:g}"}),
+                name, dcc.Slider(low, high, step, value=value, id=name, marks={low: f"{low:g}", high: f"{high:g}"})
             )
             for name, (low, high, value, step) in SLIDERS.items()
         ],

@@ -15,20 +15,10 @@ from geovq_jax.stages.run import Run
 
 
 def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
-    """Nodes of a run's graph, with everything the explorer shows of them.
+    """Nodes of a run's graph with everything the explorer shows of them; the stages up to `codes` must be finished.
 
-    Where the graph has more than `max_points` nodes, whole images are left out at random, by the run's seed.
-
-    Args:
-        run: with the stages up to `codes` finished, and `prior` to draw samples.
-        max_points: most points shown.
-
-    Returns:
-        The space.
-
-    Raises:
-        FileNotFoundError: a stage is missing.
-        ValueError: a file of the run is damaged.
+    Where the graph has more than `max_points` nodes, whole images are left out at random, by the run's seed. Raises
+    FileNotFoundError for a missing stage and ValueError for a damaged file.
     """
     config, graph, latents = run.config, run.graph, run.latents("train")
     grid = latents.mean.shape[1:-1]

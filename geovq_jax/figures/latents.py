@@ -55,18 +55,11 @@ def latent_map(
     """Latents in the plane of largest variance, coloured by class, by code or by a value.
 
     Args:
-        latents: latents [n, d]; two-dimensional ones are drawn as they are.
-        classes: class of each latent; give at most one of `classes`, `codes` and `values`.
-        class_names: name of each class for the legend.
-        codes: code of each latent.
-        values: a number a latent, such as a geodesic distance; infinite ones are drawn in grey.
+        latents: two-dimensional ones are drawn as they are.
+        classes, codes, values: at most one of them; infinite values, such as unreachable distances, are drawn in grey.
         value_label: what the values are, with their unit.
-        codebook: codebook vectors drawn as crosses.
-        plane: plane to project on, to share one map between figures.
-        axis: name of the plane's axes.
-
-    Returns:
-        The figure.
+        codebook: codebook vectors, drawn as crosses.
+        plane: plane to project on, to share one map between figures; `axis` names its axes.
 
     Raises:
         ValueError: more than one colouring.
@@ -106,7 +99,7 @@ def latent_map(
 
 
 def _name_classes(axes: Axes, points: np.ndarray, classes: np.ndarray, names: Sequence[str] | None) -> None:
-    """Write each class at its median, unless another name is there already: colour alone does not reach everyone."""
+    """Write each class at its median, unless another name is there: not every reader can tell the colours apart."""
     reach = 0.05 * np.ptp(points, axis=0).max()
     placed: list[np.ndarray] = []
     for label in np.unique(classes):
@@ -130,15 +123,7 @@ def _scatter_values(
 
 @styled
 def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray, " e"]) -> Figure:
-    """Pull-back against Euclidean edge lengths, with their correlation, and the distribution of their ratio.
-
-    Args:
-        euclidean: Euclidean lengths [e], in latent units.
-        pullback: pull-back lengths of the same edges [e], in units of the decoded images.
-
-    Returns:
-        The figure.
-    """
+    """Pull-back [image units] against Euclidean [latent units] edge lengths, and the distribution of their ratio."""
     summary = edge_agreement(euclidean, pullback)
     figure, (axes, side) = new_figure(1, 2, width=1.12 * WIDTH, height=3.5)
     if len(euclidean) > 3000:
@@ -168,15 +153,7 @@ def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray,
 
 @styled
 def degree_bars(degrees: Int[np.ndarray, " n"], component_sizes: Int[np.ndarray, " c"]) -> Figure:
-    """How many neighbours nodes have, and how large the components of the graph are.
-
-    Args:
-        degrees: number of edges at each node [n].
-        component_sizes: nodes in each connected component [c].
-
-    Returns:
-        The figure.
-    """
+    """Numbers of edges per node, and the sizes of the connected components of the graph."""
     figure, (left, right) = new_figure(1, 2, height=2.9)
     counts = np.bincount(degrees)
     left.bar(np.arange(len(counts)), 100.0 * counts / len(degrees), width=0.9, color=ACCENT)
@@ -204,16 +181,7 @@ def connectivity_bars(
     num_components: Int[np.ndarray, " m"],
     largest_fraction: Float[np.ndarray, " m"],
 ) -> Figure:
-    """Number of components and share of the largest, for several numbers of neighbours.
-
-    Args:
-        num_neighbours: k of each graph [m].
-        num_components: connected components of each graph [m].
-        largest_fraction: share of the nodes in the largest component [m], in [0, 1].
-
-    Returns:
-        The figure.
-    """
+    """Number of components, and the share of the nodes in the largest (in [0, 1]), by number of neighbours."""
     figure, (left, right) = new_figure(1, 2, height=2.7)
     names = [str(k) for k in num_neighbours]
     panels = (
@@ -238,17 +206,10 @@ def ball_map(
     share: float = 0.1,
     plane: Plane | None = None,
 ) -> Figure:
-    """The nearest share of all latents by geodesic and by Euclidean distance from one of them, and where they differ.
+    """The nearest `share` of all latents by geodesic and by Euclidean distance from one of them, and where they differ.
 
-    Args:
-        latents: latents [n, d]; two-dimensional ones are drawn as they are.
-        geodesic: distance of each along the graph [n], zero at the centre.
-        euclidean: distance of each in latent space [n].
-        share: part of all latents in each ball.
-        plane: plane to project on; that of largest variance by default.
-
-    Returns:
-        The figure.
+    `geodesic` is zero at the centre. Latents of more than two dimensions are projected on `plane`, by default that of
+    largest variance.
     """
     if latents.shape[1] > 2:
         points = project(principal_plane(latents) if plane is None else plane, latents)

@@ -29,7 +29,7 @@ _DISTANCE = {
 
 
 def write(run: Run) -> str:
-    """Figures of the whole run on the test split, with every picture."""
+    """Measure the run on the test split, write metrics, figures and page; returns the address of the page."""
     config, truth, codes = run.config, run.images("test"), run.codes("test")
     continuous = decode_images(run.decode_fn, run.latents("test").mean)
     quantized = run.decode(codes.codes)

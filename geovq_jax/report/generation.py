@@ -53,12 +53,7 @@ def _percent(share: dict[str, float]) -> Interval:
 
 
 def prior_section(prior: dict[str, Any], quality: float) -> Section:
-    """Code length of the test codes: how much shorter the prior makes them at the same images.
-
-    Args:
-        prior: see `code_lengths`.
-        quality: mean PSNR of the images that the codes decode to, in dB.
-    """
+    """Code length of the test codes, of `code_lengths`; `quality` is the mean PSNR of the decoded codes in dB."""
     columns = ["model of the codes", "bits a code", "bits an image", "standard error", "bits a dimension"]
     parts = ("bits_per_code", "bits_per_image", "standard_error", "bits_per_dimension")
     rows = [[_MODELS[name], *(bits[part] for part in parts)] for name, bits in prior.items()]
@@ -78,13 +73,13 @@ def prior_section(prior: dict[str, Any], quality: float) -> Section:
 
 
 def interval(bits: dict[str, float]) -> Interval:
-    """Bits a code with their 95 % interval, from the standard error over images; no width where there is one image."""
+    """Bits per code with their 95 % interval from the standard error over images; no width for a single image."""
     error = 1.96 * (bits["standard_error"] or 0.0) * bits["bits_per_code"] / bits["bits_per_image"]
     return Interval(bits["bits_per_code"], bits["bits_per_code"] - error, bits["bits_per_code"] + error)
 
 
 def samples_section(run: Run) -> Section:
-    """Samples, one row a class, and completions of upper halves beside the images that they come from."""
+    """Samples, one row per class, and completions of upper halves beside the images that they come from."""
     drawn = run.samples
     settings = {name: float(drawn[name]) for name in SETTINGS}
     grid = figures.image_grid(*sample_rows(drawn["images"], drawn["labels"]))

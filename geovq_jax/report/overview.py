@@ -10,14 +10,7 @@ from geovq_jax.stages.run import Run
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a run that a reader wants first.
-
-    Args:
-        metrics: `images`, `codes`, `classes`, `prior`, `scores` and `geometry` of report/metrics.json.
-
-    Returns:
-        Name with unit -> number, words, or a number with its 95 % interval.
-    """
+    """The most important figures in report/metrics.json: name with unit -> number, words or `Interval`."""
     images, codes, prior, edges = metrics["images"], metrics["codes"], metrics["prior"], metrics["geometry"]["edges"]
 
     def image(pair: str, name: str) -> Interval:
@@ -44,15 +37,7 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def section(run: Run, figures: dict[str, Any]) -> Section:
-    """Figures, settings that differ from the defaults, and the machine.
-
-    Args:
-        run: the run.
-        figures: of `headline`.
-
-    Returns:
-        The section.
-    """
+    """Figures of `headline`, settings that differ from the defaults, and the machine."""
     dataset = run.dataset
     counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
     text = f"""Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen;

@@ -28,14 +28,9 @@ def measure(run: Run) -> dict[str, Any]:
     """Codebooks of several sizes on a part of the graph's images, each tried on test images.
 
     K-medoids by swaps, under pull-back and under Euclidean lengths of the same edges; the VAE's own decoder, not
-    fine-tuned. Costs of both are taken along the pull-back graph, so that they have one unit.
-
-    Args:
-        run: with the stages up to `graph` finished.
-
-    Returns:
-        `nodes`, `images`, `sizes` [m], and for each kind of lengths lists [m]: `cost`, `entropy_bits` of the use of the
-        codes by the nodes, `psnr` of the test images with `psnr_low` and `psnr_high`.
+    fine-tuned. Costs of both are taken along the pull-back graph, so that they have one unit. For each kind of lengths
+    the result holds lists: `cost`, `entropy_bits` of the use of the codes by the nodes, and `psnr` of the test images
+    with limits `psnr_low` and `psnr_high`.
     """
     config, stored = run.config, run.graph
     cells = len(stored.points) // len(stored.rows)
@@ -56,12 +51,7 @@ def measure(run: Run) -> dict[str, Any]:
     with progress_bar("codebooks of several sizes") as progress:
         for done, (size, kind) in enumerate(product(sizes, graphs), 1):
             found = geometry.kmedoids(
-                graphs[kind],
-                size,
-                seed=config.seed,
-                init=config.codebook.init,
-                perturbations=0,
-                tolerance=3e-3,
+                graphs[kind], size, seed=config.seed, init=config.codebook.init, perturbations=0, tolerance=3e-3
             )
             distances, _ = geometry.nearest_source(graphs[kind], found.medoids)
             along, _ = geometry.nearest_source(next(iter(graphs.values())), found.medoids)
@@ -98,16 +88,7 @@ def _graphs(points: np.ndarray, metrics: dict[str, np.ndarray | None], k: int) -
 
 
 def section(sweep: dict[str, Any], metrics: dict[str, Any], config: ConfigDict) -> Section:
-    """Elbow, rate against distortion, and entropy against distortion.
-
-    Args:
-        sweep: of `measure`.
-        metrics: of the run: `images`, `codes`, `prior`, as in report/metrics.json.
-        config: the configuration of the run.
-
-    Returns:
-        The section.
-    """
+    """Elbow, rate against distortion, and entropy against distortion, from `measure` and report/metrics.json."""
     kinds = [kind for kind in NAMES if kind in sweep]
     sizes = np.asarray(sweep["sizes"])
     prior = metrics["prior"]
