@@ -1,7 +1,6 @@
 """PSNR and windowed SSIM of image pairs, and the three pairings of a quantized autoencoder."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import dm_pix
@@ -80,10 +79,9 @@ def image_scores(
     `progress` is called with (pairs done, n) after each batch. Raises ValueError where the shapes differ or n is 0.
     """
     _check_pair(first, second)
-    total = len(first)
-    if total == 0:
+    if len(first) == 0:
         raise ValueError("expected at least one image pair, got none; check the split")
-    size = min(batch_size, total)
+    size = min(batch_size, len(first))
     return ImageScores(*jax.device_get(map_chunks(_score_batch, (first, second), batch_size=size, progress=progress)))
 
 
@@ -91,26 +89,21 @@ def reconstruction_scores(
     truth: Float[np.ndarray, "n h w c"],
     continuous: Float[np.ndarray, "n h w c"],
     quantized: Float[np.ndarray, "n h w c"],
-    *,
-    batch_size: int = 256,
 ) -> dict[str, ImageScores]:
     """Scores of the three pairings of a quantized autoencoder, by the names in `PAIRINGS`; images are in [0, 1].
 
     truth-continuous is the autoencoder's own loss, truth-quantized what a user of the codes sees, continuous-quantized
     the loss by quantization alone. Only the first two say how good the images are.
     """
-    score = partial(image_scores, batch_size=batch_size)
     pairs = ((truth, continuous), (truth, quantized), (continuous, quantized))
-    return {name: score(*pair) for name, pair in zip(PAIRINGS, pairs, strict=True)}
+    return {name: image_scores(*pair) for name, pair in zip(PAIRINGS, pairs, strict=True)}
 
 
 def summarise(scores: dict[str, ImageScores], *, seed: int = 0) -> dict[str, dict[str, float]]:
     """Mean `psnr` (dB) and `ssim` of each pairing, with limits `_low` and `_high` of 95 % bootstrap intervals."""
-    table: dict[str, dict[str, float]] = {}
+    table: dict[str, dict[str, float]] = {pairing: {} for pairing in scores}
     for pairing, values in scores.items():
-        row: dict[str, float] = {}
-        for metric in ImageScores._fields:
-            interval = bootstrap_interval(getattr(values, metric), seed=seed)
-            row |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
-        table[pairing] = row
+        for metric, column in values._asdict().items():
+            value, low, high = bootstrap_interval(column, seed=seed)
+            table[pairing] |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
     return table

@@ -35,18 +35,12 @@ def nearest_training_images(
     Memory is block x m float32. Raises ValueError for no training image and for images of another shape.
     """
     if len(train) == 0 or train.shape[1:] != images.shape[1:]:
-        raise ValueError(
-            f"expected training images of shape {images.shape[1:]}, got {train.shape}; pass the same data set"
-        )
+        raise ValueError(f"expected training images of {images.shape[1:]}, got {train.shape}; pass the same data set")
     queries = images.reshape(len(images), -1).astype(np.float32)
     store = train.reshape(len(train), -1).astype(np.float32)
     squares = (store**2).sum(axis=1)
-    indices = np.concatenate(
-        [
-            (squares[None, :] - 2.0 * queries[start : start + block] @ store.T).argmin(axis=1)
-            for start in range(0, len(queries), block)
-        ]
-    )
+    parts = (queries[start : start + block] for start in range(0, len(queries), block))
+    indices = np.concatenate([(squares[None, :] - 2.0 * part @ store.T).argmin(axis=1) for part in parts])
     # The expanded square cancels badly for near copies: the distance itself is taken from the difference.
     gaps = queries - store[indices]
     return Nearest(np.sqrt((gaps.astype(np.float64) ** 2).mean(axis=1)), indices)

@@ -62,15 +62,8 @@ def bootstrap_interval(
     return Interval(value, float(limits.low), float(limits.high))
 
 
-def paired_difference(
-    first: Float[np.ndarray, " n"],
-    second: Float[np.ndarray, " n"],
-    *,
-    seed: int,
-    level: float = 0.95,
-    resamples: int = 2000,
-) -> Interval:
-    """Bootstrap interval of mean(first - second) over n units scored, in the same order, under both conditions.
+def paired_difference(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"], *, seed: int) -> Interval:
+    """95 % bootstrap interval of mean(first - second) over n units scored, in the same order, under both conditions.
 
     Resampling units and keeping their two scores together removes what the units share (an easy image is easy for both
     codebooks), so the interval is far narrower than the difference of two unpaired ones. A difference is resolved where
@@ -78,19 +71,13 @@ def paired_difference(
     """
     if first.shape != second.shape:
         raise ValueError(f"expected scores of the same units, got {first.shape} and {second.shape}; score one split")
-    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    return bootstrap_interval(difference, seed=seed, level=level, resamples=resamples)
+    return bootstrap_interval(np.asarray(first, np.float64) - np.asarray(second, np.float64), seed=seed)
 
 
 def half_sample_interval(
-    statistic: Callable[[list[Int[np.ndarray, " _"]]], float],
-    sizes: Sequence[int],
-    *,
-    seed: int,
-    level: float = 0.95,
-    resamples: int = 60,
+    statistic: Callable[[list[Int[np.ndarray, " _"]]], float], sizes: Sequence[int], *, seed: int, resamples: int = 60
 ) -> Interval:
-    """Normal interval of a statistic of several samples, from their halves (delete-half jackknife).
+    """95 % normal interval of a statistic of several samples, from their halves (delete-half jackknife).
 
     Distances between distributions and neighbourhood scores are distorted by repeated items, so the bootstrap does not
     fit. Halves drawn without replacement repeat nothing, and as the variance of a mean over half of n items, drawn so,
@@ -113,7 +100,7 @@ def half_sample_interval(
     def halves() -> list[np.ndarray]:
         return [np.sort(rng.choice(size, size // 2, replace=False)) for size in sizes]
 
-    error = np.std([statistic(halves()) for _ in range(resamples)], ddof=1) * norm.ppf((1.0 + level) / 2.0)
+    error = np.std([statistic(halves()) for _ in range(resamples)], ddof=1) * norm.ppf(0.975)
     return Interval(value, float(value - error), float(value + error))
 
 
