@@ -117,7 +117,7 @@ def code_usage(codes: Codes, num_codes: int, labels: Labels | None = None) -> di
     if labels is not None:
         classes = np.asarray(jax.device_get(labels))
         if len(classes) != len(table):
-            raise ValueError(f"expected one label an image, got {len(classes)} for {len(table)} images; use one split")
+            raise ValueError(f"expected one label per image, got {len(classes)} for {len(table)} images; use one split")
         everywhere = contingency(table.ravel(), np.repeat(classes, table.shape[1]), num_codes)
         result["mutual_information_bits"] = mutual_information_bits(everywhere)
         result["label_entropy_bits"] = entropy_bits(everywhere.sum(axis=0))

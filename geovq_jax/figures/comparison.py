@@ -15,7 +15,7 @@ def rate_distortion(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     *,
     intervals: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
-    rate_label: str = "rate [bits an image]",
+    rate_label: str = "rate [bits per image]",
     quality_label: str = "PSNR [dB]",
 ) -> Figure:
     """Quality against rate, one line per codebook: name -> (rates, qualities), in any order.

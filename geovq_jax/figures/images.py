@@ -57,9 +57,11 @@ def image_grid(
     """
     rows, columns, height, width, _ = images.shape
     if len(row_captions) != rows:
-        raise ValueError(f"expected {rows} row captions, got {len(row_captions)}; give one a row of images")
+        raise ValueError(f"expected {rows} row captions, got {len(row_captions)}; give one per row of images")
     if column_captions is not None and len(column_captions) != columns:
-        raise ValueError(f"expected {columns} column captions, got {len(column_captions)}; give one a column of images")
+        raise ValueError(
+            f"expected {columns} column captions, got {len(column_captions)}; give one per column of images"
+        )
     gap = max(1, width // 14)
     picture = mosaic(images, gap=gap)
     caption_inches = 0.3 + 0.075 * max(len(caption) for caption in row_captions)
@@ -168,7 +170,9 @@ def code_atlas(
     Raises ValueError where the numbers of counts and pictures differ.
     """
     if len(images) != len(counts):
-        raise ValueError(f"expected one count a code, got {len(counts)} counts for {len(images)} pictures; align them")
+        raise ValueError(
+            f"expected one count per code, got {len(counts)} counts for {len(images)} pictures; align them"
+        )
     order = np.argsort(-counts, kind="stable")[:max_codes]
     columns = min(columns, len(order))
     rows = -(-len(order) // columns)

@@ -27,7 +27,8 @@ from geovq_jax.geometry.graphs.embedding import Plane, principal_plane, project
 _OUTSIDE = "#d5d8dc"  # points that are not reached, or in no group
 
 
-def _plane_labels(points: Float[np.ndarray, "n d"], plane: Plane | None, axis: str) -> tuple[np.ndarray, str, str]:
+def on_plane(points: Float[np.ndarray, "n d"], plane: Plane | None, axis: str) -> tuple[np.ndarray, str, str]:
+    """Points on a plane, by default that of largest variance, and its axes; two-dimensional ones stay as they are."""
     if points.shape[1] == 2 and plane is None:
         return points, "latent 1", "latent 2"
     plane = principal_plane(points) if plane is None else plane
@@ -68,7 +69,7 @@ def latent_map(
         raise ValueError("expected one of classes, codes and values, got several; draw one map each")
     if plane is None and latents.shape[1] > 2:
         plane = principal_plane(latents)
-    points, first, second = _plane_labels(latents, plane, axis)
+    points, first, second = on_plane(latents, plane, axis)
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=WIDTH * 0.62)
     # A fixed shuffle: in data-set order the last class would cover the others.
     order = np.random.default_rng(0).permutation(len(points))
@@ -160,7 +161,7 @@ def degree_bars(degrees: Int[np.ndarray, " n"], component_sizes: Int[np.ndarray,
     left.axvline(
         float(degrees.mean()), color=CONTRAST, linestyle="--", linewidth=1.3, label=f"mean {degrees.mean():.1f}"
     )
-    left.set(xlabel="degree [edges a node]", ylabel="share of nodes [%]")
+    left.set(xlabel="degree [edges per node]", ylabel="share of nodes [%]")
     left.set_title(f"{len(degrees):,} nodes, degree {degrees.min()} to {degrees.max()}")
     left.legend()
     sizes = np.sort(component_sizes)[::-1][:12]
@@ -211,10 +212,7 @@ def ball_map(
     `geodesic` is zero at the centre. Latents of more than two dimensions are projected on `plane`, by default that of
     largest variance.
     """
-    if latents.shape[1] > 2:
-        points = project(principal_plane(latents) if plane is None else plane, latents)
-    else:
-        points = np.asarray(latents, np.float64)
+    points, first, second = on_plane(latents, plane, "principal axis")
     count = max(1, round(share * len(latents)))
     inside = np.zeros((2, len(latents)), bool)
     for row, distances in zip(inside, (geodesic, euclidean), strict=True):
@@ -227,14 +225,13 @@ def ball_map(
         "both": (both, INK),
     }
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=WIDTH * 0.6)
-    size = float(np.clip(25_000.0 / len(latents), 2.0, 18.0))
+    size = _marker_area(len(latents))
     for name, (chosen, colour) in kinds.items():
         label = f"{name} ({int(chosen.sum()):,})"
         axes.scatter(points[chosen, 0], points[chosen, 1], s=size, color=colour, linewidths=0, label=label)
     centre = points[np.argmin(geodesic)]
     axes.scatter(centre[0], centre[1], s=90, marker="*", color="white", edgecolors=INK, linewidths=1.0)
     figure.legend(loc="outside upper left", ncols=4, markerscale=3.0, handletextpad=0.1)
-    names = ("latent", "latent") if latents.shape[1] == 2 else ("principal axis", "principal axis")
-    axes.set(xlabel=f"{names[0]} 1", ylabel=f"{names[1]} 2")
+    axes.set(xlabel=first, ylabel=second)
     axes.set_aspect("equal", adjustable="datalim")
     return figure

@@ -114,7 +114,9 @@ def section(sweep: dict[str, Any], metrics: dict[str, Any], config: ConfigDict) 
     distortion = figures.rate_distortion(rate, intervals=limits)
     bits = {kind: np.asarray(sweep[kind]["entropy_bits"]) for kind in kinds}
     use, limits = curves(bits, np.asarray([metrics["codes"]["entropy_bits"]]), "its own decoder")
-    entropy = figures.rate_distortion(use, intervals=limits, rate_label="entropy of the use of the codes [bits a code]")
+    entropy = figures.rate_distortion(
+        use, intervals=limits, rate_label="entropy of the use of the codes [bits per code]"
+    )
     text = f"""Codebooks of several sizes on {sweep["nodes"]:,} nodes of the training graph, drawn by the decoder of the
         VAE, not fine-tuned, for {sweep["images"]:,} test images. The run's own point stands for its fine-tuned decoder
         on the whole test split. PSNR is of truth against quantized; bars are 95 % bootstrap intervals over images."""
