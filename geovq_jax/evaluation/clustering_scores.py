@@ -56,15 +56,12 @@ def clustering_scores(codes: Codes, labels: Int[np.ndarray, " n"]) -> Clustering
     )
 
 
-def code_histograms(codes: Codes, num_codes: int, *, positional: bool = False) -> scipy.sparse.csr_array:
-    """Count of each code in each image: [n, K], or [n, t K] where `positional` separates the t cells of an image."""
-    table = codes.reshape(len(codes), -1).astype(np.int64)
-    images, cells = table.shape
-    columns = table + num_codes * np.arange(cells)[None, :] if positional else table
-    width = num_codes * (cells if positional else 1)
-    rows = np.repeat(np.arange(images), cells)
-    counts = scipy.sparse.coo_array((np.ones(table.size), (rows, columns.ravel())), shape=(images, width))
-    return counts.tocsr()
+def code_histograms(codes: Codes, num_codes: int) -> scipy.sparse.csr_array:
+    """Count of each code in each image, [n, K]."""
+    table = codes.reshape(len(codes), -1)
+    rows = np.repeat(np.arange(len(table)), table.shape[1])
+    place = (rows, table.ravel())
+    return scipy.sparse.coo_array((np.ones(table.size), place), shape=(len(table), num_codes)).tocsr()
 
 
 def linear_probe(
@@ -74,14 +71,13 @@ def linear_probe(
     test_labels: Int[np.ndarray, " m"],
     num_codes: int,
     *,
-    positional: bool = False,
     regularisation: float = 1.0,
     max_iterations: int = 300,
 ) -> Probe:
     """Test accuracy of logistic regression (L-BFGS) from code histograms to classes.
 
-    `positional` features are pairs of cell and code instead of codes; `regularisation` is the weight of half the
-    squared norm of the coefficients. Raises ValueError where lengths differ or the training labels hold a single class.
+    `regularisation` is the weight of half the squared norm of the coefficients. Raises ValueError where lengths differ
+    or the training labels hold a single class.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -93,6 +89,6 @@ def linear_probe(
     model = LogisticRegression(C=1.0 / regularisation, max_iter=max_iterations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(code_histograms(train_codes, num_codes, positional=positional), train_labels)
-    accuracy = model.score(code_histograms(test_codes, num_codes, positional=positional), test_labels)
+        model.fit(code_histograms(train_codes, num_codes), train_labels)
+    accuracy = model.score(code_histograms(test_codes, num_codes), test_labels)
     return Probe(float(accuracy), bool(model.n_iter_.max() < max_iterations))

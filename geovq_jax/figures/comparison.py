@@ -104,10 +104,8 @@ def distance_histogram(
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=3.0)
     for name, values in finite.items():
         share = np.histogram(values, edges)[0] / max(len(values), 1)
-        patch = axes.stairs(100.0 * share, edges, fill=True, alpha=0.25)
-        axes.stairs(
-            100.0 * share, edges, color=patch.get_facecolor()[:3], linewidth=1.4, label=f"{name} ({len(values):,})"
-        )
+        colour = axes.stairs(100.0 * share, edges, fill=True, alpha=0.25).get_facecolor()[:3]
+        axes.stairs(100.0 * share, edges, color=colour, linewidth=1.4, label=f"{name} ({len(values):,})")
     axes.set(xlabel=f"distance [{unit}]", ylabel="share of distances [%]")
     axes.grid(axis="x", color=GRID)
     axes.legend()

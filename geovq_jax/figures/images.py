@@ -57,19 +57,15 @@ def image_grid(
     """
     rows, columns, height, width, _ = images.shape
     if len(row_captions) != rows:
-        raise ValueError(f"expected {rows} row captions, got {len(row_captions)}; give one per row of images")
+        raise ValueError(f"expected {rows} row captions, got {len(row_captions)}; give one per row")
     if column_captions is not None and len(column_captions) != columns:
-        raise ValueError(
-            f"expected {columns} column captions, got {len(column_captions)}; give one per column of images"
-        )
+        raise ValueError(f"expected {columns} column captions, got {len(column_captions)}; give one per column")
     gap = max(1, width // 14)
     picture = mosaic(images, gap=gap)
     caption_inches = 0.3 + 0.075 * max(len(caption) for caption in row_captions)
     # A cell is at most 0.7 inch wide, so that a few images are not blown up to the full width.
     inches = min(WIDTH - caption_inches, 0.7 * columns)
-    tall = (
-        inches * picture.shape[0] / picture.shape[1] + 0.1 + (0.3 if title else 0.0) + (0.2 if column_captions else 0.0)
-    )
+    tall = inches * picture.shape[0] / picture.shape[1] + 0.1 + 0.3 * bool(title) + 0.2 * bool(column_captions)
     figure, (axes,) = new_figure(width=inches + caption_inches, height=tall)
     _show(axes, picture)
     axes.set_yticks(np.arange(rows) * (height + gap) + (height - 1) / 2.0, row_captions)
@@ -170,9 +166,7 @@ def code_atlas(
     Raises ValueError where the numbers of counts and pictures differ.
     """
     if len(images) != len(counts):
-        raise ValueError(
-            f"expected one count per code, got {len(counts)} counts for {len(images)} pictures; align them"
-        )
+        raise ValueError(f"expected one count per code, got {len(counts)} for {len(images)} pictures; align them")
     order = np.argsort(-counts, kind="stable")[:max_codes]
     columns = min(columns, len(order))
     rows = -(-len(order) // columns)
@@ -202,5 +196,4 @@ def interpolation_strips(
     if len(counts) != 1:
         raise ValueError(f"expected strips of one length, got {sorted(counts)} images; resample the curves")
     captions = [name if lengths is None else f"{name}\nlength {lengths[name]:.2f}" for name in strips]
-    stacked = np.stack([np.asarray(strip, np.float64) for strip in strips.values()])
-    return image_grid(stacked, captions)
+    return image_grid(np.stack([np.asarray(strip, np.float64) for strip in strips.values()]), captions)

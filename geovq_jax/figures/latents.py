@@ -68,7 +68,7 @@ def latent_map(
     if sum(colouring is not None for colouring in (classes, codes, values)) > 1:
         raise ValueError("expected one of classes, codes and values, got several; draw one map each")
     if plane is None and latents.shape[1] > 2:
-        plane = principal_plane(latents)
+        plane = principal_plane(latents)  # of the latents, also for the codebook
     points, first, second = on_plane(latents, plane, axis)
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=WIDTH * 0.62)
     # A fixed shuffle: in data-set order the last class would cover the others.
@@ -133,9 +133,8 @@ def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray,
     else:
         axes.scatter(euclidean, pullback, s=6, color=ACCENT, alpha=0.5, linewidths=0)
     reach = min(float(euclidean.max()), float(pullback.max()) / max(summary.ratio_median, 1e-30))
-    axes.plot(
-        [0.0, reach], [0.0, reach * summary.ratio_median], color=CONTRAST, linestyle="--", lw=1.3, label="median ratio"
-    )
+    line = [0.0, reach], [0.0, reach * summary.ratio_median]
+    axes.plot(*line, color=CONTRAST, linestyle="--", lw=1.3, label="median ratio")
     axes.set(xlabel="Euclidean length [latent units]", ylabel="pull-back length [image units]")
     axes.set_title(f"{len(euclidean):,} edges, r {summary.correlation:.2f}, rank r {summary.rank_correlation:.2f}")
     axes.set_xlim(left=0.0)
@@ -158,9 +157,8 @@ def degree_bars(degrees: Int[np.ndarray, " n"], component_sizes: Int[np.ndarray,
     figure, (left, right) = new_figure(1, 2, height=2.9)
     counts = np.bincount(degrees)
     left.bar(np.arange(len(counts)), 100.0 * counts / len(degrees), width=0.9, color=ACCENT)
-    left.axvline(
-        float(degrees.mean()), color=CONTRAST, linestyle="--", linewidth=1.3, label=f"mean {degrees.mean():.1f}"
-    )
+    mean = float(degrees.mean())
+    left.axvline(mean, color=CONTRAST, linestyle="--", linewidth=1.3, label=f"mean {mean:.1f}")
     left.set(xlabel="degree [edges per node]", ylabel="share of nodes [%]")
     left.set_title(f"{len(degrees):,} nodes, degree {degrees.min()} to {degrees.max()}")
     left.legend()

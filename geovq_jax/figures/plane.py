@@ -1,6 +1,7 @@
 """Figures of two-dimensional latents: cells, the metric as ellipses and volume, curves."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -104,19 +105,9 @@ def metric_ellipses(
     if latents is not None:
         colours = MUTED if classes is None else np.array(class_colours(int(classes.max()) + 1))[classes]
         axes.scatter(latents[:, 0], latents[:, 1], s=3, c=colours, linewidths=0, alpha=0.5)
-    axes.add_collection(
-        EllipseCollection(
-            diameters[:, 0],
-            diameters[:, 1],
-            angles,
-            units="xy",
-            offsets=points,
-            offset_transform=axes.transData,
-            facecolors=(*to_rgb(ACCENT), 0.18),
-            edgecolors=ACCENT,
-            linewidths=0.9,
-        )
-    )
+    place: Any = {"units": "xy", "offsets": points, "offset_transform": axes.transData}
+    look: Any = {"facecolors": (*to_rgb(ACCENT), 0.18), "edgecolors": ACCENT, "linewidths": 0.9}
+    axes.add_collection(EllipseCollection(diameters[:, 0], diameters[:, 1], angles, **place, **look))
     return figure
 
 

@@ -151,9 +151,8 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
 
 def _training(records: list[dict[str, Any]]) -> Section:
     def curve(stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        pairs = [(record["step"], record[name]) for record in records if record["stage"] == stage]
-        steps, values = zip(*pairs, strict=True) if pairs else ((), ())
-        return np.asarray(steps), np.asarray(values)
+        own = [record for record in records if record["stage"] == stage]
+        return np.asarray([record["step"] for record in own]), np.asarray([record[name] for record in own])
 
     panels = {
         "VAE objective [nats]": {"train": curve("vae", "train/loss"), "valid": curve("vae", "valid/objective")},

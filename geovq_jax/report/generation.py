@@ -104,7 +104,7 @@ def scores_section(scores: dict[str, Any]) -> list[Section]:
         FID. Every set has {scores["num_items"]:,} images and is scored against as many other test images; `real` are
         test images again, the level that samples can reach. Brackets hold 95 % intervals.
 
-        Consistency is the share of images that the classifier puts in the class asked for. Diversity is the mean
+        Consistency is the share of images that the classifier puts in the requested class. Diversity is the mean
         distance of two images of a class. A set is near the training images where more than 5 % of it lie nearer to
         one than 95 % of the test images do."""
     frechet = {name: row["frechet"] for name, row in sets.items()}
@@ -113,13 +113,7 @@ def scores_section(scores: dict[str, Any]) -> list[Section]:
         "Frechet distance [squared feature units]",
         intervals={name: (entry["low"], entry["high"]) for name, entry in frechet.items()},
     )
-    columns = [
-        "images",
-        "in the class asked for",
-        "diversity",
-        "distance to training (RMS)",
-        "nearer than 95 % of test",
-    ]
+    columns = ["images", "in its class", "diversity", "distance to training (RMS)", "nearer than 95 % of test"]
     tables = [
         Table("Distance to real images", ["images", *_DISTANCES.values()], distances),
         Table("Classes, diversity, memorisation", columns, classes),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from geovq_jax.config import default_config, flat
+from geovq_jax.evaluation.image_metrics import PAIRINGS
 from geovq_jax.evaluation.statistics import Interval
 from geovq_jax.report import generation
 from geovq_jax.report.page import Section, Table
@@ -17,11 +18,8 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
         return Interval(*(images[pair][f"{name}{end}"] for end in ("", "_low", "_high")))
 
     return {
-        "PSNR truth-continuous [dB]": image("truth-continuous", "psnr"),
-        "PSNR truth-quantized [dB]": image("truth-quantized", "psnr"),
-        "PSNR continuous-quantized [dB]": image("continuous-quantized", "psnr"),
-        "SSIM truth-continuous": image("truth-continuous", "ssim"),
-        "SSIM truth-quantized": image("truth-quantized", "ssim"),
+        **{f"PSNR {pair} [dB]": image(pair, "psnr") for pair in PAIRINGS},
+        **{f"SSIM {pair}": image(pair, "ssim") for pair in PAIRINGS[:2]},
         "codes used": f"{codes['used']} of {codes['num_codes']}",
         "perplexity": codes["perplexity"],
         "NMI with the class": metrics["classes"]["nmi"],

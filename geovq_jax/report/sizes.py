@@ -63,15 +63,12 @@ def measure(run: Run) -> dict[str, Any]:
             )
             quantized = decode_images(run.decode_fn, points[found.medoids][codes].reshape(latents.shape))
             psnr = bootstrap_interval(image_metrics.image_scores(truth, quantized).psnr, seed=config.seed)
-            rows[kind].append(
-                {
-                    "cost": float(np.mean(np.asarray(along) ** 2)),
-                    "entropy_bits": entropy_bits(np.bincount(found.labels, minlength=size)),
-                    "psnr": psnr.value,
-                    "psnr_low": psnr.low,
-                    "psnr_high": psnr.high,
-                }
-            )
+            row = {
+                "cost": float(np.mean(np.asarray(along) ** 2)),
+                "entropy_bits": entropy_bits(np.bincount(found.labels, minlength=size)),
+                **dict(zip(("psnr", "psnr_low", "psnr_high"), psnr, strict=True)),
+            }
+            rows[kind].append(row)
             progress(done, len(sizes) * len(graphs))
     columns = {kind: {name: [row[name] for row in found] for name in found[0]} for kind, found in rows.items()}
     return {"nodes": len(points), "images": len(tried), "sizes": sizes, **columns}
@@ -94,9 +91,8 @@ def section(sweep: dict[str, Any], metrics: dict[str, Any], config: ConfigDict) 
     prior = metrics["prior"]
     cells = prior["gpt"]["bits_per_image"] / prior["gpt"]["bits_per_code"]
     quality = metrics["images"]["truth-quantized"]
-    elbow = figures.elbow(
-        sizes, {NAMES[kind]: np.asarray(sweep[kind]["cost"]) for kind in kinds}, unit="squared pull-back length"
-    )
+    costs = {NAMES[kind]: np.asarray(sweep[kind]["cost"]) for kind in kinds}
+    elbow = figures.elbow(sizes, costs, unit="squared pull-back length")
 
     def curves(rates: dict[str, np.ndarray], own: np.ndarray, words: str) -> tuple[dict[str, Any], dict[str, Any]]:
         lines = {NAMES[kind]: (rates[kind], np.asarray(sweep[kind]["psnr"])) for kind in kinds}
@@ -114,21 +110,17 @@ def section(sweep: dict[str, Any], metrics: dict[str, Any], config: ConfigDict) 
     distortion = figures.rate_distortion(rate, intervals=limits)
     bits = {kind: np.asarray(sweep[kind]["entropy_bits"]) for kind in kinds}
     use, limits = curves(bits, np.asarray([metrics["codes"]["entropy_bits"]]), "its own decoder")
-    entropy = figures.rate_distortion(
-        use, intervals=limits, rate_label="entropy of the use of the codes [bits per code]"
-    )
+    label = "entropy of the use of the codes [bits per code]"
+    entropy = figures.rate_distortion(use, intervals=limits, rate_label=label)
+    pictures = [
+        ReportFigure("Cost of the clustering, along the pull-back graph, against K", elbow, "elbow", sweep),
+        ReportFigure("Rate and distortion", distortion, "rate_distortion", _points(rate)),
+        ReportFigure("Entropy of the codes and distortion", entropy, "entropy_psnr", _points(use)),
+    ]
     text = f"""Codebooks of several sizes on {sweep["nodes"]:,} nodes of the training graph, drawn by the decoder of the
         VAE, not fine-tuned, for {sweep["images"]:,} test images. The run's own point stands for its fine-tuned decoder
         on the whole test split. PSNR is of truth against quantized; bars are 95 % bootstrap intervals over images."""
-    return Section(
-        "Number of codes",
-        text,
-        figures=[
-            ReportFigure("Cost of the clustering, along the pull-back graph, against K", elbow, "elbow", sweep),
-            ReportFigure("Rate and distortion", distortion, "rate_distortion", _points(rate)),
-            ReportFigure("Entropy of the codes and distortion", entropy, "entropy_psnr", _points(use)),
-        ],
-    )
+    return Section("Number of codes", text, figures=pictures)
 
 
 def _points(curves: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
