@@ -31,17 +31,10 @@ def _check(codes: Codes, labels: Int[np.ndarray, " n"]) -> None:
 
 
 def clustering_scores(codes: Codes, labels: Int[np.ndarray, " n"]) -> ClusteringScores:
-    """NMI, ARI and purity of codes against labels.
+    """NMI, ARI and purity of codes against labels; with a grid of codes, each cell takes the label of its image.
 
     NMI = I(codes; labels) / mean(H(codes), H(labels)), and with n_ij the number of items of code i and label j
     purity = sum_i max_j n_ij / n, which rises with the number of codes: compare it at equal K.
-
-    Args:
-        codes: code per item [n], or [n, ...] with one code per grid cell, which takes the label of its image.
-        labels: class per item [n].
-
-    Returns:
-        The three scores.
 
     Raises:
         ValueError: the numbers of codes and labels differ, or are zero.
@@ -63,24 +56,12 @@ def clustering_scores(codes: Codes, labels: Int[np.ndarray, " n"]) -> Clustering
     )
 
 
-def code_histograms(codes: Codes, num_codes: int, *, positional: bool = False) -> scipy.sparse.csr_array:
-    """Count of each code in each image.
-
-    Args:
-        codes: codes of n images [n] or [n, ...], t cells an image.
-        num_codes: K.
-        positional: one column for each pair of cell and code, instead of one a code.
-
-    Returns:
-        Counts [n, K], or [n, t K] when positional, float64.
-    """
-    table = codes.reshape(len(codes), -1).astype(np.int64)
-    images, cells = table.shape
-    columns = table + num_codes * np.arange(cells)[None, :] if positional else table
-    width = num_codes * (cells if positional else 1)
-    rows = np.repeat(np.arange(images), cells)
-    counts = scipy.sparse.coo_array((np.ones(table.size), (rows, columns.ravel())), shape=(images, width))
-    return counts.tocsr()
+def code_histograms(codes: Codes, num_codes: int) -> scipy.sparse.csr_array:
+    """Count of each code in each image, [n, K]."""
+    table = codes.reshape(len(codes), -1)
+    rows = np.repeat(np.arange(len(table)), table.shape[1])
+    place = (rows, table.ravel())
+    return scipy.sparse.coo_array((np.ones(table.size), place), shape=(len(table), num_codes)).tocsr()
 
 
 def linear_probe(
@@ -90,27 +71,13 @@ def linear_probe(
     test_labels: Int[np.ndarray, " m"],
     num_codes: int,
     *,
-    positional: bool = False,
     regularisation: float = 1.0,
     max_iterations: int = 300,
 ) -> Probe:
-    """Accuracy of logistic regression from code histograms to classes.
+    """Test accuracy of logistic regression (L-BFGS) from code histograms to classes.
 
-    Args:
-        train_codes: codes of the training images [n] or [n, ...].
-        train_labels: their classes [n].
-        test_codes: codes of the test images, shaped alike.
-        test_labels: their classes [m].
-        num_codes: K.
-        positional: features are pairs of cell and code instead of codes.
-        regularisation: weight of half the squared norm of the coefficients.
-        max_iterations: iterations of L-BFGS.
-
-    Returns:
-        Test accuracy and whether the fit converged.
-
-    Raises:
-        ValueError: lengths differ, or the training labels hold a single class.
+    `regularisation` is the weight of half the squared norm of the coefficients. Raises ValueError where lengths differ
+    or the training labels hold a single class.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -122,6 +89,6 @@ def linear_probe(
     model = LogisticRegression(C=1.0 / regularisation, max_iter=max_iterations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(code_histograms(train_codes, num_codes, positional=positional), train_labels)
-    accuracy = model.score(code_histograms(test_codes, num_codes, positional=positional), test_labels)
+        model.fit(code_histograms(train_codes, num_codes), train_labels)
+    accuracy = model.score(code_histograms(test_codes, num_codes), test_labels)
     return Probe(float(accuracy), bool(model.n_iter_.max() < max_iterations))

@@ -22,13 +22,7 @@ def _check_codes(codes: Codes, num_codes: int) -> np.ndarray:
 
 
 def entropy_bits(counts: Int[np.ndarray, "*shape"] | Float[np.ndarray, "*shape"]) -> float:
-    """Entropy of the distribution proportional to `counts`: H = - sum p log2 p.
-
-    Args:
-        counts: non-negative weights of any shape, not all zero.
-
-    Returns:
-        Bits.
+    """Entropy in bits of the distribution proportional to non-negative `counts`, not all zero: H = - sum p log2 p.
 
     Example:
         >>> entropy_bits(np.array([1, 1, 2]))
@@ -39,15 +33,9 @@ def entropy_bits(counts: Int[np.ndarray, "*shape"] | Float[np.ndarray, "*shape"]
 
 
 def usage_gini(counts: Int[np.ndarray, " K"]) -> float:
-    """Gini coefficient of code usage: 0 where all codes are used alike, (K - 1) / K where one code takes all.
+    """Gini coefficient of code usage: 0 where all codes are used equally, (K - 1) / K where one code takes all.
 
     G = sum_i (2 i - K - 1) c_(i) / (K sum c), with c_(i) the counts in ascending order, i = 1..K.
-
-    Args:
-        counts: times each code is used [K].
-
-    Returns:
-        A number in [0, 1).
     """
     size = len(counts)
     rank = np.arange(1, size + 1)
@@ -57,16 +45,7 @@ def usage_gini(counts: Int[np.ndarray, " K"]) -> float:
 def contingency(
     codes: Int[np.ndarray, " m"], labels: Int[np.ndarray, " m"], num_codes: int | None = None
 ) -> Int[np.ndarray, "K C"]:
-    """Number of items with code i and label j.
-
-    Args:
-        codes: one non-negative code an item [m].
-        labels: one non-negative label an item [m].
-        num_codes: K; the largest code plus one when not given.
-
-    Returns:
-        Counts [K, C], C the largest label plus one.
-    """
+    """Number of items with code i and label j, for codes below K (the largest plus one by default)."""
     rows = int(codes.max()) + 1 if num_codes is None else num_codes
     columns = int(labels.max()) + 1
     flat = codes.astype(np.int64) * columns + labels
@@ -74,31 +53,20 @@ def contingency(
 
 
 def mutual_information_bits(table: Int[np.ndarray, "K C"]) -> float:
-    """Mutual information of the two sides of a contingency table: I = H(rows) + H(columns) - H(both).
+    """Mutual information in bits of the two sides of a contingency table: I = H(rows) + H(columns) - H(both) >= 0.
 
-    Args:
-        table: counts [K, C].
-
-    Returns:
-        Bits, at least 0. The plug-in estimate is biased upwards by about (K - 1)(C - 1) / (2 m ln 2) for m items.
+    The plug-in estimate is biased upwards by about (K - 1)(C - 1) / (2 m ln 2) for m items.
     """
     information = entropy_bits(table.sum(axis=1)) + entropy_bits(table.sum(axis=0)) - entropy_bits(table)
     return max(information, 0.0)
 
 
 def distortion(distances: Mapping[str, Float[np.ndarray, "n ..."]]) -> dict[str, dict[str, float]]:
-    """Error of quantization in every unit in which it was measured.
+    """Error of quantization in each unit: unit -> `mean`, `rms`, `median` and `p95` (95 % quantile) of the distances.
 
-    Args:
-        distances: unit ("latent", "geodesic", "decoded chord", "pixels") -> distance [n, ...] from each latent, cell or
-            image to what stands for it.
-
-    Returns:
-        For each unit `mean`, `rms`, `median` and `p95` (95 % quantile). A codebook may win in the unit it was built for
-        and lose in the others, so no single one is the error.
-
-    Raises:
-        ValueError: a distance that is not finite: some latent was not reached by any code.
+    The keys are units ("latent", "geodesic", "decoded chord", "pixels"). A codebook may win in the unit it was built
+    for and lose in the others, so no single one is the error. Raises ValueError for a distance that is not finite, that
+    is, for a latent that no code reaches.
     """
     table = {}
     for unit, values in distances.items():
@@ -121,19 +89,18 @@ def _usage(counts: Int[np.ndarray, " K"]) -> dict[str, Any]:
 
 
 def code_usage(codes: Codes, num_codes: int, labels: Labels | None = None) -> dict[str, Any]:
-    """Usage of a codebook over a split, over all positions and at each.
+    """Usage of a codebook over a split, over all grid positions and at each.
 
     Args:
-        codes: codes of n images, [n] or [n, ...] with one code a grid cell, every entry in [0, num_codes).
-        num_codes: K.
-        labels: class of each image [n]; a cell takes the class of its image.
+        codes: one code per image or per cell of its grid, in [0, num_codes).
+        labels: class of each image; a cell takes the class of its image.
 
     Returns:
         Plain floats, integers and lists: `num_codes`, `num_items`, `used`, `dead`, `entropy_bits`, `perplexity`
-        (2 to the entropy), `usage_gini`, `cell_sizes` (items of each code, a list of K), `cell_size_min`,
-        `cell_size_median`, `cell_size_max`, `per_position` (one dict a grid cell in raster order with `used`, `dead`,
-        `entropy_bits`, `perplexity`) and, with labels, `mutual_information_bits` between the code of a cell and the
-        class (also in every entry of `per_position`) with `label_entropy_bits`, its upper bound.
+        (2 to the entropy), `usage_gini`, `cell_sizes` (items per code) with `cell_size_min`, `cell_size_median` and
+        `cell_size_max`, `per_position` (one dict per cell in raster order with `used`, `dead`, `entropy_bits`,
+        `perplexity`) and, with labels, `mutual_information_bits` of code and class (also in `per_position`) with its
+        upper bound `label_entropy_bits`.
 
     Raises:
         ValueError: a code out of range, no code, or another number of labels than images.
@@ -150,7 +117,7 @@ def code_usage(codes: Codes, num_codes: int, labels: Labels | None = None) -> di
     if labels is not None:
         classes = np.asarray(jax.device_get(labels))
         if len(classes) != len(table):
-            raise ValueError(f"expected one label an image, got {len(classes)} for {len(table)} images; use one split")
+            raise ValueError(f"expected one label per image, got {len(classes)} for {len(table)} images; use one split")
         everywhere = contingency(table.ravel(), np.repeat(classes, table.shape[1]), num_codes)
         result["mutual_information_bits"] = mutual_information_bits(everywhere)
         result["label_entropy_bits"] = entropy_bits(everywhere.sum(axis=0))

@@ -1,7 +1,6 @@
 """PSNR and windowed SSIM of image pairs, and the three pairings of a quantized autoencoder."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import dm_pix
@@ -33,19 +32,10 @@ def _check_pair(first: ImageBatch, second: ImageBatch) -> None:
 
 
 def psnr(first: ImageBatch, second: ImageBatch) -> Float[Array, " b"]:
-    """Peak signal-to-noise ratio of each pair, for images in [0, 1].
+    """Peak signal-to-noise ratio in dB of each pair of images in [0, 1]; average it rather than the squared errors.
 
-    PSNR(x, y) = -10 log10( mean (x - y)^2 ), infinite for equal images.
-
-    Args:
-        first: images [b, h, w, c] in [0, 1].
-        second: images [b, h, w, c] in [0, 1].
-
-    Returns:
-        Decibels [b], one value an image; average them rather than the squared errors.
-
-    Raises:
-        ValueError: the two batches differ in shape or are not floats.
+    PSNR(x, y) = -10 log10( mean (x - y)^2 ), infinite for equal images. Raises ValueError where the batches differ in
+    shape or are not floats.
     """
     _check_pair(first, second)
     error = jnp.mean(jnp.square(jnp.asarray(first) - jnp.asarray(second)), axis=(1, 2, 3))
@@ -53,18 +43,11 @@ def psnr(first: ImageBatch, second: ImageBatch) -> Float[Array, " b"]:
 
 
 def ssim(first: ImageBatch, second: ImageBatch) -> Float[Array, " b"]:
-    """Structural similarity of each pair, with an 11 x 11 Gaussian window of sigma 1.5, for images in [0, 1].
+    """Structural similarity of each pair of images in [0, 1], with an 11 x 11 Gaussian window of sigma 1.5.
 
     SSIM = mean over windows and channels of
     (2 m_x m_y + C1)(2 s_xy + C2) / ((m_x^2 + m_y^2 + C1)(s_x^2 + s_y^2 + C2)), C1 = 0.01^2, C2 = 0.03^2,
     over the windows that lie inside the image. A side below 11 pixels takes the largest odd window that fits.
-
-    Args:
-        first: images [b, h, w, c] in [0, 1].
-        second: images [b, h, w, c] in [0, 1].
-
-    Returns:
-        Similarity [b], 1 for equal images.
 
     Raises:
         ValueError: the two batches differ in shape or are not floats.
@@ -91,25 +74,14 @@ def image_scores(
     batch_size: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageScores:
-    """PSNR and SSIM of n image pairs, in batches of one compiled shape.
+    """PSNR and SSIM of n pairs of images in [0, 1], in batches of one compiled shape.
 
-    Args:
-        first: images [n, h, w, c] in [0, 1].
-        second: images [n, h, w, c] in [0, 1].
-        batch_size: pairs scored at once; the last batch is filled up with its last pair.
-        progress: called with (pairs done, n) after each batch.
-
-    Returns:
-        The scores of every pair, in order.
-
-    Raises:
-        ValueError: the shapes differ, or there is no image.
+    `progress` is called with (pairs done, n) after each batch. Raises ValueError where the shapes differ or n is 0.
     """
     _check_pair(first, second)
-    total = len(first)
-    if total == 0:
+    if len(first) == 0:
         raise ValueError("expected at least one image pair, got none; check the split")
-    size = min(batch_size, total)
+    size = min(batch_size, len(first))
     return ImageScores(*jax.device_get(map_chunks(_score_batch, (first, second), batch_size=size, progress=progress)))
 
 
@@ -117,43 +89,21 @@ def reconstruction_scores(
     truth: Float[np.ndarray, "n h w c"],
     continuous: Float[np.ndarray, "n h w c"],
     quantized: Float[np.ndarray, "n h w c"],
-    *,
-    batch_size: int = 256,
 ) -> dict[str, ImageScores]:
-    """Scores of the three pairings of a quantized autoencoder.
+    """Scores of the three pairings of a quantized autoencoder, by the names in `PAIRINGS`; images are in [0, 1].
 
     truth-continuous is the autoencoder's own loss, truth-quantized what a user of the codes sees, continuous-quantized
-    what quantization alone took away. Only the first two say how good the images are.
-
-    Args:
-        truth: images [n, h, w, c] in [0, 1].
-        continuous: reconstructions from unquantized latents [n, h, w, c] in [0, 1].
-        quantized: reconstructions from codebook vectors [n, h, w, c] in [0, 1].
-        batch_size: pairs scored at once.
-
-    Returns:
-        Scores by pairing, keys as in `PAIRINGS`.
+    the loss by quantization alone. Only the first two say how good the images are.
     """
-    score = partial(image_scores, batch_size=batch_size)
     pairs = ((truth, continuous), (truth, quantized), (continuous, quantized))
-    return {name: score(*pair) for name, pair in zip(PAIRINGS, pairs, strict=True)}
+    return {name: image_scores(*pair) for name, pair in zip(PAIRINGS, pairs, strict=True)}
 
 
 def summarise(scores: dict[str, ImageScores], *, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Mean PSNR and SSIM of each pairing with 95 % bootstrap intervals over images.
-
-    Args:
-        scores: scores by pairing.
-        seed: seed of the bootstrap.
-
-    Returns:
-        For each pairing `psnr`, `psnr_low`, `psnr_high` in decibels and `ssim`, `ssim_low`, `ssim_high`.
-    """
-    table: dict[str, dict[str, float]] = {}
+    """Mean `psnr` (dB) and `ssim` of each pairing, with limits `_low` and `_high` of 95 % bootstrap intervals."""
+    table: dict[str, dict[str, float]] = {pairing: {} for pairing in scores}
     for pairing, values in scores.items():
-        row: dict[str, float] = {}
-        for metric in ImageScores._fields:
-            interval = bootstrap_interval(getattr(values, metric), seed=seed)
-            row |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
-        table[pairing] = row
+        for metric, column in values._asdict().items():
+            value, low, high = bootstrap_interval(column, seed=seed)
+            table[pairing] |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
     return table

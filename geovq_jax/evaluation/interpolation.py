@@ -19,23 +19,18 @@ def unevenness(
     num_steps: int = 16,
     batch_size: int = 16,
 ) -> Float[np.ndarray, " n"]:
-    """Coefficient of variation of the decoded steps along straight lines between latents.
+    """Coefficient of variation of the decoded steps along straight lines from `first[i]` to `second[i]`.
 
     With x_i = f(a + i/T (b - a)) and s_i = |x_i - x_(i-1)|, i = 1..T: the standard deviation of s over its mean; 0
-    where the image changes at constant speed, sqrt(T - 1) where it changes in one jump.
+    where the image changes at constant speed or not at all, sqrt(T - 1) where it changes in one jump.
 
     Args:
         decode_fn: f, map of one latent to an array; a `jax.tree_util.Partial` is compiled once for all parameters.
-        first: latents a, [n, d] or grids [n, h, w, d].
-        second: latents b, of the same shape; line i goes from a[i] to b[i].
         num_steps: T.
         batch_size: lines decoded at a time.
 
-    Returns:
-        Unevenness [n]; 0 where nothing moves.
-
     Raises:
-        ValueError: if the shapes differ or there are no latents.
+        ValueError: the shapes differ or there are no latents.
     """
     if first.shape != second.shape:
         raise ValueError(f"expected two ends of one shape, got {first.shape} and {second.shape}; pair them")

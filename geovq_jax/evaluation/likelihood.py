@@ -11,12 +11,10 @@ CONSTANTS = tuple(10.0**exponent for exponent in np.arange(-4.0, 1.51, 0.25))
 class Likelihood(NamedTuple):
     """Code length of a set of images under one model.
 
-    Attributes:
-        bits_per_code: mean over images and places of -log2 p(c_i | c_<i).
-        bits_per_image: mean over images of the sum over places.
-        bits_per_dimension: bits_per_image over the number of values (pixels x channels) of an image: the rate at which
-            the codes describe it, not a likelihood of its pixels.
-        standard_error: of bits_per_image, over images.
+    `bits_per_code` is the mean over images and grid positions of -log2 p(c_i | c_<i), `bits_per_image` the mean over
+    images of its sum over positions. `bits_per_dimension` is bits_per_image per value (pixels x channels) of an image:
+    the rate at which the codes describe it, not a likelihood of its pixels. `standard_error` is that of bits_per_image
+    over images.
     """
 
     bits_per_code: float
@@ -26,17 +24,9 @@ class Likelihood(NamedTuple):
 
 
 def likelihood(log_probabilities: Float[np.ndarray, "n t"], num_dimensions: int) -> Likelihood:
-    """Turn log-probabilities of codes into bits.
+    """Turn log p(c_i | c_<i) in nats into bits; an image has `num_dimensions` = H * W * C values.
 
-    Args:
-        log_probabilities: log p(c_i | c_<i) in nats, of n images of t codes [n, t].
-        num_dimensions: values of one image, H * W * C.
-
-    Returns:
-        Bits a code, an image and a dimension.
-
-    Raises:
-        ValueError: if there is no code, or num_dimensions is not positive.
+    Raises ValueError for no code and for num_dimensions < 1.
     """
     if log_probabilities.size == 0:
         raise ValueError(f"expected at least one image of one code, got shape {log_probabilities.shape}")
@@ -50,7 +40,7 @@ def likelihood(log_probabilities: Float[np.ndarray, "n t"], num_dimensions: int)
 
 
 def uniform_log_probabilities(codes: Integer[np.ndarray, "n ..."], num_codes: int) -> Float[np.ndarray, "n t"]:
-    """-log K for every code: [n, t] of codes [n, ...] with t codes an image."""
+    """-log K for every code."""
     return np.full(_raster(codes, num_codes).shape, -np.log(num_codes))
 
 
@@ -61,21 +51,15 @@ def unigram_log_probabilities(
     *,
     constant: float | None = None,
 ) -> Float[np.ndarray, "n t"]:
-    """Score codes by their frequency in the training codes, the same at every place.
+    """Log-probability in nats of codes by their frequency in the training codes, the same at every position.
 
     p(k) = (n_k + a) / (n + a K), n_k the count of code k among n training codes.
 
     Args:
-        train: training codes, [m, t] or grids [m, h, w].
-        codes: held-out codes, shaped alike.
-        num_codes: K.
         constant: a > 0; None takes the one of `CONSTANTS` with the largest leave-one-out likelihood of `train`.
 
-    Returns:
-        log p in nats, places in raster order.
-
     Raises:
-        ValueError: if codes lie outside [0, K), or the constant is not positive.
+        ValueError: codes lie outside [0, K), or the constant is not positive.
     """
     train, codes = _raster(train, num_codes), _raster(codes, num_codes)
     return _log_table(np.bincount(train.ravel(), minlength=num_codes)[None], constant)[0][codes]
@@ -88,22 +72,10 @@ def bigram_log_probabilities(
     *,
     constant: float | None = None,
 ) -> Float[np.ndarray, "n t"]:
-    """Score codes by the code before them in raster order; the first code by the frequency of first codes.
+    """Log-probability in nats of codes given the code before in raster order, or as a first code.
 
-    p(k | j) = (n_jk + a) / (n_j + a K), n_jk the count of code k after code j in the training codes.
-
-    Args:
-        train: training codes, [m, t] or grids [m, h, w].
-        codes: held-out codes, shaped alike.
-        num_codes: K.
-        constant: a > 0; None takes the one of `CONSTANTS` with the largest leave-one-out likelihood of `train`, one for
-            first codes and one for pairs.
-
-    Returns:
-        log p in nats, places in raster order.
-
-    Raises:
-        ValueError: if codes lie outside [0, K), or the constant is not positive.
+    p(k | j) = (n_jk + a) / (n_j + a K), n_jk the count of code k after code j in the training codes. `constant` and
+    errors as in `unigram_log_probabilities`; None takes one constant for first codes and one for pairs.
     """
     train, codes = _raster(train, num_codes), _raster(codes, num_codes)
     first = np.bincount(train[:, 0], minlength=num_codes)

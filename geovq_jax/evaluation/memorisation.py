@@ -16,10 +16,10 @@ class Nearest(NamedTuple):
 
 
 class Memorisation(NamedTuple):
-    """Distances of samples to their nearest training image against those of test images.
+    """Root mean square pixel distances to the nearest training image: medians of samples and of test images.
 
-    `sample_median` and `test_median` (root mean square pixel distance), and `share_close`: share of samples nearer than
-    95 % of the test images are; 0.05 in expectation where samples are as new as test images, near 1 for copies.
+    `share_close` is the share of samples nearer than 95 % of the test images are: 0.05 in expectation where samples are
+    as new as test images, near 1 for copies.
     """
 
     sample_median: float
@@ -30,32 +30,17 @@ class Memorisation(NamedTuple):
 def nearest_training_images(
     images: Float[np.ndarray, "n ..."], train: Float[np.ndarray, "m ..."], *, block: int = 512
 ) -> Nearest:
-    """Nearest training image of each image by root mean square pixel difference.
+    """Nearest training image of each image in [0, 1] by root mean square pixel difference, `block` images at once.
 
-    Args:
-        images: queries [n, ...] in [0, 1].
-        train: training images [m, ...] in [0, 1].
-        block: queries handled at once; memory is block x m float32.
-
-    Returns:
-        Distances in [0, 1] and positions in `train`.
-
-    Raises:
-        ValueError: no training image, or images of another shape.
+    Memory is block x m float32. Raises ValueError for no training image and for images of another shape.
     """
     if len(train) == 0 or train.shape[1:] != images.shape[1:]:
-        raise ValueError(
-            f"expected training images of shape {images.shape[1:]}, got {train.shape}; pass the same data set"
-        )
+        raise ValueError(f"expected training images of {images.shape[1:]}, got {train.shape}; pass the same data set")
     queries = images.reshape(len(images), -1).astype(np.float32)
     store = train.reshape(len(train), -1).astype(np.float32)
     squares = (store**2).sum(axis=1)
-    indices = np.concatenate(
-        [
-            (squares[None, :] - 2.0 * queries[start : start + block] @ store.T).argmin(axis=1)
-            for start in range(0, len(queries), block)
-        ]
-    )
+    parts = (queries[start : start + block] for start in range(0, len(queries), block))
+    indices = np.concatenate([(squares[None, :] - 2.0 * part @ store.T).argmin(axis=1) for part in parts])
     # The expanded square cancels badly for near copies: the distance itself is taken from the difference.
     gaps = queries - store[indices]
     return Nearest(np.sqrt((gaps.astype(np.float64) ** 2).mean(axis=1)), indices)
@@ -64,16 +49,7 @@ def nearest_training_images(
 def memorisation(
     sample_distances: Float[np.ndarray, " n"], test_distances: Float[np.ndarray, " m"], *, seed: int
 ) -> Memorisation:
-    """Whether samples lie nearer to the training images than unseen real images do.
-
-    Args:
-        sample_distances: distance of each sample to its nearest training image [n].
-        test_distances: the same of test images [m].
-        seed: seed of the bootstrap.
-
-    Returns:
-        Medians and the share of samples below the 5 % quantile of the test distances.
-    """
+    """Whether samples lie nearer to the training images than unseen real images do; `seed` is that of the bootstrap."""
     close = (sample_distances < np.quantile(test_distances, 0.05)).astype(np.float64)
     return Memorisation(
         float(np.median(sample_distances)), float(np.median(test_distances)), bootstrap_interval(close, seed=seed)

@@ -12,15 +12,9 @@ from scipy.spatial.distance import cdist
 
 from geovq_jax.evaluation.statistics import Interval, bootstrap_interval, half_sample_interval
 
-_SHARE = (0.0, 1.0)
-_RANGES = {
-    "frechet": (0.0, np.inf),
-    "precision": _SHARE,
-    "recall": _SHARE,
-    "density": (0.0, np.inf),
-    "coverage": _SHARE,
-}
-Tables = tuple[np.ndarray, np.ndarray, np.ndarray]
+_SHARE, _POSITIVE = (0.0, 1.0), (0.0, np.inf)
+_RANGES = {"frechet": _POSITIVE, "precision": _SHARE, "recall": _SHARE, "density": _POSITIVE, "coverage": _SHARE}
+Tables = tuple[np.ndarray, np.ndarray, np.ndarray]  # of real and real, fake and fake, real and fake items
 
 
 class SampleScores(NamedTuple):
@@ -45,26 +39,20 @@ class Consistency(NamedTuple):
     per_class: Float[np.ndarray, " C"]
 
 
-def _check_features(real: np.ndarray, fake: np.ndarray) -> None:
-    if real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < 2:
+def _check_features(real: np.ndarray, fake: np.ndarray, least: int) -> None:
+    if real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < least:
         raise ValueError(
-            f"expected two feature arrays of one width and at least 2 rows, got {real.shape} and {fake.shape}; "
+            f"expected two feature arrays of one width and at least {least} rows, got {real.shape} and {fake.shape}; "
             "take both from one classifier"
         )
 
 
 def frechet_distance(real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"]) -> float:
-    """Frechet distance between Gaussians fitted to two sets of features.
+    """Squared Frechet distance between Gaussians fitted to two sets of features.
 
     |m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)); with S = R'R from a QR decomposition of the centred rows, the
     last trace is the nuclear norm of R_1 R_2', which needs no matrix square root and allows singular covariances.
-
-    Args:
-        real: features [n, f].
-        fake: features [m, f].
-
-    Returns:
-        The squared distance, biased upwards by an amount that falls with n and m: compare at equal sizes.
+    It is biased upwards by an amount that falls with n and m: compare at equal sizes.
 
     Raises:
         ValueError: widths differ or fewer than two rows.
@@ -72,7 +60,7 @@ def frechet_distance(real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m 
     Reference:
         Dowson and Landau, The Frechet distance between multivariate normal distributions, 1982, equation 4.
     """
-    _check_features(real, fake)
+    _check_features(real, fake, 2)
 
     def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean = rows.mean(axis=0, dtype=np.float64)
@@ -83,37 +71,23 @@ def frechet_distance(real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m 
     return float(max(((mean_1 - mean_2) ** 2).sum() + (root_1**2).sum() + (root_2**2).sum() - 2.0 * shared, 0.0))
 
 
-def _kernel(a: Float[np.ndarray, "n f"], b: Float[np.ndarray, "m f"]) -> Float[np.ndarray, "n m"]:
+def cubic_kernel(a: Float[np.ndarray, "n f"], b: Float[np.ndarray, "m f"]) -> Float[np.ndarray, "n m"]:
+    """k(x, y) = (x'y / f + 1)^3 for all pairs of rows."""
     return (a.astype(np.float64) @ b.T.astype(np.float64) / a.shape[1] + 1.0) ** 3
 
 
-def _unbiased_mmd(
+def kernel_distance(
     real: Float[np.ndarray, "n n"], fake: Float[np.ndarray, "m m"], across: Float[np.ndarray, "n m"]
 ) -> float:
-    n, m = across.shape
-    within_real = (real.sum() - np.trace(real)) / (n * (n - 1))
-    within_fake = (fake.sum() - np.trace(fake)) / (m * (m - 1))
-    return float(within_real + within_fake - 2.0 * across.mean())
-
-
-def kernel_distance(real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"]) -> float:
-    """Unbiased squared maximum mean discrepancy under the cubic kernel k(x, y) = (x'y / f + 1)^3.
-
-    Args:
-        real: features [n, f].
-        fake: features [m, f].
-
-    Returns:
-        The estimate; it may be slightly negative where the distributions agree.
-
-    Raises:
-        ValueError: widths differ or fewer than two rows.
+    """Unbiased squared maximum mean discrepancy from the tables of a kernel, which may be slightly negative.
 
     Reference:
         Binkowski, Sutherland, Arbel and Gretton, Demystifying MMD GANs, 2018, section 4.
     """
-    _check_features(real, fake)
-    return _unbiased_mmd(_kernel(real, real), _kernel(fake, fake), _kernel(real, fake))
+    n, m = across.shape
+    within_real = (real.sum() - np.trace(real)) / (n * (n - 1))
+    within_fake = (fake.sum() - np.trace(fake)) / (m * (m - 1))
+    return float(within_real + within_fake - 2.0 * across.mean())
 
 
 def _neighbour_radii(distances: Float[np.ndarray, "n n"], k: int) -> Float[np.ndarray, " n"]:
@@ -121,119 +95,66 @@ def _neighbour_radii(distances: Float[np.ndarray, "n n"], k: int) -> Float[np.nd
     return np.partition(distances, k, axis=1)[:, k]
 
 
-def _precision_recall(
-    real: Float[np.ndarray, "n n"], fake: Float[np.ndarray, "m m"], across: Float[np.ndarray, "n m"], k: int
+def precision_recall(
+    real: Float[np.ndarray, "n n"], fake: Float[np.ndarray, "m m"], across: Float[np.ndarray, "n m"], *, k: int = 3
 ) -> tuple[float, float]:
+    """Share of samples on the real manifold, and of real items on the samples' manifold, from tables of distances.
+
+    A manifold is the union of balls around its items that extend to their k-th nearest neighbour.
+
+    Reference:
+        Kynkaanniemi et al., Improved precision and recall metric for assessing generative models, 2019, equation 2.
+    """
     precision = (across <= _neighbour_radii(real, k)[:, None]).any(axis=0).mean()
     recall = (across <= _neighbour_radii(fake, k)[None, :]).any(axis=1).mean()
     return float(precision), float(recall)
 
 
-def _density_coverage(real: Float[np.ndarray, "n n"], across: Float[np.ndarray, "n m"], k: int) -> tuple[float, float]:
-    inside = across <= _neighbour_radii(real, k)[:, None]
-    return float(inside.sum() / (k * across.shape[1])), float(inside.any(axis=1).mean())
-
-
-def _check_neighbours(real: np.ndarray, fake: np.ndarray, k: int) -> None:
-    _check_features(real, fake)
-    if not 1 <= k < min(len(real), len(fake)):
-        raise ValueError(f"expected 1 <= k < {min(len(real), len(fake))} (the smaller sample), got {k}; lower k")
-
-
-def precision_recall(
-    real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"], *, k: int = 3
-) -> tuple[float, float]:
-    """Share of samples on the real manifold, and share of real items on the samples' manifold.
-
-    A manifold is the union of balls around its items that reach to their k-th nearest neighbour.
-
-    Args:
-        real: features [n, f].
-        fake: features [m, f].
-        k: neighbour that sets the radius.
-
-    Returns:
-        Precision and recall in [0, 1].
-
-    Raises:
-        ValueError: widths differ or k is not below the sizes.
-
-    Reference:
-        Kynkaanniemi et al., Improved precision and recall metric for assessing generative models, 2019, equation 2.
-    """
-    _check_neighbours(real, fake, k)
-    return _precision_recall(cdist(real, real), cdist(fake, fake), cdist(real, fake), k)
-
-
 def density_coverage(
-    real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"], *, k: int = 5
+    real: Float[np.ndarray, "n n"], across: Float[np.ndarray, "n m"], *, k: int = 5
 ) -> tuple[float, float]:
-    """Mean number of real balls around a sample over k, and share of real balls that hold a sample.
-
-    Args:
-        real: features [n, f].
-        fake: features [m, f].
-        k: neighbour that sets the radius of the real balls.
-
-    Returns:
-        Density (at least 0, may exceed 1) and coverage in [0, 1].
-
-    Raises:
-        ValueError: widths differ or k is not below the sizes.
+    """Mean number of real balls around a sample over k (it may exceed 1), and share of real balls that hold a sample.
 
     Reference:
         Naeem et al., Reliable fidelity and diversity metrics for generative models, 2020, equations 3 and 4.
     """
-    _check_neighbours(real, fake, k)
-    return _density_coverage(cdist(real, real), cdist(real, fake), k)
+    inside = across <= _neighbour_radii(real, k)[:, None]
+    return float(inside.sum() / (k * across.shape[1])), float(inside.any(axis=1).mean())
 
 
 def sample_scores(
-    real: Float[np.ndarray, "n f"],
-    fake: Float[np.ndarray, "m f"],
-    *,
-    seed: int,
-    resamples: int = 60,
+    real: Float[np.ndarray, "n f"], fake: Float[np.ndarray, "m f"], *, seed: int, resamples: int = 60
 ) -> SampleScores:
-    """All distribution scores of samples against real items, with 95 % intervals from half samples.
+    """All distribution scores of samples against real items, with 95 % intervals from `resamples` half samples.
 
-    Args:
-        real: features of real items [n, f], n > 10; memory grows with n^2 + m^2 (2,000 items: 100 MB).
-        fake: features of samples [m, f], m > 10.
-        seed: seed of the halves.
-        resamples: number of halvings behind each interval.
-
-    Returns:
-        The scores; neighbourhoods as in `precision_recall` and `density_coverage`. Limits are cut to the range that a
-        score can take.
-
-    Raises:
-        ValueError: widths differ or there are too few rows.
+    Memory grows with n^2 + m^2 (2,000 items: 100 MB). Limits are cut to the range of the score. Raises ValueError
+    where widths differ or a set has fewer than 12 rows.
     """
-    _check_neighbours(real[: len(real) // 2], fake[: len(fake) // 2], 5)
-    kernels = _kernel(real, real), _kernel(fake, fake), _kernel(real, fake)
-    distances = cdist(real, real), cdist(fake, fake), cdist(real, fake)
+    _check_features(real, fake, 12)  # a half needs more than the 5 neighbours of `density_coverage`
 
-    def on(tables: Tables, rows: list[np.ndarray]) -> Tables:
-        i, j = rows
-        return tables[0][np.ix_(i, i)], tables[1][np.ix_(j, j)], tables[2][np.ix_(i, j)]
+    def tables(compare: Callable[..., np.ndarray]) -> Callable[[list[np.ndarray]], Tables]:
+        """Tables of chosen rows, cut out of those of all rows."""
+        within_real, within_fake, across = compare(real, real), compare(fake, fake), compare(real, fake)
+        return lambda rows: (
+            within_real[np.ix_(rows[0], rows[0])],
+            within_fake[np.ix_(rows[1], rows[1])],
+            across[np.ix_(*rows)],
+        )
 
-    def coverage_of(rows: list[np.ndarray]) -> tuple[float, float]:
-        within, _, across = on(distances, rows)
-        return _density_coverage(within, across, 5)
-
+    kernels, distances = tables(cubic_kernel), tables(cdist)
     statistics: dict[str, Callable[[list[np.ndarray]], float]] = {
         "frechet": lambda rows: frechet_distance(real[rows[0]], fake[rows[1]]),
-        "kernel": lambda rows: _unbiased_mmd(*on(kernels, rows)),
-        "precision": lambda rows: _precision_recall(*on(distances, rows), 3)[0],
-        "recall": lambda rows: _precision_recall(*on(distances, rows), 3)[1],
-        "density": lambda rows: coverage_of(rows)[0],
-        "coverage": lambda rows: coverage_of(rows)[1],
+        "kernel": lambda rows: kernel_distance(*kernels(rows)),
+        "precision": lambda rows: precision_recall(*distances(rows))[0],
+        "recall": lambda rows: precision_recall(*distances(rows))[1],
+        "density": lambda rows: density_coverage(*distances(rows)[::2])[0],
+        "coverage": lambda rows: density_coverage(*distances(rows)[::2])[1],
     }
-    sizes = [len(real), len(fake)]
 
     def interval(name: str) -> Interval:
-        value, low, high = half_sample_interval(statistics[name], sizes, seed=seed, resamples=resamples)
+        value, low, high = half_sample_interval(
+            statistics[name], [len(real), len(fake)], seed=seed, resamples=resamples
+        )
         least, largest = _RANGES.get(name, (-np.inf, np.inf))
         return Interval(value, max(low, least), min(high, largest))
 
@@ -250,17 +171,8 @@ def compare_samples(
 ) -> dict[str, SampleScores]:
     """Scores of several sets against one reference, at one size, since most scores depend on the number of items.
 
-    Put other real items among the candidates: their scores are the floor that samples can reach.
-
-    Args:
-        reference: features of real items [n, f].
-        candidates: name ("samples", "reconstructions", "real") -> features.
-        seed: seed of the choice of items and of the halves.
-        max_items: every set is cut to the smallest size, and to this.
-        resamples: number of halvings behind each interval.
-
-    Returns:
-        Name -> scores.
+    Put other real items among the candidates: their scores are the best that samples can reach. Every set is cut at
+    random to the smallest size, and to `max_items`.
     """
     size = min(max_items, len(reference), *(len(rows) for rows in candidates.values()))
     rng = np.random.default_rng(seed)
@@ -275,16 +187,9 @@ def compare_samples(
 def class_consistency(
     predicted: Int[np.ndarray, " n"], requested: Int[np.ndarray, " n"], *, num_classes: int, seed: int
 ) -> Consistency:
-    """Share of conditional samples that a classifier puts in the class asked for.
+    """Share of conditional samples that a classifier puts in the requested class, overall and per class.
 
-    Args:
-        predicted: class of each sample by the classifier [n].
-        requested: class it was generated for [n].
-        num_classes: C.
-        seed: seed of the bootstrap.
-
-    Returns:
-        The share with its interval, and the share of each class. The classifier's own test accuracy is its ceiling.
+    The classifier's own test accuracy is its ceiling.
     """
     hits = predicted == requested
     counts = np.bincount(requested, minlength=num_classes)
@@ -294,23 +199,12 @@ def class_consistency(
 
 
 def diversity(features: Float[np.ndarray, "n f"], labels: Int[np.ndarray, " n"]) -> float:
-    """Mean distance between two items of one class, averaged over the classes with at least two items.
+    """Mean distance between two items of one class in feature units, over the classes with at least two items.
 
-    Args:
-        features: features [n, f].
-        labels: class of each item [n].
-
-    Returns:
-        Mean within-class distance in feature units; read it against that of real items.
-
-    Raises:
-        ValueError: no class has two items.
+    Read it against that of real items. Raises ValueError where no class has two items.
     """
-    means = []
-    for label in np.unique(labels):
-        rows = features[labels == label]
-        if len(rows) > 1:
-            means.append(cdist(rows, rows).sum() / (len(rows) * (len(rows) - 1)))
+    classes = (features[labels == label] for label in np.unique(labels))
+    means = [cdist(rows, rows).sum() / (len(rows) * (len(rows) - 1)) for rows in classes if len(rows) > 1]
     if not means:
         raise ValueError("expected a class with at least two items, got none; draw more samples")
     return float(np.mean(means))

@@ -24,18 +24,14 @@ def bootstrap_interval(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
-    """Percentile bootstrap interval of a statistic of n independent values.
+    """Percentile bootstrap interval of a statistic (a function that takes `axis`) of n independent values.
+
+    Both limits equal the statistic where nothing varies (one value, or all equal) or where a value is not finite.
 
     Args:
-        values: one value an independent unit (an image, a seed) [n].
-        seed: seed of the resampling.
-        statistic: function of an array that takes `axis`.
+        values: one value per independent unit (an image, a seed).
         level: confidence level in (0, 1).
         resamples: number of bootstrap samples.
-
-    Returns:
-        The statistic and its limits; both limits equal the value where nothing varies (one value, or all equal)
-        or where a value is not finite.
 
     Raises:
         ValueError: no value, or a level outside (0, 1).
@@ -66,65 +62,32 @@ def bootstrap_interval(
     return Interval(value, float(limits.low), float(limits.high))
 
 
-def paired_difference(
-    first: Float[np.ndarray, " n"],
-    second: Float[np.ndarray, " n"],
-    *,
-    seed: int,
-    level: float = 0.95,
-    resamples: int = 2000,
-) -> Interval:
-    """Bootstrap interval of mean(first - second) over n units scored under both conditions.
+def paired_difference(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"], *, seed: int) -> Interval:
+    """95 % bootstrap interval of mean(first - second) over n units scored, in the same order, under both conditions.
 
     Resampling units and keeping their two scores together removes what the units share (an easy image is easy for both
-    codebooks), so the interval is far narrower than the difference of two unpaired ones.
-
-    Args:
-        first: scores of the n units under the first condition [n].
-        second: scores of the same units, in the same order, under the second condition [n].
-        seed: seed of the resampling.
-        level: confidence level in (0, 1).
-        resamples: number of bootstrap samples.
-
-    Returns:
-        The mean difference and its limits; a difference is resolved where zero lies outside them.
-
-    Raises:
-        ValueError: the two arrays differ in length.
+    codebooks), so the interval is far narrower than the difference of two unpaired ones. A difference is resolved where
+    zero lies outside its limits. Raises ValueError where the lengths differ.
     """
     if first.shape != second.shape:
         raise ValueError(f"expected scores of the same units, got {first.shape} and {second.shape}; score one split")
-    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    return bootstrap_interval(difference, seed=seed, level=level, resamples=resamples)
+    return bootstrap_interval(np.asarray(first, np.float64) - np.asarray(second, np.float64), seed=seed)
 
 
 def half_sample_interval(
-    statistic: Callable[[list[Int[np.ndarray, " _"]]], float],
-    sizes: Sequence[int],
-    *,
-    seed: int,
-    level: float = 0.95,
-    resamples: int = 60,
+    statistic: Callable[[list[Int[np.ndarray, " _"]]], float], sizes: Sequence[int], *, seed: int, resamples: int = 60
 ) -> Interval:
-    """Normal interval of a statistic of several samples, from their halves (delete-half jackknife).
+    """95 % normal interval of a statistic of several samples, from their halves (delete-half jackknife).
 
     Distances between distributions and neighbourhood scores are distorted by repeated items, so the bootstrap does not
     fit. Halves drawn without replacement repeat nothing, and as the variance of a mean over half of n items, drawn so,
-    is s^2 / (n / 2) (1 - 1/2) = s^2 / n, their spread is the standard error at the full size.
+    is s^2 / (n / 2) (1 - 1/2) = s^2 / n, their spread is the standard error at the full size. A bias that depends on
+    the sample size is in the value, not in the limits: compare only values of equal sizes.
 
     Args:
-        statistic: maps one array [m] of item indices for each sample to a number.
-        sizes: number of items in each sample, at least 2.
-        seed: seed of the halves.
-        level: confidence level in (0, 1).
+        statistic: maps one array of item indices per sample to a number.
+        sizes: number of items in each sample, at least 2 (else ValueError).
         resamples: number of halvings.
-
-    Returns:
-        The statistic on all items, with limits. A bias that depends on the sample size is in the value, not in the
-        limits: compare only values of equal sizes.
-
-    Raises:
-        ValueError: a sample of fewer than two items.
 
     Reference:
         Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3, delete-d jackknife with d = n / 2.
@@ -137,15 +100,14 @@ def half_sample_interval(
     def halves() -> list[np.ndarray]:
         return [np.sort(rng.choice(size, size // 2, replace=False)) for size in sizes]
 
-    error = np.std([statistic(halves()) for _ in range(resamples)], ddof=1) * norm.ppf((1.0 + level) / 2.0)
+    error = np.std([statistic(halves()) for _ in range(resamples)], ddof=1) * norm.ppf(0.975)
     return Interval(value, float(value - error), float(value + error))
 
 
 class EdgeAgreement(NamedTuple):
-    """Pull-back against Euclidean edge lengths: `correlation`, `rank_correlation`, and quantiles of their ratio.
+    """Pull-back against Euclidean edge lengths: correlations, and median, 5 % and 95 % quantile of their ratio.
 
-    All floats; `ratio_median`, `ratio_low` (5 %) and `ratio_high` (95 %) are pull-back over Euclidean length, over
-    edges of positive Euclidean length.
+    The ratio is pull-back over Euclidean length, over edges of positive Euclidean length.
     """
 
     correlation: float
@@ -156,17 +118,9 @@ class EdgeAgreement(NamedTuple):
 
 
 def edge_agreement(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray, " e"]) -> EdgeAgreement:
-    """Correlation and ratio of pull-back and Euclidean edge lengths.
+    """Correlation and ratio of pull-back and Euclidean edge lengths; correlations are NaN where one side is constant.
 
-    Args:
-        euclidean: Euclidean lengths [e].
-        pullback: pull-back lengths of the same edges [e].
-
-    Returns:
-        The summary; correlations are NaN where one side does not vary.
-
-    Raises:
-        ValueError: fewer than two edges, or none of positive length.
+    Raises ValueError for fewer than two edges, or none of positive length.
     """
     positive = euclidean > 0
     if len(euclidean) < 2 or not positive.any():

@@ -17,15 +17,10 @@ _NUM_CLASSES = 6
 
 
 def decode(z: Float[Array, "2"]) -> Float[Array, "24 24 1"]:
-    """A spot at z, bright near the origin: f(z)(x) = (0.25 + 0.75 exp(-4 |z|^2)) exp(-8 |x - z|^2).
+    """A spot at z in [-1, 1]^2, bright near the origin: f(z)(x) = (0.25 + 0.75 exp(-4 |z|^2)) exp(-8 |x - z|^2).
 
-    A step near the origin changes bright pixels and is long; geodesics bend around the centre.
-
-    Args:
-        z: position of the spot [2], in [-1, 1].
-
-    Returns:
-        Image [24, 24, 1] in [0, 1] over the square [-1.3, 1.3]^2, rows from top to bottom.
+    A step near the origin changes bright pixels and is long; geodesics bend around the centre. The image covers
+    [-1.3, 1.3]^2, rows from top to bottom.
     """
     side = jnp.linspace(-1.3, 1.3, _SIDE)
     squared = (side[None, :] - z[0]) ** 2 + (-side[:, None] - z[1]) ** 2
@@ -33,15 +28,7 @@ def decode(z: Float[Array, "2"]) -> Float[Array, "24 24 1"]:
 
 
 def demo_space(*, num_points: int = 3_000, seed: int = 0) -> Space:
-    """The moving spot: points uniform in a disc, classes by direction, a geodesic codebook, codes as their own prior.
-
-    Args:
-        num_points: number of points n.
-        seed: of the points.
-
-    Returns:
-        The space, d = 2.
-    """
+    """The moving spot: points uniform in a disc, classes by direction, a geodesic codebook, code counts as prior."""
     rng = np.random.default_rng(seed)
     radius, angle = np.sqrt(rng.uniform(size=num_points)), rng.uniform(0, 2 * np.pi, num_points)
     points = (radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)).astype(np.float32)

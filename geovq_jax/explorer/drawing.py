@@ -14,23 +14,12 @@ from geovq_jax.figures.style import class_colours, code_colours
 
 COLOURINGS = ("class", "code", "distance", "volume")
 WAY_COLOURS = {"straight": "#bd1f01", "graph": "#ffa90e", "continuous": "#3f90da"}
-_UNREACHED = "rgba(128,128,128,0.25)"
-_SCALE = "Cividis"
 _FINE, _NEAR = 48, 6  # points at which a way is placed on a view, and nodes among which each stands
 
 
-def png_address(image: Float[np.ndarray, "height width channels"], *, scale: int = 1) -> str:
-    """An image as a data address.
-
-    Args:
-        image: [height, width, channels], float in [0, 1], one or three channels.
-        scale: pixels a side of each pixel.
-
-    Returns:
-        "data:image/png;base64,...".
-    """
+def png_address(image: Float[np.ndarray, "height width channels"]) -> str:
+    """An image in [0, 1] with one or three channels as "data:image/png;base64,..."."""
     pixels = np.round(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
-    pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -42,30 +31,17 @@ def colourings(space: Space) -> tuple[str, ...]:
 
 
 def markers(space: Space, colouring: str, reach: Reach | None) -> dict[str, Any]:
-    """Marker settings of all points under one colouring.
+    """Plotly's `marker` of all points; `reach`, the distances from the picked point, serves "distance".
 
-    Args:
-        space: the space, n points.
-        colouring: one of `colourings(space)`.
-        reach: distances from the picked point, for "distance".
-
-    Returns:
-        Plotly's `marker`: one number or colour a point, scale, bar.
-
-    Raises:
-        ValueError: an unknown colouring.
+    Raises ValueError for a colouring that the space does not allow.
     """
     if colouring not in colourings(space):
         raise ValueError(f"expected a colouring among {colourings(space)}, got {colouring!r}; choose one of them")
-    count = len(space.points)
-    base: dict[str, Any] = {
-        "size": float(np.clip(200.0 / np.sqrt(count), 2.5, 6.0)),
-        "opacity": 0.8,
-        "showscale": False,
-    }
+    size = float(np.clip(200.0 / np.sqrt(len(space.points)), 2.5, 6.0))
+    base: dict[str, Any] = {"size": size, "opacity": 0.8, "showscale": False}
     if colouring == "class":
-        number = space.num_classes
-        return base | _steps(space.labels, class_colours(number)) | _class_bar(number)
+        ticks = list(range(space.num_classes)) if space.num_classes <= 20 else None
+        return base | _steps(space.labels, class_colours(space.num_classes)) | _bar("class", tickvals=ticks)
     if colouring == "code":
         return base | _steps(space.codes, code_colours(len(space.code_pictures)))
     if colouring == "volume" and space.log_volume is not None:
@@ -73,19 +49,12 @@ def markers(space: Space, colouring: str, reach: Reach | None) -> dict[str, Any]
     elif reach is not None:
         values, title = reach.distance, "geodesic distance"
     else:
-        return base | {"color": _UNREACHED, "colorscale": None}
+        return base | {"color": "rgba(128,128,128,0.25)", "colorscale": None}
     finite = np.isfinite(values)
     low, high = np.quantile(values[finite], [0.0, 0.99])
     numbers = [value if np.isfinite(value) else None for value in np.round(values, 4).tolist()]
-    bar = {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0}
-    return base | {
-        "color": numbers,
-        "colorscale": _SCALE,
-        "cmin": float(low),
-        "cmax": float(max(high, low + 1e-9)),
-        "showscale": True,
-        "colorbar": bar,
-    }
+    limits = {"cmin": float(low), "cmax": float(max(high, low + 1e-9))}
+    return base | {"color": numbers, "colorscale": "Cividis"} | limits | _bar(title)
 
 
 def _steps(numbers: np.ndarray, colours: list[str]) -> dict[str, Any]:
@@ -95,17 +64,15 @@ def _steps(numbers: np.ndarray, colours: list[str]) -> dict[str, Any]:
     return {"color": numbers.tolist(), "colorscale": scale, "cmin": -0.5, "cmax": count - 0.5}
 
 
-def _class_bar(count: int) -> dict[str, Any]:
-    ticks = list(range(count)) if count <= 20 else None
-    return {
-        "showscale": True,
-        "colorbar": {
-            "title": {"text": "class", "side": "right"},
-            "tickvals": ticks,
-            "thickness": 12,
-            "outlinewidth": 0,
-        },
-    }
+def _bar(title: str, **more: Any) -> dict[str, Any]:
+    look = {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0}
+    return {"showscale": True, "colorbar": look | more}
+
+
+def _layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
+    axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)"}
+    clear = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
+    return {"xaxis": axis | x, "yaxis": axis | y, "margin": {"l": 55, "r": 10, "t": 10, "b": 45}, **clear, **more}
 
 
 def coordinates(view: View) -> tuple[list[float], list[float]]:
@@ -115,72 +82,40 @@ def coordinates(view: View) -> tuple[list[float], list[float]]:
 
 
 def scatter(space: Space, colouring: str) -> dict[str, Any]:
-    """The scatter of all points, with empty traces for the picked points and the three ways.
-
-    Args:
-        space: the space.
-        colouring: one of `colourings(space)`.
-
-    Returns:
-        A plotly figure: trace 0 the points, 1 to 3 the ways in the order of `WAY_COLOURS`, 4 the picked points.
-    """
+    """The plotly figure of all points: trace 0 the points, 1 to 3 empty for `WAY_COLOURS`, 4 for the picked points."""
     view = space.views[0]
+    x, y = coordinates(view)
     points = {
         "type": "scattergl",
         "mode": "markers",
-        "x": coordinates(view)[0],
-        "y": coordinates(view)[1],
+        "x": x,
+        "y": y,
         "marker": markers(space, colouring, None),
         "hovertemplate": "point %{pointNumber}<extra></extra>",
         "showlegend": False,
     }
+    empty = {"type": "scattergl", "x": [], "y": [], "hoverinfo": "skip"}
     lines = [
-        {
-            "type": "scattergl",
-            "mode": "lines",
-            "name": name,
-            "x": [],
-            "y": [],
-            "line": {"color": colour, "width": 4},
-            "hoverinfo": "skip",
-        }
+        empty | {"mode": "lines", "name": name, "line": {"color": colour, "width": 4}}
         for name, colour in WAY_COLOURS.items()
     ]
-    picked = {
-        "type": "scattergl",
-        "mode": "markers",
-        "x": [],
-        "y": [],
-        "marker": {"size": 15, "color": "rgba(0,0,0,0)", "line": {"color": "#e76300", "width": 3}},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
-    axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)", "linecolor": "rgba(128,128,128,0.5)"}
-    layout = {
-        "xaxis": axis | {"title": {"text": view.axes[0]}},
-        "yaxis": axis | {"title": {"text": view.axes[1]}, "scaleanchor": "x"},
-        "margin": {"l": 55, "r": 10, "t": 10, "b": 45},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "clickmode": "event",
-        "dragmode": "pan",
-        "uirevision": view.name,
-        "legend": {"orientation": "h", "x": 0, "y": 1.08},
-        "showlegend": True,
-    }
+    ring = {"size": 15, "color": "rgba(0,0,0,0)", "line": {"color": "#e76300", "width": 3}}
+    picked = empty | {"mode": "markers", "marker": ring, "showlegend": False}
+    line = {"linecolor": "rgba(128,128,128,0.5)"}
+    layout = _layout(
+        line | {"title": {"text": view.axes[0]}},
+        line | {"title": {"text": view.axes[1]}, "scaleanchor": "x"},
+        clickmode="event",
+        dragmode="pan",
+        uirevision=view.name,
+        legend={"orientation": "h", "x": 0, "y": 1.08},
+        showlegend=True,
+    )
     return {"data": [points, *lines, picked], "layout": layout}
 
 
 def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
-    """Points of each code, most used first, one bar marked.
-
-    Args:
-        counts: points in each cell [K].
-        code: the marked code, or None.
-
-    Returns:
-        A plotly figure; `customdata` of a bar is its code.
-    """
+    """Points per code, most used first, the bar of `code` marked; `customdata` of a bar is its code."""
     order = np.argsort(-counts, kind="stable")
     colours = ["#e76300" if number == code else "#3f90da" for number in order.tolist()]
     bars = {
@@ -191,31 +126,16 @@ def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
         "marker": {"color": colours, "line": {"width": 0}},
         "hovertemplate": "code %{customdata}: %{y} points<extra></extra>",
     }
-    axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)"}
-    layout = {
-        "xaxis": axis | {"title": {"text": "code, most used first"}},
-        "yaxis": axis | {"title": {"text": "points in the cell"}, "type": "log", "dtick": 1},
-        "margin": {"l": 55, "r": 10, "t": 10, "b": 45},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "bargap": 0.05,
-    }
+    y_axis = {"title": {"text": "points in the cell"}, "type": "log", "dtick": 1}
+    layout = _layout({"title": {"text": "code, most used first"}}, y_axis, bargap=0.05)
     return {"data": [bars], "layout": layout}
 
 
 def way_on_map(space: Space, view: View, way: Way) -> np.ndarray:
-    """A way in the coordinates of a view.
+    """A curve in the coordinates of a view, [t, 2].
 
-    An affine view carries every latent over; on another, a latent stands among the nodes nearest to it, weighted by the
-    inverse of their squared distances, so that the graph's path leads through its nodes.
-
-    Args:
-        space: the space.
-        view: one of its views.
-        way: a way of `ways`.
-
-    Returns:
-        Coordinates [t, 2].
+    An affine view maps every latent. In another view, a latent is placed among its nearest nodes, weighted by the
+    inverse of their squared distances, so that a path of the graph passes through its nodes.
     """
     if not view.linear:
         curve = way.curve if way.name == "graph" else resample(way.curve, _FINE)
@@ -224,6 +144,9 @@ def way_on_map(space: Space, view: View, way: Way) -> np.ndarray:
         weight /= weight.sum(axis=1, keepdims=True)
         return (weight[:, :, None] * view.points[near]).sum(axis=1)
     sample = np.linspace(0, len(space.points) - 1, min(2000, len(space.points))).astype(np.int64)
-    ones = np.ones((len(sample), 1))
-    affine, *_ = np.linalg.lstsq(np.hstack([space.points[sample], ones]), view.points[sample], rcond=None)
-    return np.hstack([way.curve, np.ones((len(way.curve), 1))]) @ affine
+    affine, *_ = np.linalg.lstsq(_with_one(space.points[sample]), view.points[sample], rcond=None)
+    return _with_one(way.curve) @ affine
+
+
+def _with_one(points: np.ndarray) -> np.ndarray:
+    return np.hstack([points, np.ones((len(points), 1))])

@@ -10,11 +10,7 @@ from geovq_jax.explorer.space import Space, code_counts, first_k, metrics_of
 
 MAX_ATLAS = 256
 # Sliders of the prior: lowest, highest, first value and step.
-SLIDERS = {
-    "temperature": (0.0, 2.0, 1.0, 0.05),
-    "top-p": (0.05, 1.0, 1.0, 0.05),
-    "guidance": (0.0, 4.0, 1.0, 0.1),
-}
+SLIDERS = {"temperature": (0.0, 2.0, 1.0, 0.05), "top-p": (0.05, 1.0, 1.0, 0.05), "guidance": (0.0, 4.0, 1.0, 0.1)}
 _GRAPH: Any = {
     "displaylogo": False,
     "scrollZoom": True,
@@ -26,14 +22,7 @@ _GRAPH: Any = {
 
 
 def page(space: Space) -> html.Div:
-    """The whole page.
-
-    Args:
-        space: the space to show.
-
-    Returns:
-        The layout.
-    """
+    """The whole page of one space."""
     parts = {"latents": _latents(space), "codebook": _codebook(space)}
     if space.draw is not None:
         parts["prior"] = _prior(space)
@@ -67,40 +56,27 @@ def _radio(name: str, choices: tuple[str, ...]) -> dcc.RadioItems:
     return dcc.RadioItems([*choices], choices[0], id=name, inline=True, className="radio")
 
 
+def _columns(left: list[Any], right: list[Any]) -> html.Div:
+    return html.Div([html.Div(left, className="card"), html.Div(right, className="card")], className="columns")
+
+
 def _latents(space: Space) -> html.Div:
     most = space.neighbours.shape[1]
-    first = colourings(space)[0]
+    marks = {k: str(k) for k in (1, 5, 10, 15, 20, 25, 30) if k <= most}
     controls = [
         _control("colour", _radio("colouring", colourings(space))),
         _control("view", _radio("view", tuple(view.name for view in space.views))),
         _control("metric", _radio("metric", metrics_of(space))),
-        _control(
-            "neighbours k",
-            dcc.Slider(
-                1,
-                most,
-                1,
-                value=first_k(space),
-                id="k",
-                marks={k: str(k) for k in (1, 5, 10, 15, 20, 25, 30) if k <= most},
-            ),
-        ),
+        _control("neighbours k", dcc.Slider(1, most, 1, value=first_k(space), id="k", marks=marks)),
     ]
     left = [
         html.Div(controls, className="controls"),
         html.P(id="graph", className="note"),
-        _graph("scatter", scatter(space, first), "map"),
+        _graph("scatter", scatter(space, colourings(space)[0]), "map"),
     ]
     hint = html.P("Click a point: its image, and the points nearest to it along the graph. Click another: three ways.")
-    right = [
-        html.Div([hint], id="details"),
-        html.Button("clear", id="clear", n_clicks=0, className="plain"),
-    ]
-    body = [
-        html.Div([html.Div(left, className="card"), html.Div(right, className="card")], className="columns"),
-        dcc.Loading(html.Div(id="ways"), type="dot", delay_show=300),
-    ]
-    return html.Div(body)
+    right = [html.Div([hint], id="details"), html.Button("clear", id="clear", n_clicks=0, className="plain")]
+    return html.Div([_columns(left, right), dcc.Loading(html.Div(id="ways"), type="dot", delay_show=300)])
 
 
 def _codebook(space: Space) -> html.Div:
@@ -122,31 +98,22 @@ def _codebook(space: Space) -> html.Div:
         html.P("What each code draws, and the number of its points. Click one for the members of its cell."),
         html.Div(atlas, className="atlas"),
     ]
-    right = [
-        _graph("usage", usage_bars(counts, None), "bars"),
-        html.Div(html.P("No code chosen."), id="members"),
-    ]
-    return html.Div([html.Div(left, className="card"), html.Div(right, className="card")], className="columns")
+    right = [_graph("usage", usage_bars(counts, None), "bars"), html.Div(html.P("No code chosen."), id="members")]
+    return _columns(left, right)
 
 
 def _prior(space: Space) -> html.Div:
-    classes = [{"label": "every class", "value": -1}] + [
-        {"label": f"class {number}", "value": number} for number in range(space.num_classes)
+    classes = [{"label": "every class", "value": -1}]
+    classes += [{"label": f"class {number}", "value": number} for number in range(space.num_classes)]
+    sliders = [
+        _control(name, dcc.Slider(low, high, step, value=value, id=name, marks={low: f"{low:g}", high: f"{high:g}"}))
+        for name, (low, high, value, step) in SLIDERS.items()
     ]
-
     controls = [
-        *[
-            _control(
-                name,
-                dcc.Slider(low, high, step, value=value, id=name, marks={low: f"{low:g}", high: f"{high:g}"}),
-            )
-            for name, (low, high, value, step) in SLIDERS.items()
-        ],
+        *sliders,
         _control("class", dcc.Dropdown(classes, -1, id="label", clearable=False, searchable=False)),
         html.Button("draw", id="draw", n_clicks=0, className="strong"),
     ]
-    body = [
-        html.Div(controls, className="controls"),
-        dcc.Loading(html.Div(html.P("Press draw for images of sampled codes."), id="drawn"), type="dot"),
-    ]
+    hint = html.P("Press draw for images of sampled codes.")
+    body = [html.Div(controls, className="controls"), dcc.Loading(html.Div(hint, id="drawn"), type="dot")]
     return html.Div(body, className="card")

@@ -8,27 +8,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax.explorer.space import MAX_POINTS, Draw, Space, View, geodesic_view, log_volumes, neighbour_table
-from geovq_jax.geometry.graphs.embedding import Plane, principal_plane, project
+from geovq_jax.figures.latents import on_plane
 from geovq_jax.models.sampling import sample
 from geovq_jax.stages.codes import code_pictures, representatives
 from geovq_jax.stages.run import Run
 
 
 def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
-    """Nodes of a run's graph, with everything the explorer shows of them.
+    """Nodes of a run's graph with everything the explorer shows of them; the stages up to `codes` must be finished.
 
-    Where the graph has more than `max_points` nodes, whole images are left out at random, by the run's seed.
-
-    Args:
-        run: with the stages up to `codes` finished, and `prior` to draw samples.
-        max_points: most points shown.
-
-    Returns:
-        The space.
-
-    Raises:
-        FileNotFoundError: a stage is missing.
-        ValueError: a file of the run is damaged.
+    Where the graph has more than `max_points` nodes, whole images are left out at random, by the run's seed. Raises
+    FileNotFoundError for a missing stage and ValueError for a damaged file.
     """
     config, graph, latents = run.config, run.graph, run.latents("train")
     grid = latents.mean.shape[1:-1]
@@ -39,8 +29,8 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
     position = np.searchsorted(graph.rows, rows)  # rows of the graph file stand in ascending order
     nodes = (position[:, None] * cells + np.arange(cells)[None]).ravel()
     points = latents.mean[rows].reshape(-1, latents.mean.shape[-1])
-    flat = points.shape[1] == 2
-    plane = None if flat else principal_plane(points)
+    coordinates, *axes = on_plane(points, None, "principal axis")
+    name = "latents" if points.shape[1] == 2 else "plane"
     images = run.dataset.train.images[rows]
     shown = np.full(len(graph.points), -1)
     shown[nodes] = np.arange(len(nodes))
@@ -68,9 +58,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
         ),
         points=points,
         views=(
-            View("latents", points.astype(np.float64), ("latent 1", "latent 2"), linear=True)
-            if plane is None
-            else View("plane", np.asarray(project(plane, points), np.float64), _axis_labels(plane), linear=True),
+            View(name, np.asarray(coordinates, np.float64), (axes[0], axes[1]), linear=True),
             *geodesic_view(graph.graph, nodes, seed=config.seed),
         ),
         labels=np.repeat(latents.label[rows], cells),
@@ -88,13 +76,6 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
     )
 
 
-def _axis_labels(plane: Plane) -> tuple[str, str]:
-    first, second = (
-        f"principal axis {i + 1} ({100.0 * share:.0f} % of variance)" for i, share in enumerate(plane.explained)
-    )
-    return first, second
-
-
 def _decode_cell(
     decode_fn: Any, grid: Float[Array, "h w d"], where: Array, z: Float[Array | np.ndarray, " d"]
 ) -> Float[Array, "H W C"]:
@@ -109,16 +90,8 @@ def _sampler(run: Run, grid: tuple[int, ...]) -> Any:
     def draw(settings: Draw) -> tuple[np.ndarray, np.ndarray]:
         wanted = np.arange(arch.num_classes) if settings.label < 0 else np.array([settings.label])
         classes = np.resize(wanted, settings.number).astype(np.int32)
-        drawn = sample(
-            jax.random.key(settings.seed),
-            params,
-            arch,
-            jnp.asarray(classes),
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            guidance=settings.guidance,
-        )
-        codes = np.asarray(drawn.codes).reshape(settings.number, *grid)
-        return run.decode(codes), classes
+        dials: Any = {name: getattr(settings, name) for name in ("temperature", "top_p", "guidance")}
+        drawn = sample(jax.random.key(settings.seed), params, arch, jnp.asarray(classes), **dials)
+        return run.decode(np.asarray(drawn.codes).reshape(settings.number, *grid)), classes
 
     return draw

@@ -37,14 +37,7 @@ class Draw(NamedTuple):
 
 
 class View(NamedTuple):
-    """A flat picture of the points.
-
-    Attributes:
-        name: what the page calls it.
-        points: where the points are drawn [n, 2].
-        axes: label of each axis.
-        linear: whether it is an affine map of the latents.
-    """
+    """A flat picture of the points: coordinates, labels of both axes, and whether it is affine in the latents."""
 
     name: str
     points: Float[np.ndarray, "n 2"]
@@ -53,27 +46,21 @@ class View(NamedTuple):
 
 
 class Space(NamedTuple):
-    """A latent space to look at: n points of d dimensions, n at most `MAX_POINTS`.
-
-    A point is a node of the graph: the latent of an image (vanilla latents), or one cell of an image's grid (spatial).
+    """A latent space of at most `MAX_POINTS` points; a point is the latent of an image, or of one cell of its grid.
 
     Attributes:
         name: heading.
         subject: what a point is, in words.
-        points: latents [n, d].
         views: pictures of the points to choose from, at least one.
-        labels: class of each point [n].
-        codes: code of each point [n].
-        metrics: pull-back metric at each point [n, d, d], or None where only Euclidean lengths are known.
-        log_volume: logarithm (base 10) of the volume density at each point [n], or None as `metrics`.
-        neighbours: Euclidean neighbours of each point, nearest first [n, at most MAX_NEIGHBOURS].
-        picture: nodes [m] -> the images they come from [m, height, width, channels], float in [0, 1].
-        decoder: node -> the map z [d] -> image in which ways that start there are measured and drawn.
-        frames: node -> (top, left, height, width) of its cell as shares of the image, or None where it is all of it.
-        code_pictures: decoded codes [K, height, width, channels], float in [0, 1].
-        medoids: node of each code's medoid [K]; -1 where it is not among the points.
+        metrics: pull-back metric at each point; None where only Euclidean lengths are known.
+        log_volume: logarithm (base 10) of the volume density at each point; None as `metrics`.
+        neighbours: Euclidean neighbours of each point, nearest first, at most `MAX_NEIGHBOURS`.
+        picture: nodes [m] -> the images they come from [m, height, width, channels] in [0, 1].
+        decoder: node -> the map z [d] -> image in which curves that start there are measured and drawn.
+        frames: node -> (top, left, height, width) of its cell as shares of the image; None where it is all of it.
+        code_pictures: decoded codes, in [0, 1].
+        medoids: node of the medoid of each code; -1 where it is not among the points.
         draw: settings -> images [number, height, width, channels] and their classes [number]; None without a prior.
-        num_classes: number of classes.
     """
 
     name: str
@@ -103,14 +90,10 @@ class Reach(NamedTuple):
 
 
 class Way(NamedTuple):
-    """One way between two nodes.
+    """One curve between two nodes.
 
-    Attributes:
-        name: "straight", "graph" or "continuous".
-        curve: latents along it [t, d].
-        length: pull-back length of the decoded curve, in the decoder of the first node.
-        pictures: decoded images at equal pull-back distances [s, height, width, channels].
-        converged: whether the minimisation of the continuous one ended by its tolerance; True for the others.
+    `name` is "straight", "graph" or "continuous", `length` the pull-back length in the decoder of the first node.
+    `pictures` lie at equal pull-back distances; `converged` is False only where the geodesic missed its tolerance.
     """
 
     name: str
@@ -123,9 +106,7 @@ class Way(NamedTuple):
 class Graphs(NamedTuple):
     """Cached functions of one space.
 
-    Attributes:
-        graph: (k, metric) -> symmetric k-nearest-neighbour graph with lengths of that metric, as `build_graph`.
-        reach: (k, metric, node) -> `Reach` on that graph.
+    `graph` maps (k, metric) to the k-nearest-neighbour graph, `reach` maps (k, metric, node) to distances along it.
     """
 
     graph: Callable[[int, str], sparse.csr_array]
@@ -133,40 +114,17 @@ class Graphs(NamedTuple):
 
 
 def neighbour_table(points: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "n k"]:
-    """Euclidean neighbours of every point, nearest first, as many as the explorer offers.
-
-    Args:
-        points: latents [n, d].
-
-    Returns:
-        Indices [n, min(MAX_NEIGHBOURS, n - 1)].
-    """
+    """Euclidean neighbours of every point, nearest first: as many as the explorer offers, or all n - 1."""
     return np.asarray(geometry.knn(points, min(MAX_NEIGHBOURS, len(points) - 1)).indices)
 
 
 def log_volumes(metrics: Float[np.ndarray, "n d d"]) -> Float[np.ndarray, " n"]:
-    """Logarithm (base 10) of the volume density sqrt(det G) at each point.
-
-    Args:
-        metrics: metric tensors [n, d, d].
-
-    Returns:
-        Logarithms [n].
-    """
+    """Logarithm (base 10) of the volume density sqrt(det G) at each point."""
     return np.asarray(geometry.log_volume(metrics), np.float64) / np.log(10.0)
 
 
 def geodesic_view(graph: sparse.csr_array, nodes: Int[np.ndarray, " n"], *, seed: int) -> tuple[View, ...]:
-    """The nodes laid out by their distances along a graph; nothing where the graph is not connected.
-
-    Args:
-        graph: symmetric graph.
-        nodes: the nodes to show [n].
-        seed: of the landmarks.
-
-    Returns:
-        One view or none.
-    """
+    """The given nodes laid out by their distances along a graph; no view where the graph is not connected."""
     if components(graph).max() > 0:
         return ()
     laid = geometry.geodesic_map(graph, seed=seed)
@@ -175,11 +133,7 @@ def geodesic_view(graph: sparse.csr_array, nodes: Int[np.ndarray, " n"], *, seed
 
 
 def view_of(space: Space, name: str) -> View:
-    """The view of a name.
-
-    Raises:
-        ValueError: a name that is not on offer.
-    """
+    """The view with this name; ValueError where it is not on offer."""
     names = [view.name for view in space.views]
     if name not in names:
         raise ValueError(f"expected a view among {names}, got {name!r}; choose one of them")
@@ -192,23 +146,14 @@ def metrics_of(space: Space) -> tuple[str, ...]:
 
 
 def first_k(space: Space) -> int:
-    """Number of neighbours that the page starts with."""
+    """Number of neighbours at the start of the page."""
     return min(12, space.neighbours.shape[1])
 
 
 def build_graph(space: Space, k: int, metric: str) -> sparse.csr_array:
     """Union graph of the k nearest neighbours, edges measured in one metric; components are not joined.
 
-    Args:
-        space: the space.
-        k: neighbours of each node, up to the width of `space.neighbours`.
-        metric: one of `metrics_of(space)`.
-
-    Returns:
-        Symmetric graph [n, n].
-
-    Raises:
-        ValueError: k or the metric is not on offer.
+    Raises ValueError for a k or a metric that the space does not offer.
     """
     most = space.neighbours.shape[1]
     if not 1 <= k <= most:
@@ -223,13 +168,8 @@ def graphs_of(space: Space) -> Graphs:
     """Graphs and distances of a space; the edges are measured once per metric, for the largest k.
 
     Smaller graphs are the part of the largest whose edges join a node to one of its k nearest. Little is kept: at the
-    most points, each graph takes 30 MB, and arrays of that size that come and go fragment the heap.
-
-    Args:
-        space: the space.
-
-    Returns:
-        The cached functions; threads that ask for a graph at the same time wait for each other.
+    most points each graph takes 30 MB, and arrays of that size that come and go fragment the heap. Threads that ask for
+    a graph at the same time wait for each other.
     """
     lock = Lock()
     count, most = space.neighbours.shape
@@ -255,28 +195,13 @@ def graphs_of(space: Space) -> Graphs:
 
 
 def reach_from(graph: sparse.csr_array, node: int) -> Reach:
-    """Shortest distances from a node along a graph.
-
-    Args:
-        graph: symmetric graph [n, n].
-        node: the start.
-
-    Returns:
-        Distances and predecessors [n].
-    """
+    """Shortest distances from a node along a graph."""
     distance, predecessor = geometry.dijkstra(graph, [node], return_predecessors=True)
     return Reach(node, distance[0], predecessor[0])
 
 
 def describe_graph(graph: sparse.csr_array) -> str:
-    """Number of edges and components of a graph, in words.
-
-    Args:
-        graph: symmetric graph [n, n].
-
-    Returns:
-        One line.
-    """
+    """Number of edges and components of a graph, in words."""
     sizes = np.bincount(components(graph))
     plural = "" if len(sizes) == 1 else "s"
     share = 100.0 * sizes.max() / sizes.sum()
@@ -284,28 +209,12 @@ def describe_graph(graph: sparse.csr_array) -> str:
 
 
 def pick(picked: list[int], node: int) -> list[int]:
-    """The selection after a click: a second node joins the first, any other click starts anew.
-
-    Args:
-        picked: nodes picked before, at most two.
-        node: the clicked node.
-
-    Returns:
-        One or two nodes.
-    """
+    """The selection after a click: a second node joins the first, any other click starts anew."""
     return [*picked, node] if len(picked) == 1 and node != picked[0] else [node]
 
 
 def nearest(reach: Reach, count: int) -> Int[np.ndarray, " m"]:
-    """The nodes nearest along the graph, nearest first, without the start.
-
-    Args:
-        reach: distances from the start.
-        count: most nodes to name.
-
-    Returns:
-        Node ids [m], fewer than `count` where fewer can be reached.
-    """
+    """At most `count` nodes nearest along the graph, nearest first, without the start and unreachable nodes."""
     count = min(count + 1, len(reach.distance))
     ids = np.argpartition(reach.distance, count - 1)[:count]
     ids = ids[(ids != reach.start) & np.isfinite(reach.distance[ids])]
@@ -313,15 +222,7 @@ def nearest(reach: Reach, count: int) -> Int[np.ndarray, " m"]:
 
 
 def path_to(reach: Reach, target: int) -> Int[np.ndarray, " t"] | None:
-    """Node ids of the shortest path to a node, ends included; None where no path leads there.
-
-    Args:
-        reach: distances from the start.
-        target: the last node.
-
-    Returns:
-        Node ids [t].
-    """
+    """Node ids of the shortest path to a node, ends included; None where no path exists."""
     if not np.isfinite(reach.distance[target]):
         return None
     path = [target]
@@ -331,15 +232,7 @@ def path_to(reach: Reach, target: int) -> Int[np.ndarray, " t"] | None:
 
 
 def resample(curve: Float[np.ndarray, "t d"], count: int) -> Float[np.ndarray, "t2 d"]:
-    """Points at equal Euclidean steps along a polyline.
-
-    Args:
-        curve: latents [t, d].
-        count: points of the new polyline.
-
-    Returns:
-        Latents [count, d] with the same ends.
-    """
+    """`count` points at equal Euclidean steps along a polyline, with the same ends."""
     travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
     where = np.linspace(0.0, travelled[-1], count)
     return np.stack([np.interp(where, travelled, column) for column in curve.T], axis=1).astype(curve.dtype)
@@ -353,17 +246,10 @@ def _measure(decode_fn: Any, curve: Float[Array, "t d"]) -> tuple[Array, Array]:
 
 
 def ways(space: Space, reach: Reach, stop: int) -> list[Way]:
-    """The straight line, the graph's shortest path and the continuous geodesic from one node to another.
+    """The straight line, the shortest path of the graph (if any) and the continuous geodesic, in this order.
 
-    The continuous one starts from the shorter of the other two, so it is a geodesic near it.
-
-    Args:
-        space: the space.
-        reach: distances from the first node, whose decoder measures and draws all of them.
-        stop: last node.
-
-    Returns:
-        The ways in this order; without the graph's where no path joins the nodes.
+    The decoder of the first node, `reach.start`, measures and draws all of them. The geodesic is a local one: its
+    iteration starts from the shorter of the other two.
     """
     decode_fn = space.decoder(reach.start)
     ends = space.points[[reach.start, stop]]
@@ -394,20 +280,14 @@ def _way(decode_fn: Any, name: str, curve: np.ndarray, *, converged: bool) -> Wa
 
 
 def code_counts(space: Space) -> Int[np.ndarray, " K"]:
-    """Number of points in each cell of the codebook, [K]."""
+    """Number of points in each cell of the codebook."""
     return np.bincount(space.codes, minlength=len(space.code_pictures))
 
 
 def members(space: Space, code: int, count: int) -> Int[np.ndarray, " m"]:
-    """Points of one cell, spread evenly over it in order of their distance to the medoid.
+    """At most `count` points of one cell, spread evenly over it in order of their distance to the medoid.
 
-    Args:
-        space: the space.
-        code: the code.
-        count: most points to name.
-
-    Returns:
-        Node ids [m], the medoid first where it is among the points.
+    The medoid comes first; where it is not among the points, the mean of the cell takes its place as the centre.
     """
     nodes = np.flatnonzero(space.codes == code)
     centre = space.points[nodes].mean(axis=0) if space.medoids[code] < 0 else space.points[space.medoids[code]]

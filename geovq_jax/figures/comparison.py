@@ -15,19 +15,12 @@ def rate_distortion(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     *,
     intervals: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
-    rate_label: str = "rate [bits an image]",
+    rate_label: str = "rate [bits per image]",
     quality_label: str = "PSNR [dB]",
 ) -> Figure:
-    """Quality against rate, one line a codebook.
+    """Quality against rate, one line per codebook: name -> (rates, qualities), in any order.
 
-    Args:
-        curves: name of the codebook -> (rates [m], qualities [m]).
-        intervals: name -> (lower limits [m], upper limits [m]) of the qualities, in the order of the rates given.
-        rate_label: label of the horizontal axis with its unit.
-        quality_label: label of the vertical axis with its unit.
-
-    Returns:
-        The figure.
+    `intervals` hold the lower and upper limits of the qualities, in the order of the rates; labels name their units.
     """
     many = len(curves) > 4
     figure, (axes,) = new_figure(width=WIDTH * (1.0 if many else 0.75), height=max(3.8, 0.22 * len(curves) + 0.6))
@@ -57,16 +50,9 @@ def comparison(
     intervals: Mapping[str, tuple[float, float]] | None = None,
     reference: tuple[str, float] | None = None,
 ) -> Figure:
-    """One row an approach: its value as a dot, its interval as a line.
+    """One row per approach, from top to bottom: its value as a dot, its interval (low, high) as a line.
 
-    Args:
-        values: name -> value, drawn from top to bottom.
-        label: quantity with its unit.
-        intervals: name -> (low, high).
-        reference: name and value of a level to mark by a dashed line.
-
-    Returns:
-        The figure.
+    `label` names the quantity with its unit, `reference` the name and value of a level marked by a dashed line.
     """
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=1.0 + 0.34 * len(values))
     names = list(values)
@@ -87,16 +73,7 @@ def comparison(
 def elbow(
     num_clusters: Int[np.ndarray, " m"], costs: Mapping[str, Float[np.ndarray, " m"]], *, unit: str = "squared length"
 ) -> Figure:
-    """Clustering cost against the number of codes, both logarithmic.
-
-    Args:
-        num_clusters: numbers of codes [m].
-        costs: name of the method -> mean squared distance to the codebook at each number [m].
-        unit: unit of the cost.
-
-    Returns:
-        The figure.
-    """
+    """Clustering cost (mean squared distance to the codebook) of each method against the number of codes, log-log."""
     figure, (axes,) = new_figure(width=WIDTH * 0.65, height=3.4)
     for index, (name, cost) in enumerate(costs.items()):
         axes.plot(num_clusters, cost, marker="osD^vP"[index % 6], markersize=4.5, label=name)
@@ -115,18 +92,9 @@ def elbow(
 def distance_histogram(
     distances: Mapping[str, Float[np.ndarray, " _"]], *, unit: str = "pull-back length", bins: int = 60
 ) -> Figure:
-    """Distribution of distances, one outline a kind.
+    """Distribution of the finite distances, one outline per kind, in bins over their common range.
 
-    Args:
-        distances: name -> distances [m], m of any size; only the finite ones are drawn.
-        unit: unit of the distances.
-        bins: number of bins over the common range.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: no finite distance at all.
+    Raises ValueError where no distance is finite.
     """
     finite = {name: values[np.isfinite(values)] for name, values in distances.items()}
     everything = np.concatenate(list(finite.values()))
@@ -136,10 +104,8 @@ def distance_histogram(
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=3.0)
     for name, values in finite.items():
         share = np.histogram(values, edges)[0] / max(len(values), 1)
-        patch = axes.stairs(100.0 * share, edges, fill=True, alpha=0.25)
-        axes.stairs(
-            100.0 * share, edges, color=patch.get_facecolor()[:3], linewidth=1.4, label=f"{name} ({len(values):,})"
-        )
+        colour = axes.stairs(100.0 * share, edges, fill=True, alpha=0.25).get_facecolor()[:3]
+        axes.stairs(100.0 * share, edges, color=colour, linewidth=1.4, label=f"{name} ({len(values):,})")
     axes.set(xlabel=f"distance [{unit}]", ylabel="share of distances [%]")
     axes.grid(axis="x", color=GRID)
     axes.legend()

@@ -16,17 +16,9 @@ Curve = tuple[np.ndarray, np.ndarray]
 def mosaic(
     images: Float[np.ndarray, "r c h w channels"] | UInt8[np.ndarray, "r c h w channels"], *, gap: int = 2
 ) -> Float[np.ndarray, "height width channels"]:
-    """Images of a grid side by side in one picture, on white.
+    """A grid of images (float in [0, 1] or uint8) side by side on white, `gap` pixels apart, as floats in [0, 1].
 
-    Args:
-        images: r rows of c images, float in [0, 1] or uint8; one or three channels.
-        gap: white pixels between neighbours.
-
-    Returns:
-        Picture [r h + (r - 1) gap, c w + (c - 1) gap, channels], float in [0, 1].
-
-    Raises:
-        ValueError: not one or three channels.
+    Raises ValueError unless the images have one or three channels.
     """
     rows, columns, height, width, channels = images.shape
     if channels not in (1, 3):
@@ -59,33 +51,21 @@ def image_grid(
     column_captions: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Rows of images with a caption a row: reconstructions in three rows, or samples with one row a class.
+    """Rows of images, float in [0, 1] or uint8, with a caption per row and, if given, per column.
 
-    Args:
-        images: r rows of c images, float in [0, 1] or uint8.
-        row_captions: one caption a row.
-        column_captions: one caption a column.
-        title: heading of the figure.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: the captions do not match the rows or columns.
+    Raises ValueError where the captions do not match the rows or columns.
     """
     rows, columns, height, width, _ = images.shape
     if len(row_captions) != rows:
-        raise ValueError(f"expected {rows} row captions, got {len(row_captions)}; give one a row of images")
+        raise ValueError(f"expected {rows} row captions, got {len(row_captions)}; give one per row")
     if column_captions is not None and len(column_captions) != columns:
-        raise ValueError(f"expected {columns} column captions, got {len(column_captions)}; give one a column of images")
+        raise ValueError(f"expected {columns} column captions, got {len(column_captions)}; give one per column")
     gap = max(1, width // 14)
     picture = mosaic(images, gap=gap)
     caption_inches = 0.3 + 0.075 * max(len(caption) for caption in row_captions)
     # A cell is at most 0.7 inch wide, so that a few images are not blown up to the full width.
     inches = min(WIDTH - caption_inches, 0.7 * columns)
-    tall = (
-        inches * picture.shape[0] / picture.shape[1] + 0.1 + (0.3 if title else 0.0) + (0.2 if column_captions else 0.0)
-    )
+    tall = inches * picture.shape[0] / picture.shape[1] + 0.1 + 0.3 * bool(title) + 0.2 * bool(column_captions)
     figure, (axes,) = new_figure(width=inches + caption_inches, height=tall)
     _show(axes, picture)
     axes.set_yticks(np.arange(rows) * (height + gap) + (height - 1) / 2.0, row_captions)
@@ -102,15 +82,11 @@ def image_grid(
 def training_curves(
     panels: Mapping[str, Mapping[str, Curve]], *, best_step: int | None = None, log_scale: bool = False
 ) -> Figure:
-    """Metrics against the training step, one panel a quantity.
+    """Metrics against the training step, one panel per quantity.
 
     Args:
         panels: axis label with its unit ("PSNR [dB]") -> name of the line ("train", "valid") -> (steps, values).
         best_step: step whose weights were kept, marked by a dashed line.
-        log_scale: logarithmic value axis.
-
-    Returns:
-        The figure.
 
     Raises:
         ValueError: no panel.
@@ -139,14 +115,7 @@ def training_curves(
 
 @styled
 def code_usage(counts: Int[np.ndarray, " K"]) -> Figure:
-    """How often each code is used, most frequent first, against uniform use.
-
-    Args:
-        counts: times each code is used [K], not all zero.
-
-    Returns:
-        The figure.
-    """
+    """How often each code is used, most frequent first, against uniform use; not all counts may be zero."""
     share = np.sort(counts)[::-1] / counts.sum()
     size = len(counts)
     positive = share[share > 0]
@@ -168,14 +137,7 @@ def code_usage(counts: Int[np.ndarray, " K"]) -> Figure:
 
 @styled
 def position_maps(panels: Mapping[str, Float[np.ndarray, "h w"]]) -> Figure:
-    """One number a cell of the grid of codes, written into a map of the grid; one panel a quantity.
-
-    Args:
-        panels: quantity with its unit -> its value at each position [h, w], row 0 at the top.
-
-    Returns:
-        The figure.
-    """
+    """One map of the grid per quantity (a label with its unit), each value written into its cell, row 0 at the top."""
     height, width = next(iter(panels.values())).shape
     figure, axes = new_figure(1, len(panels), height=min(0.45 + WIDTH / len(panels) * 0.8 * height / width, 4.5))
     for panel, (label, values) in zip(axes, panels.items(), strict=True):
@@ -199,22 +161,12 @@ def code_atlas(
     max_codes: int = 128,
     columns: int = 16,
 ) -> Figure:
-    """Decoded codes, most used first, each with the number of its members.
+    """Decoded codes (float in [0, 1]), the `max_codes` most used first, each with the number of its members.
 
-    Args:
-        images: one decoded picture a code, float in [0, 1].
-        counts: times each code is used [K].
-        max_codes: show at most so many.
-        columns: pictures a row.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: the counts do not match the pictures.
+    Raises ValueError where the numbers of counts and pictures differ.
     """
     if len(images) != len(counts):
-        raise ValueError(f"expected one count a code, got {len(counts)} counts for {len(images)} pictures; align them")
+        raise ValueError(f"expected one count per code, got {len(counts)} for {len(images)} pictures; align them")
     order = np.argsort(-counts, kind="stable")[:max_codes]
     columns = min(columns, len(order))
     rows = -(-len(order) // columns)
@@ -236,21 +188,12 @@ def code_atlas(
 def interpolation_strips(
     strips: Mapping[str, Float[np.ndarray, "t h w channels"]], *, lengths: Mapping[str, float] | None = None
 ) -> Figure:
-    """Decoded curves between two latents, one row a curve, steps from left to right.
+    """Decoded curves between two latents, one row per curve, with their pull-back lengths beside the names.
 
-    Args:
-        strips: name of the curve ("straight", "graph", "continuous") -> decoded images [t, h, w, channels] in [0, 1].
-        lengths: name -> pull-back length of the curve, written beside its name.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: the curves have different numbers of images.
+    Raises ValueError where the curves have different numbers of images.
     """
     counts = {len(strip) for strip in strips.values()}
     if len(counts) != 1:
         raise ValueError(f"expected strips of one length, got {sorted(counts)} images; resample the curves")
     captions = [name if lengths is None else f"{name}\nlength {lengths[name]:.2f}" for name in strips]
-    stacked = np.stack([np.asarray(strip, np.float64) for strip in strips.values()])
-    return image_grid(stacked, captions)
+    return image_grid(np.stack([np.asarray(strip, np.float64) for strip in strips.values()]), captions)

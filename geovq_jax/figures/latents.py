@@ -27,7 +27,8 @@ from geovq_jax.geometry.graphs.embedding import Plane, principal_plane, project
 _OUTSIDE = "#d5d8dc"  # points that are not reached, or in no group
 
 
-def _plane_labels(points: Float[np.ndarray, "n d"], plane: Plane | None, axis: str) -> tuple[np.ndarray, str, str]:
+def on_plane(points: Float[np.ndarray, "n d"], plane: Plane | None, axis: str) -> tuple[np.ndarray, str, str]:
+    """Points on a plane, by default that of largest variance, and its axes; two-dimensional ones stay as they are."""
     if points.shape[1] == 2 and plane is None:
         return points, "latent 1", "latent 2"
     plane = principal_plane(points) if plane is None else plane
@@ -55,18 +56,11 @@ def latent_map(
     """Latents in the plane of largest variance, coloured by class, by code or by a value.
 
     Args:
-        latents: latents [n, d]; two-dimensional ones are drawn as they are.
-        classes: class of each latent; give at most one of `classes`, `codes` and `values`.
-        class_names: name of each class for the legend.
-        codes: code of each latent.
-        values: a number a latent, such as a geodesic distance; infinite ones are drawn in grey.
+        latents: two-dimensional ones are drawn as they are.
+        classes, codes, values: at most one of them; infinite values, such as unreachable distances, are drawn in grey.
         value_label: what the values are, with their unit.
-        codebook: codebook vectors drawn as crosses.
-        plane: plane to project on, to share one map between figures.
-        axis: name of the plane's axes.
-
-    Returns:
-        The figure.
+        codebook: codebook vectors, drawn as crosses.
+        plane: plane to project on, to share one map between figures; `axis` names its axes.
 
     Raises:
         ValueError: more than one colouring.
@@ -74,8 +68,8 @@ def latent_map(
     if sum(colouring is not None for colouring in (classes, codes, values)) > 1:
         raise ValueError("expected one of classes, codes and values, got several; draw one map each")
     if plane is None and latents.shape[1] > 2:
-        plane = principal_plane(latents)
-    points, first, second = _plane_labels(latents, plane, axis)
+        plane = principal_plane(latents)  # of the latents, also for the codebook
+    points, first, second = on_plane(latents, plane, axis)
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=WIDTH * 0.62)
     # A fixed shuffle: in data-set order the last class would cover the others.
     order = np.random.default_rng(0).permutation(len(points))
@@ -106,7 +100,7 @@ def latent_map(
 
 
 def _name_classes(axes: Axes, points: np.ndarray, classes: np.ndarray, names: Sequence[str] | None) -> None:
-    """Write each class at its median, unless another name is there already: colour alone does not reach everyone."""
+    """Write each class at its median, unless another name is there: not every reader can tell the colours apart."""
     reach = 0.05 * np.ptp(points, axis=0).max()
     placed: list[np.ndarray] = []
     for label in np.unique(classes):
@@ -130,15 +124,7 @@ def _scatter_values(
 
 @styled
 def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray, " e"]) -> Figure:
-    """Pull-back against Euclidean edge lengths, with their correlation, and the distribution of their ratio.
-
-    Args:
-        euclidean: Euclidean lengths [e], in latent units.
-        pullback: pull-back lengths of the same edges [e], in units of the decoded images.
-
-    Returns:
-        The figure.
-    """
+    """Pull-back [image units] against Euclidean [latent units] edge lengths, and the distribution of their ratio."""
     summary = edge_agreement(euclidean, pullback)
     figure, (axes, side) = new_figure(1, 2, width=1.12 * WIDTH, height=3.5)
     if len(euclidean) > 3000:
@@ -147,9 +133,8 @@ def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray,
     else:
         axes.scatter(euclidean, pullback, s=6, color=ACCENT, alpha=0.5, linewidths=0)
     reach = min(float(euclidean.max()), float(pullback.max()) / max(summary.ratio_median, 1e-30))
-    axes.plot(
-        [0.0, reach], [0.0, reach * summary.ratio_median], color=CONTRAST, linestyle="--", lw=1.3, label="median ratio"
-    )
+    line = [0.0, reach], [0.0, reach * summary.ratio_median]
+    axes.plot(*line, color=CONTRAST, linestyle="--", lw=1.3, label="median ratio")
     axes.set(xlabel="Euclidean length [latent units]", ylabel="pull-back length [image units]")
     axes.set_title(f"{len(euclidean):,} edges, r {summary.correlation:.2f}, rank r {summary.rank_correlation:.2f}")
     axes.set_xlim(left=0.0)
@@ -168,22 +153,13 @@ def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray,
 
 @styled
 def degree_bars(degrees: Int[np.ndarray, " n"], component_sizes: Int[np.ndarray, " c"]) -> Figure:
-    """How many neighbours nodes have, and how large the components of the graph are.
-
-    Args:
-        degrees: number of edges at each node [n].
-        component_sizes: nodes in each connected component [c].
-
-    Returns:
-        The figure.
-    """
+    """Numbers of edges per node, and the sizes of the connected components of the graph."""
     figure, (left, right) = new_figure(1, 2, height=2.9)
     counts = np.bincount(degrees)
     left.bar(np.arange(len(counts)), 100.0 * counts / len(degrees), width=0.9, color=ACCENT)
-    left.axvline(
-        float(degrees.mean()), color=CONTRAST, linestyle="--", linewidth=1.3, label=f"mean {degrees.mean():.1f}"
-    )
-    left.set(xlabel="degree [edges a node]", ylabel="share of nodes [%]")
+    mean = float(degrees.mean())
+    left.axvline(mean, color=CONTRAST, linestyle="--", linewidth=1.3, label=f"mean {mean:.1f}")
+    left.set(xlabel="degree [edges per node]", ylabel="share of nodes [%]")
     left.set_title(f"{len(degrees):,} nodes, degree {degrees.min()} to {degrees.max()}")
     left.legend()
     sizes = np.sort(component_sizes)[::-1][:12]
@@ -204,16 +180,7 @@ def connectivity_bars(
     num_components: Int[np.ndarray, " m"],
     largest_fraction: Float[np.ndarray, " m"],
 ) -> Figure:
-    """Number of components and share of the largest, for several numbers of neighbours.
-
-    Args:
-        num_neighbours: k of each graph [m].
-        num_components: connected components of each graph [m].
-        largest_fraction: share of the nodes in the largest component [m], in [0, 1].
-
-    Returns:
-        The figure.
-    """
+    """Number of components, and the share of the nodes in the largest (in [0, 1]), by number of neighbours."""
     figure, (left, right) = new_figure(1, 2, height=2.7)
     names = [str(k) for k in num_neighbours]
     panels = (
@@ -238,22 +205,12 @@ def ball_map(
     share: float = 0.1,
     plane: Plane | None = None,
 ) -> Figure:
-    """The nearest share of all latents by geodesic and by Euclidean distance from one of them, and where they differ.
+    """The nearest `share` of all latents by geodesic and by Euclidean distance from one of them, and where they differ.
 
-    Args:
-        latents: latents [n, d]; two-dimensional ones are drawn as they are.
-        geodesic: distance of each along the graph [n], zero at the centre.
-        euclidean: distance of each in latent space [n].
-        share: part of all latents in each ball.
-        plane: plane to project on; that of largest variance by default.
-
-    Returns:
-        The figure.
+    `geodesic` is zero at the centre. Latents of more than two dimensions are projected on `plane`, by default that of
+    largest variance.
     """
-    if latents.shape[1] > 2:
-        points = project(principal_plane(latents) if plane is None else plane, latents)
-    else:
-        points = np.asarray(latents, np.float64)
+    points, first, second = on_plane(latents, plane, "principal axis")
     count = max(1, round(share * len(latents)))
     inside = np.zeros((2, len(latents)), bool)
     for row, distances in zip(inside, (geodesic, euclidean), strict=True):
@@ -266,14 +223,13 @@ def ball_map(
         "both": (both, INK),
     }
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=WIDTH * 0.6)
-    size = float(np.clip(25_000.0 / len(latents), 2.0, 18.0))
+    size = _marker_area(len(latents))
     for name, (chosen, colour) in kinds.items():
         label = f"{name} ({int(chosen.sum()):,})"
         axes.scatter(points[chosen, 0], points[chosen, 1], s=size, color=colour, linewidths=0, label=label)
     centre = points[np.argmin(geodesic)]
     axes.scatter(centre[0], centre[1], s=90, marker="*", color="white", edgecolors=INK, linewidths=1.0)
     figure.legend(loc="outside upper left", ncols=4, markerscale=3.0, handletextpad=0.1)
-    names = ("latent", "latent") if latents.shape[1] == 2 else ("principal axis", "principal axis")
-    axes.set(xlabel=f"{names[0]} 1", ylabel=f"{names[1]} 2")
+    axes.set(xlabel=first, ylabel=second)
     axes.set_aspect("equal", adjustable="datalim")
     return figure

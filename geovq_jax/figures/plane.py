@@ -1,6 +1,7 @@
 """Figures of two-dimensional latents: cells, the metric as ellipses and volume, curves."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -52,19 +53,8 @@ def voronoi_map(
 ) -> Figure:
     """Cells of a codebook over the latent plane: each point of the plane takes the code of the nearest latent.
 
-    Regions farther from any latent than three times the usual spacing stay white: no code was ever asked of them.
-
-    Args:
-        latents: latents [n, 2], n > 8.
-        codes: code of each latent.
-        codebook: codebook vectors [K, 2].
-        resolution: pixels along the longer side.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: too few latents.
+    Regions farther from any latent than three times the usual spacing stay white, as no code was ever computed there.
+    `resolution` is the number of pixels along the longer side. Raises ValueError for 8 latents or fewer.
     """
     if len(latents) <= 8:
         raise ValueError(f"expected more than 8 latents, got {len(latents)}; a map needs points to draw from")
@@ -102,15 +92,7 @@ def metric_ellipses(
     """The metric as ellipses of constant pull-back length: long where a step changes the image little.
 
     {p + v : v'G(p)v = r^2}, with one r for all, chosen so that the larger ellipses just fit the spacing of the points.
-
-    Args:
-        points: where the metric is drawn [m, 2].
-        metrics: metric tensors at the points [m, 2, 2], symmetric, non-negative definite.
-        latents: latents drawn behind [n, 2].
-        classes: class of each latent, for its colour.
-
-    Returns:
-        The figure.
+    `latents` are drawn behind, coloured by `classes`.
     """
     eigenvalues, vectors = np.linalg.eigh(metrics)
     radii = 1.0 / np.sqrt(np.maximum(eigenvalues, 1e-12 * eigenvalues.max()))
@@ -123,19 +105,9 @@ def metric_ellipses(
     if latents is not None:
         colours = MUTED if classes is None else np.array(class_colours(int(classes.max()) + 1))[classes]
         axes.scatter(latents[:, 0], latents[:, 1], s=3, c=colours, linewidths=0, alpha=0.5)
-    axes.add_collection(
-        EllipseCollection(
-            diameters[:, 0],
-            diameters[:, 1],
-            angles,
-            units="xy",
-            offsets=points,
-            offset_transform=axes.transData,
-            facecolors=(*to_rgb(ACCENT), 0.18),
-            edgecolors=ACCENT,
-            linewidths=0.9,
-        )
-    )
+    place: Any = {"units": "xy", "offsets": points, "offset_transform": axes.transData}
+    look: Any = {"facecolors": (*to_rgb(ACCENT), 0.18), "edgecolors": ACCENT, "linewidths": 0.9}
+    axes.add_collection(EllipseCollection(diameters[:, 0], diameters[:, 1], angles, **place, **look))
     return figure
 
 
@@ -148,20 +120,9 @@ def volume_map(
     latents: Float[np.ndarray, "n 2"] | None = None,
     curves: Mapping[str, Float[np.ndarray, "_ 2"]] | None = None,
 ) -> Figure:
-    """Volume density sqrt(det G) over the latent plane, with latents and curves on top.
+    """Volume density sqrt(det G) over the latent plane, with latents as dots and named curves on top.
 
-    Args:
-        x: first latent coordinate of the columns [w].
-        y: second latent coordinate of the rows [h].
-        volume: positive density [h, w].
-        latents: latents drawn as dots [n, 2].
-        curves: name -> points of a curve [t, 2] ("straight", "graph", "continuous").
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: a density that is not positive.
+    `x` and `y` are the latent coordinates of the columns and rows. Raises ValueError unless the density is positive.
     """
     if not (volume > 0).all():
         raise ValueError(f"expected a positive volume density, got a minimum of {volume.min():.3g}; add a small floor")

@@ -77,14 +77,7 @@ _SETTINGS: Any = {
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run a drawing function under the package's style, whatever the caller's matplotlib settings.
-
-    Args:
-        draw: function that builds and returns a figure.
-
-    Returns:
-        The same function, drawing in one style.
-    """
+    """Run a drawing function under the package's style, whatever the caller's matplotlib settings."""
 
     @wraps(draw)
     def inner(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -99,16 +92,9 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 def new_figure(
     rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: float = 4.0
 ) -> tuple[Figure, list[Axes]]:
-    """A figure outside pyplot's registry, so that it is freed with its last reference.
+    """A figure (sizes in inches) and its panels in raster order.
 
-    Args:
-        rows: rows of panels.
-        columns: columns of panels.
-        width: inches.
-        height: inches.
-
-    Returns:
-        The figure and its panels in raster order.
+    It is outside pyplot's registry, so that it is freed with its last reference.
     """
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -116,27 +102,14 @@ def new_figure(
 
 
 def class_colours(count: int) -> list[str]:
-    """Colours of classes 0..count-1; the first ten never change.
-
-    Args:
-        count: number of classes.
-
-    Returns:
-        Hexadecimal colours.
-    """
+    """Hexadecimal colours of classes 0..count-1; the first ten never change."""
     return [*CLASS_COLOURS[:count], *code_colours(max(count - len(CLASS_COLOURS), 0))]
 
 
 def code_colours(count: int) -> list[str]:
-    """Colours of codes 0..count-1: hues at golden-ratio steps with three alternating lightnesses.
+    """Hexadecimal colours of codes 0..count-1: hues at golden-ratio steps with three alternating lightnesses.
 
-    Neighbouring codes differ strongly; across hundreds of codes colours only separate adjacent cells.
-
-    Args:
-        count: number of codes.
-
-    Returns:
-        Hexadecimal colours.
+    Neighbouring codes differ strongly; across hundreds of codes, colours only separate adjacent cells.
     """
     colours = []
     for index in range(count):
@@ -146,15 +119,7 @@ def code_colours(count: int) -> list[str]:
 
 
 def figure_png(figure: Figure, *, dpi: int = DPI) -> bytes:
-    """A figure as PNG, with no time or version in it, so that equal figures are equal files.
-
-    Args:
-        figure: the figure.
-        dpi: dots an inch.
-
-    Returns:
-        The bytes of the file.
-    """
+    """A figure as PNG, with no time or version in it, so that equal figures are equal files; `dpi` is dots per inch."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

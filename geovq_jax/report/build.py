@@ -18,8 +18,6 @@ from geovq_jax.stages.run import Run
 from geovq_jax.workdir import to_json, write_json
 
 _POSITION = {"perplexity": "perplexity", "information on the class [bits]": "mutual_information_bits"}
-
-
 _DISTANCE = {
     "linear": "distance to the code vector, after the linear map of the method [latent units]",
     "local": "pull-back distance to the code vector, in the metric at the latent",
@@ -29,7 +27,7 @@ _DISTANCE = {
 
 
 def write(run: Run) -> str:
-    """Figures of the whole run on the test split, with every picture."""
+    """Measure the run on the test split, write metrics, figures and page; returns the address of the page."""
     config, truth, codes = run.config, run.images("test"), run.codes("test")
     continuous = decode_images(run.decode_fn, run.latents("test").mean)
     quantized = run.decode(codes.codes)
@@ -61,13 +59,13 @@ def write(run: Run) -> str:
         neighbours.section(run),
         _training(run.training_records),
     ]
-    write_report(
+    page = write_report(
         run.workdir / "report" / "index.html",
         title=f"geovq_jax: {config.name}",
         subtitle=f"{config.data.name}, {config.vae.kind} latents, {run.method}, K = {num_codes}, seed {config.seed}",
         sections=sections,
     )
-    return f"{run.workdir / 'report' / 'index.html'}"
+    return str(page)
 
 
 def _reconstructions(
@@ -116,10 +114,9 @@ def _latent_space(run: Run, usage: dict[str, Any]) -> Section:
             label: np.array([entry[name] for entry in usage["per_position"]]).reshape(grid)
             for label, name in _POSITION.items()
         }
-        data_behind = {name: panels[label] for label, name in _POSITION.items()}
-        pictures.append(
-            ReportFigure("Codes at each cell of the grid", figures.position_maps(panels), "positions", data_behind)
-        )
+        behind = {name: panels[label] for label, name in _POSITION.items()}
+        maps = figures.position_maps(panels)
+        pictures.append(ReportFigure("Codes at each cell of the grid", maps, "positions", behind))
     return Section(
         "Latents and codes",
         "Test latents (one point per cell of the grid) in the plane of their two largest variances. "
@@ -133,14 +130,14 @@ def _usage_table(usage: dict[str, Any], radii: np.ndarray, unit: str) -> Table:
     rows: list[list[Any]] = [
         ["codes used", usage["used"]],
         ["codes never used", usage["dead"]],
-        ["entropy [bits a code]", usage["entropy_bits"]],
+        ["entropy [bits per code]", usage["entropy_bits"]],
         ["perplexity", usage["perplexity"]],
         ["Gini coefficient of the use", usage["usage_gini"]],
         ["items of a code: median", usage["cell_size_median"]],
         ["items of a code: largest", usage["cell_size_max"]],
         [f"{unit}: median over the codes of the largest", float(np.median(radii))],
         [f"{unit}: largest", float(np.max(radii))],
-        ["information on the class [bits a code]", usage["mutual_information_bits"]],
+        ["information on the class [bits per code]", usage["mutual_information_bits"]],
         ["entropy of the class [bits]", usage["label_entropy_bits"]],
     ]
     caption = f"{usage['num_codes']} codes on {usage['num_items']:,} items of the test split"
@@ -154,22 +151,20 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
 
 def _training(records: list[dict[str, Any]]) -> Section:
     def curve(stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        pairs = [(record["step"], record[name]) for record in records if record["stage"] == stage]
-        steps, values = zip(*pairs, strict=True) if pairs else ((), ())
-        return np.asarray(steps), np.asarray(values)
+        own = [record for record in records if record["stage"] == stage]
+        return np.asarray([record["step"] for record in own]), np.asarray([record[name] for record in own])
 
     panels = {
         "VAE objective [nats]": {"train": curve("vae", "train/loss"), "valid": curve("vae", "valid/objective")},
         "VAE PSNR [dB]": {"train": curve("vae", "train/psnr"), "valid": curve("vae", "valid/psnr")},
-        "prior [bits a code]": {
+        "prior [bits per code]": {
             "train": curve("prior", "train/bits_per_code"),
             "valid": curve("prior", "valid/objective"),
         },
     }
-    figure = figures.training_curves(panels)
     curves = {label: {name: line[1].tolist() for name, line in lines.items()} for label, lines in panels.items()}
     return Section(
         "Training",
-        figures=[ReportFigure("Training and validation", figure, "training_curves", curves)],
+        figures=[ReportFigure("Training and validation", figures.training_curves(panels), "training_curves", curves)],
         links=[("every figure of training, one line per evaluation", "../metrics.jsonl")],
     )

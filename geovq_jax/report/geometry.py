@@ -44,10 +44,9 @@ def measure(run: Run) -> dict[str, Any]:
 
 def _paths(run: Run, edges: np.ndarray, euclidean: np.ndarray) -> dict[str, float]:
     """Shortest paths between random nodes under pull-back and under Euclidean lengths of the same edges."""
-    graph, points, config = run.graph.graph, run.graph.points, run.config
-    straight = geometry.graph_from_edges(edges, euclidean, graph.shape[0])
+    graph, points, config, size = run.graph.graph, run.graph.points, run.config, len(run.graph.points)
+    straight = geometry.graph_from_edges(edges, euclidean, size)
     rng = np.random.default_rng(config.seed)
-    size = graph.shape[0]
     sources = rng.choice(size, min(20, size), replace=False)
     targets = rng.choice(size, min(config.evaluate.geometry_pairs, size), replace=False)
     pullback_paths = geometry.distances_between(graph, sources, targets)
@@ -64,17 +63,13 @@ def _paths(run: Run, edges: np.ndarray, euclidean: np.ndarray) -> dict[str, floa
 def _metrics(metrics: np.ndarray) -> dict[str, float]:
     """Volume, condition and effective rank over a sample of the nodes."""
     chosen = jnp.asarray(metrics[np.linspace(0, len(metrics) - 1, min(5000, len(metrics))).astype(np.int64)])
-    log_volume, condition, rank = (
-        np.asarray(function(chosen))
-        for function in (geometry.log_volume, geometry.condition_number, geometry.effective_rank)
-    )
-    low, middle, high = np.quantile(log_volume / np.log(10), [0.05, 0.5, 0.95])
+    low, middle, high = np.quantile(np.asarray(geometry.log_volume(chosen)) / np.log(10), [0.05, 0.5, 0.95])
     return {
         "log10_volume_median": float(middle),
         "log10_volume_low": float(low),
         "log10_volume_high": float(high),
-        "condition_median": float(np.median(condition)),
-        "effective_rank_mean": float(rank.mean()),
+        "condition_median": float(np.median(np.asarray(geometry.condition_number(chosen)))),
+        "effective_rank_mean": float(np.asarray(geometry.effective_rank(chosen)).mean()),
     }
 
 
@@ -90,10 +85,8 @@ def _quadrature(run: Run, edges: np.ndarray, lengths: np.ndarray) -> dict[str, f
         )
     exact = np.asarray(fine, np.float64)
     relative = np.abs(lengths[chosen] - exact)[exact > 0] / exact[exact > 0]
-    return {
-        "relative_error_median": float(np.median(relative)),
-        "relative_error_high": float(np.quantile(relative, 0.95)),
-    }
+    median, high = np.median(relative), np.quantile(relative, 0.95)
+    return {"relative_error_median": float(median), "relative_error_high": float(high)}
 
 
 def _flat_decoder(decode_fn: jax.tree_util.Partial, shape: tuple[int, ...]) -> jax.tree_util.Partial:
@@ -188,24 +181,21 @@ def _table(metrics: dict[str, Any]) -> Table:
         ["paths, Euclidean length over distance: mean", paths["euclidean_dilation"]],
     ]
     if "metrics" in metrics:
-        node = metrics["metrics"]
+        node, error = metrics["metrics"], metrics["quadrature"]
+        limits = f"{node['log10_volume_low']:.2f} and {node['log10_volume_high']:.2f}"
         rows += [
             ["volume density, log10: median", node["log10_volume_median"]],
-            [
-                "volume density, log10: 5 % and 95 %",
-                f"{node['log10_volume_low']:.2f} and {node['log10_volume_high']:.2f}",
-            ],
+            ["volume density, log10: 5 % and 95 %", limits],
             ["condition number of the metric: median", node["condition_median"]],
             ["effective rank of the metric: mean", node["effective_rank_mean"]],
-            ["error of the edges' endpoint rule [%]: median", 100.0 * metrics["quadrature"]["relative_error_median"]],
-            ["error of the edges' endpoint rule [%]: 95 %", 100.0 * metrics["quadrature"]["relative_error_high"]],
+            ["error of the edges' endpoint rule [%]: median", 100.0 * error["relative_error_median"]],
+            ["error of the edges' endpoint rule [%]: 95 %", 100.0 * error["relative_error_high"]],
         ]
     if ways["pairs"]:
-        rows.append(
-            [f"straight line over continuous geodesic: mean ({ways['pairs']} pairs)", ways["straight_over_geodesic"]]
-        )
-        if "graph_over_geodesic" in ways:
-            rows.append(["graph path over continuous geodesic: mean", ways["graph_over_geodesic"]])
+        words = f"straight line over continuous geodesic: mean ({ways['pairs']} pairs)"
+        rows.append([words, ways["straight_over_geodesic"]])
+    if "graph_over_geodesic" in ways:
+        rows.append(["graph path over continuous geodesic: mean", ways["graph_over_geodesic"]])
     return Table("Graph, edges, paths and metric", ["figure", "value"], rows)
 
 
@@ -215,10 +205,8 @@ def _volume(points: np.ndarray, metrics: np.ndarray) -> ReportFigure:
     density = np.asarray(geometry.log_volume(jnp.asarray(metrics[chosen])), np.float64) / np.log(10)
     # A few cells of no ink at all would take the whole scale.
     density = np.clip(density, *np.quantile(density, [0.01, 0.99]))
-    plane = principal_plane(points)
-    figure = figures.latent_map(
-        points[chosen], values=density, value_label="log10 of the volume density, 1 % to 99 %", plane=plane
-    )
+    label = "log10 of the volume density, 1 % to 99 %"
+    figure = figures.latent_map(points[chosen], values=density, value_label=label, plane=principal_plane(points))
     return ReportFigure("Training nodes by the volume density of the metric", figure, "latents_by_volume")
 
 
@@ -229,9 +217,8 @@ def _map(run: Run) -> ReportFigure:
     chosen = np.linspace(0, graph.shape[0] - 1, min(5000, graph.shape[0])).astype(np.int64)
     plane = Plane(np.zeros(2), np.eye(2), found.explained)
     figure = figures.latent_map(found.points[chosen], classes=labels[chosen], plane=plane, axis="geodesic axis")
-    return ReportFigure(
-        "Training nodes laid out by their distances along the graph (landmark Isomap)", figure, "geodesic_map"
-    )
+    words = "Training nodes laid out by their distances along the graph (landmark Isomap)"
+    return ReportFigure(words, figure, "geodesic_map")
 
 
 def _curves(run: Run, a: int, b: int) -> dict[str, np.ndarray]:
@@ -282,9 +269,8 @@ def _plane(run: Run) -> list[ReportFigure]:
         return x, y, np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
     coarse = lattice(15)[2]
-    ellipses = figures.metric_ellipses(
-        coarse, np.asarray(geometry.node_metrics(decode_fn, coarse)), latents=latents, classes=labels
-    )
+    tensors = np.asarray(geometry.node_metrics(decode_fn, coarse))
+    ellipses = figures.metric_ellipses(coarse, tensors, latents=latents, classes=labels)
     x, y, fine = lattice(80)
     volume = np.asarray(geometry.volume(geometry.node_metrics(decode_fn, fine))).reshape(80, 80)
     a, b = _pairs(len(latents), 1, run.config.seed + 3)

@@ -13,14 +13,7 @@ _BALL = 0.1
 
 
 def section(run: Run) -> Section:
-    """Union graphs of 1, 2, 4, ... neighbours over nodes of the training graph, not repaired.
-
-    Args:
-        run: with the stage `graph` finished.
-
-    Returns:
-        The section.
-    """
+    """Union graphs of 1, 2, 4, ... neighbours over nodes of the training graph, components not joined."""
     config, stored = run.config, run.graph
     rows = np.sort(np.random.default_rng(config.seed).permutation(len(stored.points))[:_NODES])
     points, labels = stored.points[rows], run.graph_labels[rows]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from geovq_jax.config import default_config, flat
+from geovq_jax.evaluation.image_metrics import PAIRINGS
 from geovq_jax.evaluation.statistics import Interval
 from geovq_jax.report import generation
 from geovq_jax.report.page import Section, Table
@@ -10,33 +11,23 @@ from geovq_jax.stages.run import Run
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a run that a reader wants first.
-
-    Args:
-        metrics: `images`, `codes`, `classes`, `prior`, `scores` and `geometry` of report/metrics.json.
-
-    Returns:
-        Name with unit -> number, words, or a number with its 95 % interval.
-    """
+    """The most important figures in report/metrics.json: name with unit -> number, words or `Interval`."""
     images, codes, prior, edges = metrics["images"], metrics["codes"], metrics["prior"], metrics["geometry"]["edges"]
 
     def image(pair: str, name: str) -> Interval:
         return Interval(*(images[pair][f"{name}{end}"] for end in ("", "_low", "_high")))
 
     return {
-        "PSNR truth-continuous [dB]": image("truth-continuous", "psnr"),
-        "PSNR truth-quantized [dB]": image("truth-quantized", "psnr"),
-        "PSNR continuous-quantized [dB]": image("continuous-quantized", "psnr"),
-        "SSIM truth-continuous": image("truth-continuous", "ssim"),
-        "SSIM truth-quantized": image("truth-quantized", "ssim"),
+        **{f"PSNR {pair} [dB]": image(pair, "psnr") for pair in PAIRINGS},
+        **{f"SSIM {pair}": image(pair, "ssim") for pair in PAIRINGS[:2]},
         "codes used": f"{codes['used']} of {codes['num_codes']}",
         "perplexity": codes["perplexity"],
         "NMI with the class": metrics["classes"]["nmi"],
         "purity": metrics["classes"]["purity"],
-        "prior given the class [bits a code]": generation.interval(prior["gpt"]),
-        "prior without the class [bits a code]": generation.interval(prior["gpt_without_class"]),
-        "bigram [bits a code]": generation.interval(prior["bigram"]),
-        "unigram [bits a code]": generation.interval(prior["unigram"]),
+        "prior given the class [bits per code]": generation.interval(prior["gpt"]),
+        "prior without the class [bits per code]": generation.interval(prior["gpt_without_class"]),
+        "bigram [bits per code]": generation.interval(prior["bigram"]),
+        "unigram [bits per code]": generation.interval(prior["unigram"]),
         **generation.headline(metrics["scores"]),
         "edge lengths, pull-back vs Euclidean: correlation": edges["correlation"],
         "edge lengths, pull-back over Euclidean: median": edges["ratio_median"],
@@ -44,15 +35,7 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def section(run: Run, figures: dict[str, Any]) -> Section:
-    """Figures, settings that differ from the defaults, and the machine.
-
-    Args:
-        run: the run.
-        figures: of `headline`.
-
-    Returns:
-        The section.
-    """
+    """Figures of `headline`, settings that differ from the defaults, and the machine."""
     dataset = run.dataset
     counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
     text = f"""Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen;

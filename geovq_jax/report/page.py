@@ -36,9 +36,10 @@ class ReportFigure(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of the report: `title`, `text` (paragraphs parted by blank lines, `code` in backticks), content, links.
+    """A part of the report.
 
-    `links` are pairs of words and relative addresses of files beside the report.
+    `text` is split into paragraphs at blank lines, with `code` in backticks; `links` are pairs of words and relative
+    addresses of files beside the report.
     """
 
     title: str
@@ -49,14 +50,7 @@ class Section(NamedTuple):
 
 
 def format_cell(value: Any) -> str:
-    """Words of a table cell: about four significant digits, an interval in brackets, a dash for nothing.
-
-    Args:
-        value: string, number, None or `Interval`.
-
-    Returns:
-        Text, not yet escaped.
-    """
+    """Words of a table cell: about four significant digits, an interval in brackets, a dash for None and NaN."""
     if isinstance(value, Interval):
         return f"{format_cell(value.value)} [{format_cell(value.low)}, {format_cell(value.high)}]"
     if isinstance(value, np.generic):
@@ -127,20 +121,9 @@ def write_report(path: str | Path, *, title: str, subtitle: str, sections: Seque
     """Write one HTML file that holds everything it shows, and each figure as `figures/<name>.png` beside it.
 
     The page makes no request: pictures are inline, and its content policy forbids everything else. It follows the
-    reader's light or dark setting and fits a phone.
+    reader's light or dark setting and fits a phone. `footer` is one line at the end; the folder is created.
 
-    Args:
-        path: the HTML file to write; its folder is made.
-        title: heading of the page.
-        subtitle: one line below it.
-        sections: parts in order; each gets an entry in the navigation.
-        footer: one line at the end.
-
-    Returns:
-        The path written.
-
-    Raises:
-        ValueError: two figures share a name, or a table row does not fit its columns.
+    Raises ValueError where two figures share a name, or a table row does not fit its columns.
     """
     path = Path(path)
     figures = [figure for section in sections for figure in section.figures]

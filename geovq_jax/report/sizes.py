@@ -28,14 +28,9 @@ def measure(run: Run) -> dict[str, Any]:
     """Codebooks of several sizes on a part of the graph's images, each tried on test images.
 
     K-medoids by swaps, under pull-back and under Euclidean lengths of the same edges; the VAE's own decoder, not
-    fine-tuned. Costs of both are taken along the pull-back graph, so that they have one unit.
-
-    Args:
-        run: with the stages up to `graph` finished.
-
-    Returns:
-        `nodes`, `images`, `sizes` [m], and for each kind of lengths lists [m]: `cost`, `entropy_bits` of the use of the
-        codes by the nodes, `psnr` of the test images with `psnr_low` and `psnr_high`.
+    fine-tuned. Costs of both are taken along the pull-back graph, so that they have one unit. For each kind of lengths
+    the result holds lists: `cost`, `entropy_bits` of the use of the codes by the nodes, and `psnr` of the test images
+    with limits `psnr_low` and `psnr_high`.
     """
     config, stored = run.config, run.graph
     cells = len(stored.points) // len(stored.rows)
@@ -56,12 +51,7 @@ def measure(run: Run) -> dict[str, Any]:
     with progress_bar("codebooks of several sizes") as progress:
         for done, (size, kind) in enumerate(product(sizes, graphs), 1):
             found = geometry.kmedoids(
-                graphs[kind],
-                size,
-                seed=config.seed,
-                init=config.codebook.init,
-                perturbations=0,
-                tolerance=3e-3,
+                graphs[kind], size, seed=config.seed, init=config.codebook.init, perturbations=0, tolerance=3e-3
             )
             distances, _ = geometry.nearest_source(graphs[kind], found.medoids)
             along, _ = geometry.nearest_source(next(iter(graphs.values())), found.medoids)
@@ -73,15 +63,12 @@ def measure(run: Run) -> dict[str, Any]:
             )
             quantized = decode_images(run.decode_fn, points[found.medoids][codes].reshape(latents.shape))
             psnr = bootstrap_interval(image_metrics.image_scores(truth, quantized).psnr, seed=config.seed)
-            rows[kind].append(
-                {
-                    "cost": float(np.mean(np.asarray(along) ** 2)),
-                    "entropy_bits": entropy_bits(np.bincount(found.labels, minlength=size)),
-                    "psnr": psnr.value,
-                    "psnr_low": psnr.low,
-                    "psnr_high": psnr.high,
-                }
-            )
+            row = {
+                "cost": float(np.mean(np.asarray(along) ** 2)),
+                "entropy_bits": entropy_bits(np.bincount(found.labels, minlength=size)),
+                **dict(zip(("psnr", "psnr_low", "psnr_high"), psnr, strict=True)),
+            }
+            rows[kind].append(row)
             progress(done, len(sizes) * len(graphs))
     columns = {kind: {name: [row[name] for row in found] for name in found[0]} for kind, found in rows.items()}
     return {"nodes": len(points), "images": len(tried), "sizes": sizes, **columns}
@@ -98,24 +85,14 @@ def _graphs(points: np.ndarray, metrics: dict[str, np.ndarray | None], k: int) -
 
 
 def section(sweep: dict[str, Any], metrics: dict[str, Any], config: ConfigDict) -> Section:
-    """Elbow, rate against distortion, and entropy against distortion.
-
-    Args:
-        sweep: of `measure`.
-        metrics: of the run: `images`, `codes`, `prior`, as in report/metrics.json.
-        config: the configuration of the run.
-
-    Returns:
-        The section.
-    """
+    """Elbow, rate against distortion, and entropy against distortion, from `measure` and report/metrics.json."""
     kinds = [kind for kind in NAMES if kind in sweep]
     sizes = np.asarray(sweep["sizes"])
     prior = metrics["prior"]
     cells = prior["gpt"]["bits_per_image"] / prior["gpt"]["bits_per_code"]
     quality = metrics["images"]["truth-quantized"]
-    elbow = figures.elbow(
-        sizes, {NAMES[kind]: np.asarray(sweep[kind]["cost"]) for kind in kinds}, unit="squared pull-back length"
-    )
+    costs = {NAMES[kind]: np.asarray(sweep[kind]["cost"]) for kind in kinds}
+    elbow = figures.elbow(sizes, costs, unit="squared pull-back length")
 
     def curves(rates: dict[str, np.ndarray], own: np.ndarray, words: str) -> tuple[dict[str, Any], dict[str, Any]]:
         lines = {NAMES[kind]: (rates[kind], np.asarray(sweep[kind]["psnr"])) for kind in kinds}
@@ -133,19 +110,17 @@ def section(sweep: dict[str, Any], metrics: dict[str, Any], config: ConfigDict) 
     distortion = figures.rate_distortion(rate, intervals=limits)
     bits = {kind: np.asarray(sweep[kind]["entropy_bits"]) for kind in kinds}
     use, limits = curves(bits, np.asarray([metrics["codes"]["entropy_bits"]]), "its own decoder")
-    entropy = figures.rate_distortion(use, intervals=limits, rate_label="entropy of the use of the codes [bits a code]")
+    label = "entropy of the use of the codes [bits per code]"
+    entropy = figures.rate_distortion(use, intervals=limits, rate_label=label)
+    pictures = [
+        ReportFigure("Cost of the clustering, along the pull-back graph, against K", elbow, "elbow", sweep),
+        ReportFigure("Rate and distortion", distortion, "rate_distortion", _points(rate)),
+        ReportFigure("Entropy of the codes and distortion", entropy, "entropy_psnr", _points(use)),
+    ]
     text = f"""Codebooks of several sizes on {sweep["nodes"]:,} nodes of the training graph, drawn by the decoder of the
         VAE, not fine-tuned, for {sweep["images"]:,} test images. The run's own point stands for its fine-tuned decoder
         on the whole test split. PSNR is of truth against quantized; bars are 95 % bootstrap intervals over images."""
-    return Section(
-        "Number of codes",
-        text,
-        figures=[
-            ReportFigure("Cost of the clustering, along the pull-back graph, against K", elbow, "elbow", sweep),
-            ReportFigure("Rate and distortion", distortion, "rate_distortion", _points(rate)),
-            ReportFigure("Entropy of the codes and distortion", entropy, "entropy_psnr", _points(use)),
-        ],
-    )
+    return Section("Number of codes", text, figures=pictures)
 
 
 def _points(curves: dict[str, Any]) -> dict[str, dict[str, list[float]]]:

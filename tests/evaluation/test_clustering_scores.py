@@ -45,24 +45,21 @@ def test_perfect_and_useless_codes():
     assert scores.clustering_scores(np.zeros(100, int), labels) == (0.0, 0.0, 0.2)
 
 
-def test_histograms_count_codes_with_and_without_position():
+def test_histograms_count_codes():
     codes = np.array([[[0, 2], [2, 2]], [[1, 1], [0, 2]]])
     np.testing.assert_array_equal(scores.code_histograms(codes, 3).toarray(), [[1, 0, 3], [1, 2, 1]])
-    positional = scores.code_histograms(codes, 3, positional=True).toarray().reshape(2, 4, 3)
-    np.testing.assert_array_equal(positional.argmax(axis=2), codes.reshape(2, 4))
-    np.testing.assert_array_equal(positional.sum(axis=2), 1.0)
 
 
 def test_probe_reads_what_the_codes_hold():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 240)
-    # The class is the code of one cell: position tells it exactly, the histogram only in part.
+    # The class is the code of one cell, which that cell tells exactly and the histogram of all cells only in part.
     codes = rng.integers(0, 3, (240, 4))
     codes[:, 1] = labels
     halves = codes[:160], labels[:160], codes[160:], labels[160:], 3
-    positional = scores.linear_probe(*halves, positional=True, regularisation=0.1)
     plain = scores.linear_probe(*halves)
-    assert positional == (1.0, True)
+    one_cell = scores.linear_probe(codes[:160, 1], labels[:160], codes[160:, 1], labels[160:], 3)
+    assert one_cell == (1.0, True)
     assert 0.45 < plain.accuracy < 0.9
     assert (
         abs(scores.linear_probe(codes[:160, 2:], labels[:160], codes[160:, 2:], labels[160:], 3).accuracy - 0.33) < 0.2

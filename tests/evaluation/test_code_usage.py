@@ -83,7 +83,7 @@ def test_refusals():
         code_usage(np.zeros(0, np.int32), 4)
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
-        with pytest.raises(ValueError, match="one label an image, got 2 for 3"):
+        with pytest.raises(ValueError, match="one label per image, got 2 for 3"):
             code_usage(np.array([0, 1, 2]), 4, np.array([0, 1]))
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)

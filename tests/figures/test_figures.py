@@ -242,7 +242,7 @@ def test_refusals():
         (lambda: mosaic(np.zeros((1, 1, 4, 4, 2))), "1 or 3 channels, got 2"),
         (lambda: figures.image_grid(np.zeros((2, 1, 4, 4, 1)), ["a"]), "expected 2 row captions, got 1"),
         (lambda: figures.training_curves({}), "at least one panel"),
-        (lambda: figures.code_atlas(np.zeros((3, 4, 4, 1)), np.zeros(2, int)), "one count a code"),
+        (lambda: figures.code_atlas(np.zeros((3, 4, 4, 1)), np.zeros(2, int)), "one count per code"),
         (
             lambda: figures.interpolation_strips({"a": np.zeros((2, 4, 4, 1)), "b": np.zeros((3, 4, 4, 1))}),
             "one length",
