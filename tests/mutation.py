@@ -66,7 +66,7 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
         ),
     ),
     "NaN and infinity": (
-        ("geometry/test_not_finite.py", "geometry/graphs/test_bad_graphs.py", "quantization/test_broken_decoders.py"),
+        ("geometry/test_not_finite.py", "geometry/graphs/test_bad_graphs.py"),
         (
             Mutant("root of NaN is zero", METRIC, "zero = (x <= 0) & jnp.isfinite(x)", "zero = ~(x > 0)"),
             Mutant("rank without NaN", METRIC, "unused = share <= 0", "unused = ~(share > 0)"),
@@ -79,6 +79,11 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
             Mutant("metrics of cells", CELLS, 'return check_finite("metrics", metrics)', "return metrics"),
             Mutant("converged at infinity", GEODESIC, "(converged > 0) & jnp.isfinite(energy)", "converged > 0"),
             Mutant("parts of a graph", GRAPH, "    _check_parts(graph, mend)\n", ""),
+        ),
+    ),
+    "NaN and infinity in codes": (
+        ("quantization/test_broken_decoders.py",),
+        (
             Mutant("codes", TOKENIZER, '    check_finite("lengths", distances.reshape(-1))\n', ""),
             Mutant("one entry of a latent", TOKENIZER, "[~np.isfinite(through).all(axis=1)] = np.nan", "[:0] = np.nan"),
             Mutant("one speed of a latent", TOKENIZER, "(asked & ~np.isfinite(through)).any(axis=1)", "[]"),

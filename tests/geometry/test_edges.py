@@ -207,7 +207,7 @@ def test_refusals():
         edge_lengths(decode, z, np.array([[0, 40]]))
     with pytest.raises(ValueError, match="order >= 1"):
         edge_lengths(decode, z, np.array([[0, 1]]), rule="gauss", order=0)
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="at least one entry"):
         node_metrics(decode, np.zeros((0, 3)))
     with pytest.raises(ValueError, match="batch_size >= 1"):
         node_metrics(decode, z, batch_size=-1)
