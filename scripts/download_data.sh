@@ -14,7 +14,7 @@ case "${1:-}" in
 esac
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-[ -x "$root/.venv/bin/python" ] || bash "$root/scripts/setup_env.sh"
+bash "$root/scripts/setup_env.sh"
 for name in "${names[@]}"; do
   "$root/.venv/bin/python" -m geovq_jax.data.download "$name" "$@"
 done
