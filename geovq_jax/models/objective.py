@@ -14,16 +14,15 @@ RECONSTRUCTIONS = ("bernoulli", "mse", "l1", "calibrated")
 
 
 class Objective(NamedTuple):
-    """Which terms make up the loss; hashable.
+    """Terms of the loss; hashable.
 
     Attributes:
         loss: "bernoulli" (cross-entropy with logits), "mse", "l1" or "calibrated" (Gaussian with the optimal variance).
-        beta: weight of the rate term.
-        anneal_steps: the weight grows linearly from 0 to beta over these steps; 0 for none.
-        free_bits: nats a latent dimension may spend without cost.
-        capacity: total rate in nats that the loss steers to; None for the plain rate.
-        capacity_steps: the capacity grows linearly from 0 over these steps; 0 for none.
-        capacity_mode: "abs" pays for |rate - capacity|, "clipped" only for the excess.
+        beta: weight of the rate term; `anneal_steps`: it grows linearly from 0 over these steps, 0 for none.
+        free_bits: nats per latent dimension without cost.
+        capacity: total rate in nats that the loss steers to, None for the plain rate; `capacity_steps`: it grows
+            linearly from 0 over these steps, 0 for none.
+        capacity_mode: "abs" penalises |rate - capacity|, "clipped" only the excess.
         cell_bits: rate in bits that the loss steers each latent vector to, in the same mode; excludes capacity.
     """
 
@@ -38,11 +37,7 @@ class Objective(NamedTuple):
 
 
 def check(objective: Objective) -> None:
-    """Refuse an objective that means nothing.
-
-    Raises:
-        ValueError: naming the field and what it may be.
-    """
+    """ValueError for an invalid objective, naming the field and its choices."""
     if objective.loss not in RECONSTRUCTIONS:
         raise ValueError(f"expected loss to be one of {', '.join(RECONSTRUCTIONS)}, got {objective.loss!r}")
     if objective.capacity_mode not in ("abs", "clipped"):
@@ -57,7 +52,7 @@ def without_annealing(objective: Objective) -> Objective:
 
 
 def bernoulli_loss(logits: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Cross-entropy with logits, -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l, an image of [b, h, w, c]."""
+    """Cross-entropy with logits per image: -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l."""
     return jnp.sum(jax.nn.softplus(logits) - images * logits) / images.shape[0]
 
 
@@ -74,8 +69,6 @@ def absolute_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c
 def calibrated_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
     """Gaussian negative log likelihood at the variance that minimises it: D/2 (log(2 pi mse) + 1) for D pixels.
 
-    Pixels and images [b, h, w, c]; the mean over the batch.
-
     Reference: Rybkin, Daniilidis & Levine 2021, "Simple and effective VAE training with calibrated decoders",
     section 4.2.
     """
@@ -90,16 +83,9 @@ def reconstruction(
     pixels: Float[Array, "b h w c"],
     images: Float[Array, "b h w c"],
 ) -> Float[Array, ""]:
-    """The reconstruction term named by the objective.
+    """The reconstruction term that `objective.loss` names, batch mean; in nats for "bernoulli" and "calibrated".
 
-    Args:
-        objective: its `loss` chooses the term.
-        logits: decoder outputs before the output map.
-        pixels: decoder outputs after it.
-        images: targets in [0, 1].
-
-    Returns:
-        Mean over the batch, in nats for "bernoulli" and "calibrated".
+    `logits` and `pixels` are the decoder's outputs before and after the output map, `images` lie in [0, 1].
     """
     if objective.loss == "bernoulli":
         return bernoulli_loss(logits, images)
@@ -108,18 +94,18 @@ def reconstruction(
 
 
 def mean_psnr(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Mean over images [b, h, w, c] of -10 log10 of the mean squared error, in dB; 100 at most."""
+    """Mean over images of -10 log10 of the mean squared error, in dB; 100 at most."""
     squared = jnp.mean(jnp.square(pixels - images), axis=(1, 2, 3))
     return jnp.mean(-10.0 * jnp.log10(jnp.maximum(squared, 1e-10)))
 
 
 def gaussian_kl(mean: Float[Array, "*shape"], log_variance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """KL(N(mean, variance) || N(0, 1)) a dimension, 1/2 (mean^2 + variance - log variance - 1) nats; their shape."""
+    """KL(N(mean, variance) || N(0, 1)) per dimension, 1/2 (mean^2 + variance - log variance - 1) nats."""
     return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)
 
 
 def linear_ramp(step: Int[Array, ""] | int, steps: int) -> Float[Array, ""]:
-    """min(step / steps, 1), of shape []; 1 where steps is 0."""
+    """min(step / steps, 1); 1 where steps is 0."""
     return jnp.minimum(jnp.asarray(step, float) / steps, 1.0) if steps else jnp.asarray(1.0)
 
 
@@ -136,18 +122,10 @@ def capacity_gap(
 
 
 def rate(objective: Objective, kl: Float[Array, "b *latent d"], step: Int[Array, ""] | int) -> Float[Array, ""]:
-    """The weighted rate term of the objective.
+    """The weighted rate term of the objective, in nats, from the nats per latent dimension.
 
     Batch means of the KL come first; then free bits act on each dimension (Kingma et al. 2016, equation 15), the
     capacity on their sum or, for `cell_bits`, on the sum of each latent vector.
-
-    Args:
-        objective: weights, schedules and targets.
-        kl: nats a latent dimension, [b, d] or [b, h, w, d].
-        step: training step.
-
-    Returns:
-        Term to add to the reconstruction, in nats.
     """
     dims = jnp.mean(kl, axis=0)
     if objective.free_bits:

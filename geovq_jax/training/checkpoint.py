@@ -50,7 +50,7 @@ def _hashes(path: Path) -> dict[str, str]:
 
 
 def _check(path: Path) -> None:
-    """Refuse a save whose files are not as they were written; a save that was killed before its hashes has none."""
+    """Refuse a save whose files are not as they were written; a save killed before its hashes has none."""
     stored = path / _CHECKSUMS
     if not stored.is_file():
         return
@@ -73,15 +73,9 @@ def exists(directory: str | Path) -> bool:
 
 
 def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = None) -> None:
-    """Write a pytree as the directory's newest save, then remove the older ones.
+    """Write a pytree of arrays, typed PRNG keys and NamedTuples as the newest save, then remove the older ones.
 
-    Args:
-        directory: created if absent.
-        tree: arrays; typed PRNG keys and NamedTuples are welcome.
-        metadata: JSON values to keep beside it.
-
-    Raises:
-        OSError: it cannot be written; the earlier save stays.
+    `metadata` holds JSON values. OSError if it cannot be written; the earlier save stays.
     """
     path = Path(directory).absolute()
     path.mkdir(parents=True, exist_ok=True)
@@ -103,27 +97,18 @@ def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = 
 
 
 def load_metadata(directory: str | Path) -> dict[str, Any] | None:
-    """Metadata of the directory's newest save.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is damaged.
-    """
+    """Metadata of the newest save; FileNotFoundError if there is none, ValueError if it is damaged."""
     path = _newest(directory)
     _check(path)
     return ocp.metadata(path).custom_metadata["metadata"]
 
 
 def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
-    """Read the directory's newest save.
+    """Read the directory's newest save, bit for bit as saved.
 
     Args:
-        directory: as given to `save`.
         abstract_state: pytree of arrays or jax.ShapeDtypeStruct of the expected structure; a leaf's sharding is kept,
             leaves without one go to the default device, or to every device of the mesh.
-
-    Returns:
-        Pytree of arrays, bit for bit as saved.
 
     Raises:
         FileNotFoundError: if there is none.

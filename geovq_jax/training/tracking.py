@@ -34,7 +34,7 @@ class Writer(Protocol):
 
 
 class JsonlWriter:
-    """One JSON object a line: {"stage": ..., "step": ..., figures}. Stages may share a file."""
+    """One JSON object per line: {"stage": ..., "step": ..., metrics}. Stages may share a file."""
 
     def __init__(self, path: str | Path, stage: str):
         self._path = Path(path)
@@ -173,14 +173,8 @@ class Writers:
 def open_writer(workdir: Path, stage: str, tracker: str = "none") -> Writer:
     """The writer of one stage: `metrics.jsonl` of the work directory, and the tracker's store beside it.
 
-    Args:
-        workdir: work directory; its name is the run's.
-        stage: name that stands before every figure.
-        tracker: one of `TRACKERS`. TensorBoard writes to `workdir/tensorboard`; MLflow to $MLFLOW_TRACKING_URI, else to
-            `mlflow.db` beside the work directory.
-
-    Returns:
-        The writer; of several processes only the first writes.
+    TensorBoard writes to `workdir/tensorboard`; MLflow to $MLFLOW_TRACKING_URI, else to `mlflow.db` beside the work
+    directory, whose name is the run's. Of several processes only the first writes.
 
     Raises:
         ValueError: an unknown tracker.
@@ -202,19 +196,9 @@ def record(
     figures: Mapping[str, float],
     artefacts: Sequence[Path],
 ) -> None:
-    """Hand what a finished stage left to the tracker; nothing without one.
+    """Send the settings (dotted key -> value), final metrics and files of a finished stage to the tracker, if any.
 
-    Args:
-        workdir: work directory.
-        stage: name of the stage.
-        tracker: one of `TRACKERS`.
-        parameters: settings, dotted key -> value.
-        figures: final figures, name -> value.
-        artefacts: files to keep (TensorBoard takes pictures only).
-
-    Raises:
-        ValueError: an unknown tracker.
-        ImportError: the tracker's extra is not installed.
+    TensorBoard keeps pictures only. Raises as `open_writer`.
     """
     store = _store(workdir, stage, tracker) if processes.first() else None
     if store is not None:
