@@ -16,16 +16,9 @@ _COLOUR_MODES = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
 def list_images(folder: str | Path) -> tuple[list[str], list[Path], list[int]]:
-    """Lists the images of a folder, sorted by class and then by name.
+    """Names of the classes (sub-folders), paths of the images sorted by class and name, and the class of each image.
 
-    Args:
-        folder: holds one sub-folder for each class; hidden entries and other kinds of file are passed over.
-
-    Returns:
-        Names of the classes, paths of the images, and the class of each image.
-
-    Raises:
-        FileNotFoundError: there is no folder, no sub-folder, or a sub-folder without images.
+    Hidden entries and other kinds of file are ignored. FileNotFoundError without folder, sub-folder, or images in one.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -51,7 +44,7 @@ def list_images(folder: str | Path) -> tuple[list[str], list[Path], list[int]]:
 
 
 def _open(path: Path) -> Image.Image:
-    """Opens an image lazily and refuses what would be read wrongly or is not an image."""
+    """Open an image lazily and refuse what would be read wrongly or is not an image."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -69,20 +62,10 @@ def _one_line(error: Exception) -> str:
 
 
 def read_folder(folder: str | Path, size: int) -> tuple[Examples, list[str]]:
-    """Reads a folder of images, each cut to its central square and resized.
+    """Examples of a folder, sorted by class and name, each cut to its central square and resized; and the classes.
 
-    Images become grey if all of them are grey, otherwise RGB. Transparency is dropped.
-
-    Args:
-        folder: holds one sub-folder for each class.
-        size: side of the resulting squares in pixels.
-
-    Returns:
-        The examples sorted by class and name, images [n, size, size, 1 or 3], and the names of the classes.
-
-    Raises:
-        FileNotFoundError: there is no such folder or it holds no images.
-        ValueError: a file is not a readable image, or size is not positive.
+    Images become grey if all of them are grey, otherwise RGB. Transparency is dropped. FileNotFoundError without
+    images, ValueError for a file that is not a readable image.
     """
     if size < 1:
         raise ValueError(f"expected a positive image size, got {size}; 28 or 32 suit the default models")
