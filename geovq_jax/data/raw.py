@@ -17,12 +17,7 @@ from jaxtyping import UInt8
 
 from geovq_jax.data.records import Examples
 
-IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 # SHA-256 of the uncompressed content: a file that was compressed again still passes.
 IDX_SHA256: Mapping[str, Mapping[str, str]] = {
@@ -52,7 +47,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def _read_up_to(stream: io.BufferedIOBase, size: int) -> bytes:
-    """Reads at most `size` bytes; memory grows with what is there, not with what a header promises."""
+    """Read at most `size` bytes; memory grows with what is there, not with what a header promises."""
     parts = []
     while size > 0 and (part := stream.read(min(size, _CHUNK))):
         parts.append(part)
@@ -61,7 +56,7 @@ def _read_up_to(stream: io.BufferedIOBase, size: int) -> bytes:
 
 
 def _parse_idx(stream: io.BufferedIOBase, path: Path) -> tuple[tuple[int, ...], bytes, str]:
-    """Reads shape, data and SHA-256 of one uncompressed IDX stream of unsigned bytes."""
+    """Shape, data and SHA-256 of one uncompressed IDX stream of unsigned bytes."""
     magic = _read_up_to(stream, 4)
     if len(magic) == 4 and (magic[:3] != b"\x00\x00\x08" or not 1 <= magic[3] <= 4):
         raise ValueError(
@@ -88,18 +83,10 @@ def _parse_idx(stream: io.BufferedIOBase, path: Path) -> tuple[tuple[int, ...], 
 
 
 def read_idx(path: str | Path, *, sha256: str | None = None) -> UInt8[np.ndarray, "..."]:
-    """Reads one IDX file of unsigned bytes, plain or gzip-compressed.
+    """Read one IDX file of unsigned bytes, plain or gzip-compressed: recognised by content, not by name.
 
-    Args:
-        path: the file; compression is recognised by content, not by name.
-        sha256: expected SHA-256 of the uncompressed file, or None to skip this check.
-
-    Returns:
-        The array, uint8, in the shape that the file's header gives.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, too long, not IDX, or its content is not the expected one.
+    `sha256` is that of the uncompressed file; None skips this check. ValueError if the file is truncated, too long, not
+    IDX, or its content is not the expected one.
     """
     path = Path(path)
     if not path.is_file():
@@ -135,16 +122,9 @@ def _whose(digest: str) -> str:
 
 
 def idx_paths(folder: str | Path) -> dict[str, Path] | None:
-    """Finds the four IDX files of MNIST or Fashion-MNIST in a folder.
+    """File name without `.gz` -> path of the IDX files in a folder, `NAME` before `NAME.gz`; None if there are none.
 
-    Args:
-        folder: where to look; `NAME` is preferred to `NAME.gz`.
-
-    Returns:
-        File name without `.gz` -> path; None if the folder holds none of the four.
-
-    Raises:
-        FileNotFoundError: some of the four are there and others are not.
+    FileNotFoundError if some of the four are there and others are not.
     """
     folder = Path(folder)
     found = {}
@@ -158,14 +138,7 @@ def idx_paths(folder: str | Path) -> dict[str, Path] | None:
 
 
 def identify(folder: str | Path) -> str | None:
-    """Tells MNIST and Fashion-MNIST, which share their file names, apart by the smallest of their files.
-
-    Args:
-        folder: holds the four IDX files.
-
-    Returns:
-        Name of the data set; None if the file is damaged or of neither.
-    """
+    """ "mnist" or "fashion_mnist", which share their file names, by the smallest file; None for neither."""
     paths = idx_paths(folder)
     if paths is None:
         return None
@@ -200,20 +173,7 @@ def _check_examples(images: np.ndarray, labels: np.ndarray, where: Path, num_cla
 def read_idx_folder(
     folder: str | Path, *, sha256: Mapping[str, str] | None = None, num_classes: int = 10
 ) -> tuple[Examples, Examples]:
-    """Reads the four IDX files of MNIST or Fashion-MNIST.
-
-    Args:
-        folder: holds `{train,t10k}-{images-idx3,labels-idx1}-ubyte`, each plain or `.gz`.
-        sha256: file name without `.gz` -> SHA-256 of its uncompressed content, or None to skip this check.
-        num_classes: labels must be below it.
-
-    Returns:
-        Training and test examples in the order of the files, images [n, H, W, 1].
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, has the wrong checksum, or does not fit its partner.
-    """
+    """Training and test examples from the four IDX files in a folder; see `read_idx_files`."""
     paths = idx_paths(folder)
     if paths is None:
         raise FileNotFoundError(f"expected IDX files in {folder}, found none; run scripts/download_data.sh")
@@ -223,15 +183,10 @@ def read_idx_folder(
 def read_idx_files(
     paths: Mapping[str, Path], *, sha256: Mapping[str, str] | None = None, num_classes: int = 10
 ) -> tuple[Examples, Examples]:
-    """Reads the four IDX files at the given paths; see `read_idx_folder`.
+    """Training and test examples from four IDX files, given by their names without `.gz`, in the order of the files.
 
-    Args:
-        paths: file name without `.gz` -> path.
-        sha256: file name without `.gz` -> SHA-256 of its uncompressed content, or None to skip this check.
-        num_classes: labels must be below it.
-
-    Returns:
-        Training and test examples in the order of the files, images [n, H, W, 1].
+    `sha256` holds the checksum of each file's uncompressed content; None skips this check. ValueError if a file is
+    damaged, has the wrong checksum, or does not fit its partner.
     """
     arrays = {name: read_idx(path, sha256=sha256[name] if sha256 else None) for name, path in paths.items()}
     examples = []
@@ -243,16 +198,9 @@ def read_idx_files(
 
 
 def cifar10_paths(folder: str | Path) -> dict[str, Path] | None:
-    """Finds the six binary files of CIFAR-10 in a folder.
+    """File name -> path of the six binary files of CIFAR-10 in a folder; None if there are none.
 
-    Args:
-        folder: where to look.
-
-    Returns:
-        File name -> path; None if the folder holds none of the six.
-
-    Raises:
-        FileNotFoundError: some of the six are there and others are not.
+    FileNotFoundError if some of the six are there and others are not.
     """
     folder = Path(folder)
     found = {name: folder / name for name in CIFAR10_FILES if (folder / name).is_file()}
@@ -261,17 +209,9 @@ def cifar10_paths(folder: str | Path) -> dict[str, Path] | None:
 
 
 def parse_cifar10(content: bytes, where: str | Path) -> Examples:
-    """Reads CIFAR-10's binary records: one label byte, then the R, G and B planes of 32 x 32 bytes.
+    """CIFAR-10's binary records: one label byte, then the R, G and B planes of 32 x 32 bytes.
 
-    Args:
-        content: a whole file.
-        where: its name, for error messages.
-
-    Returns:
-        The 10,000 examples, images [n, 32, 32, 3].
-
-    Raises:
-        ValueError: the size or a label is wrong.
+    `where` names the file in error messages. ValueError if the size or a label is wrong.
     """
     expected = CIFAR10_RECORDS * _CIFAR10_RECORD_BYTES
     if len(content) != expected:
@@ -286,18 +226,7 @@ def parse_cifar10(content: bytes, where: str | Path) -> Examples:
 
 
 def read_cifar10_folder(folder: str | Path) -> tuple[Examples, Examples]:
-    """Reads a folder `cifar-10-batches-bin`.
-
-    Args:
-        folder: holds `data_batch_1.bin` .. `data_batch_5.bin` and `test_batch.bin`.
-
-    Returns:
-        Training and test examples in the order of the files, images [n, 32, 32, 3].
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file has the wrong size or a label out of range.
-    """
+    """Training and test examples of a folder `cifar-10-batches-bin`, in the order of the files."""
     paths = cifar10_paths(folder)
     if paths is None:
         raise FileNotFoundError(f"expected CIFAR-10 binary files in {folder}, found none; run scripts/download_data.sh")
@@ -314,5 +243,5 @@ def read_cifar10_file(file: io.BufferedIOBase, where: str | Path) -> Examples:
 
 
 def join(parts: list[Examples]) -> Examples:
-    """Puts tables of examples one after the other."""
+    """Concatenate tables of examples."""
     return Examples(np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts]))

@@ -53,20 +53,10 @@ def is_prepared(name: str, data_dir: Path) -> bool:
 
 
 def read(name: str, data_dir: Path) -> tuple[Examples, Examples]:
-    """Reads a prepared data set, undoing the shuffle that preparing it applied.
+    """Read a prepared data set in the order of the original files, undoing the shuffle that preparing it applied.
 
-    The decoded arrays are kept beside it in `geovq_jax_cache`, where the folder can be written.
-
-    Args:
-        name: mnist, fashion_mnist or cifar10.
-        data_dir: folder of tensorflow-datasets.
-
-    Returns:
-        Training and test examples in the order of the original files: row i is the same image as in the raw files.
-
-    Raises:
-        FileNotFoundError: the data set is not prepared there.
-        ValueError: the content is not that of the original files.
+    The decoded arrays are cached beside it in `geovq_jax_cache`, where the folder can be written. FileNotFoundError if
+    it is not prepared there, ValueError if the content is not that of the original files.
     """
     folder = _version_dir(name, data_dir)
     if folder is None:
@@ -111,20 +101,13 @@ def shuffled_rows(split: str, num_examples: int) -> Int64[np.ndarray, " n"]:
 
     tensorflow-datasets sorts the records of a split by md5(name of the split + key); a change of this order would
     be a new major version of every data set.
-
-    Args:
-        split: "train" or "test".
-        num_examples: number of records.
-
-    Returns:
-        Row numbers [num_examples] in the order of the records.
     """
     digests = [hashlib.md5(f"{split}{row}".encode(), usedforsecurity=False).digest() for row in range(num_examples)]
     return np.array(sorted(range(num_examples), key=digests.__getitem__), np.int64)
 
 
 def _check_content(name: str, train: Examples, test: Examples, where: Path) -> None:
-    """Compares pixels and labels with the checksums of the original IDX files, which include their headers."""
+    """Compare pixels and labels with the checksums of the original IDX files, which include their headers."""
     if name not in raw.IDX_SHA256:
         return
     arrays = (train.images[..., 0], train.labels, test.images[..., 0], test.labels)
@@ -152,7 +135,7 @@ def _load_cache(folder: Path) -> tuple[Examples, Examples]:
 
 
 def _save_cache(folder: Path, train: Examples, test: Examples) -> None:
-    """Writes all arrays to a temporary folder, then renames it, so that no reader sees a part."""
+    """Write all arrays to a temporary folder, then rename it, so that no reader sees a part."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as temporary:
@@ -168,15 +151,10 @@ def _save_cache(folder: Path, train: Examples, test: Examples) -> None:
 
 
 def prepare(name: str, data_dir: Path, *, show_progress: bool = False) -> None:
-    """Downloads a data set and writes it as an array_record folder that `tfds.builder(name)` opens.
+    """Download a data set and write it as an array_record folder that `tfds.builder(name)` opens.
 
     Files that lie in `data_dir` under their original names (`cifar-10-binary.tar.gz`), or in its download cache, are
     used in place of a download. tensorflow-datasets verifies size and SHA-256 of what it downloads.
-
-    Args:
-        name: mnist, fashion_mnist or cifar10.
-        data_dir: folder of tensorflow-datasets, created if need be.
-        show_progress: whether tensorflow-datasets draws its progress bars on stderr.
 
     Raises:
         FileNotFoundError: a file is neither local nor can it be downloaded.
@@ -217,14 +195,14 @@ def _one_line(error: BaseException) -> str:
 
 
 def _urls(builder: Any) -> dict[str, str]:
-    """Addresses that the official builder registers, by the name of the file that they serve."""
+    """Addresses that the official builder registers, by the name of the file."""
     if builder.name == "cifar10":
         return {"cifar-10-binary.tar.gz": builder._cifar_info.url}
     return {name: f"{builder.URL}{name}.gz" for name in raw.IDX_FILES}
 
 
 def _is_local(name: str, url: str, data_dir: Path) -> bool:
-    """Whether preparing finds a file in the folder or in its download cache."""
+    """Whether a file is in the folder or in its download cache."""
     from tensorflow_datasets.core.download import checksums, resource
 
     checksum = checksums.get_all_url_infos()[url].checksum
@@ -233,7 +211,7 @@ def _is_local(name: str, url: str, data_dir: Path) -> bool:
 
 
 def _check_reachable(url: str) -> None:
-    """Asks the server for one address; the downloader itself would retry for minutes without a network."""
+    """Request one address; the downloader itself would retry for minutes without a network."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError as error:
@@ -269,7 +247,7 @@ def _builder_class(name: str) -> Any:
 
 
 def _read_cifar10_archive(path: Path) -> tuple[Examples, Examples, list[str]]:
-    """Reads the members of the archive in memory: nothing is extracted, so no member chooses where it lands."""
+    """Read the members of the archive in memory: nothing is extracted, so no member chooses where it lands."""
     try:
         with tarfile.open(path, "r:gz") as archive:
 

@@ -69,11 +69,7 @@ def logits(params: PyTree, arch: Architecture, hidden: Float[Array, " f"]) -> Fl
 
 
 def loss(
-    key: Key[Array, ""],
-    params: PyTree,
-    arch: Architecture,
-    images: Float[Array, "b H W C"],
-    labels: Int[Array, " b"],
+    key: Key[Array, ""], params: PyTree, arch: Architecture, images: Float[Array, "b H W C"], labels: Int[Array, " b"]
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Mean cross-entropy in nats with smoothed labels and dropout on the features; metrics `loss` and `accuracy`.
 
