@@ -9,10 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
-MAX_ANGLE = 10.0
-"""Largest rotation in degrees that `augment` draws."""
-CROP_PADDING = 4
-"""Black pixels that `augment` adds on each side before it crops."""
+MAX_ANGLE = 10.0  # degrees
+CROP_PADDING = 4  # black pixels per side
 
 
 @functools.lru_cache(maxsize=4)
@@ -54,9 +52,8 @@ def rotate(
     `dm_pix.rotate` interpolates over the channels as well, which takes 14 times as long on a CPU.
     """
     height, width = images.shape[1:3]
-    y = jnp.arange(height, dtype=images.dtype) - (height - 1) / 2
-    x = jnp.arange(width, dtype=images.dtype) - (width - 1) / 2
-    y, x = y[:, None], x[None, :]
+    y = jnp.arange(height, dtype=images.dtype)[:, None] - (height - 1) / 2
+    x = jnp.arange(width, dtype=images.dtype)[None] - (width - 1) / 2
 
     def rotate_one(image, angle):
         cos, sin = jnp.cos(angle), jnp.sin(angle)
@@ -66,10 +63,6 @@ def rotate(
         return jax.vmap(sample, in_axes=2, out_axes=2)(image)
 
     return jax.vmap(rotate_one)(images, jnp.deg2rad(degrees).astype(images.dtype))
-
-
-def _rotate(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
-    return rotate(images, jax.random.uniform(key, images.shape[:1], images.dtype, -MAX_ANGLE, MAX_ANGLE))
 
 
 def _crop_flip(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
@@ -84,7 +77,9 @@ def _crop_flip(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
 
 POLICIES: dict[str, Callable[[PRNGKeyArray, jax.Array], jax.Array]] = {
     "none": lambda key, images: images,
-    "rotate": _rotate,
+    "rotate": lambda key, images: rotate(
+        images, jax.random.uniform(key, images.shape[:1], images.dtype, -MAX_ANGLE, MAX_ANGLE)
+    ),
     "crop_flip": _crop_flip,
 }
 

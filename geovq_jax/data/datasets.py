@@ -1,12 +1,11 @@
 """Loads a data set by name from the first place that holds it, split by seed."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from geovq_jax.data import builtin, raw, tfds
 from geovq_jax.data.folder import read_folder
-from geovq_jax.data.records import Dataset, Examples, Split
+from geovq_jax.data.records import Dataset, Examples
 from geovq_jax.data.splits import partition
 
 BUILTIN = ("mnist5k", "digits")
@@ -51,8 +50,19 @@ def load(
         ValueError: the name is unknown, an argument is out of range, or a file is damaged.
         FileNotFoundError: a file is missing, or the data set is nowhere and cannot be downloaded.
     """
-    _check_arguments(name, seed, {"max_train": max_train, "max_valid": max_valid, "max_test": max_test}, image_size)
+    is_folder = name.startswith(FOLDER_PREFIX) and name != FOLDER_PREFIX
+    if not is_folder and name not in BUILTIN + DOWNLOADED:
+        raise ValueError(
+            f"expected a data set among {', '.join(BUILTIN + DOWNLOADED)} or {FOLDER_PREFIX}PATH, got {name!r}"
+        )
+    if image_size is not None and not is_folder:
+        raise ValueError(f"expected no image_size for {name}, got {image_size}; only {FOLDER_PREFIX}PATH is resized")
+    if seed < 0:
+        raise ValueError(f"expected a seed that is not negative, got {seed}")
     limits = (max_train, max_valid, max_test)
+    for argument, limit in zip(("max_train", "max_valid", "max_test"), limits, strict=True):
+        if limit is not None and limit < 1:
+            raise ValueError(f"expected a positive {argument}, got {limit}; None keeps all rows")
     if name in DOWNLOADED:
         train, test, source = find(name, data_dir)
         fitted, valid = partition(train, (len(train.labels) - NUM_VALID, NUM_VALID), limits[:2], seed)
@@ -67,37 +77,12 @@ def load(
         path = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
         examples, classes = read_folder(path, FOLDER_IMAGE_SIZE if image_size is None else image_size)
         num_classes, source = len(classes), str(path)
-    fitted, valid, tested = _three_parts(examples, limits, seed)
-    return Dataset(name, num_classes, fitted, valid, tested, source)
-
-
-def _check_arguments(name: str, seed: int, limits: Mapping[str, int | None], image_size: int | None) -> None:
-    is_folder = name.startswith(FOLDER_PREFIX) and name != FOLDER_PREFIX
-    if not is_folder and name not in BUILTIN + DOWNLOADED:
-        raise ValueError(
-            f"expected a data set among {', '.join(BUILTIN + DOWNLOADED)} or {FOLDER_PREFIX}PATH, got {name!r}"
-        )
-    if image_size is not None and not is_folder:
-        raise ValueError(f"expected no image_size for {name}, got {image_size}; only {FOLDER_PREFIX}PATH is resized")
-    if seed < 0:
-        raise ValueError(f"expected a seed that is not negative, got {seed}")
-    for argument, limit in limits.items():
-        if limit is not None and limit < 1:
-            raise ValueError(f"expected a positive {argument}, got {limit}; None keeps all rows")
-
-
-def _three_parts(examples: Examples, limits: tuple[int | None, ...], seed: int) -> tuple[Split, ...]:
-    """80/10/10 per cent, at least one row for validation and one for test."""
     n = len(examples.labels)
     if n < 3:
         raise ValueError(f"expected at least 3 images for train, valid and test, got {n}; add images")
     tenth = max(1, round(n / 10))
-    return partition(examples, (n - 2 * tenth, tenth, tenth), limits, seed)
-
-
-def _environment_folder() -> Path | None:
-    value = os.environ.get("GEOVQ_DATA")
-    return _existing(value, "$GEOVQ_DATA") if value else None
+    fitted, valid, tested = partition(examples, (n - 2 * tenth, tenth, tenth), limits, seed)
+    return Dataset(name, num_classes, fitted, valid, tested, source)
 
 
 def _existing(folder: str | Path, origin: str) -> Path:
@@ -122,7 +107,8 @@ def find(
     order, and where they were found.
     """
     named = _existing(data_dir, "data_dir") if data_dir else None
-    environment = _environment_folder()
+    variable = os.environ.get("GEOVQ_DATA")
+    environment = _existing(variable, "$GEOVQ_DATA") if variable else None
     folders = [folder for folder in (named, environment) if folder is not None]
     for folder in folders:
         found = _raw_folder(name, folder)
@@ -141,6 +127,6 @@ def find(
 
 
 def _read_raw(name: str, folder: Path) -> tuple[Examples, Examples, str]:
-    if name == "cifar10":
-        return (*raw.read_cifar10_folder(folder), str(folder))
-    return (*raw.read_idx_folder(folder, sha256=raw.IDX_SHA256[name]), str(folder))
+    cifar10 = name == "cifar10"
+    read = raw.read_cifar10_folder(folder) if cifar10 else raw.read_idx_folder(folder, sha256=raw.IDX_SHA256[name])
+    return (*read, str(folder))

@@ -50,14 +50,15 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path, formats=_FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombWarning, Image.DecompressionBombError, OSError) as error:
-        raise ValueError(f"expected an image of usual size, got {path}: {_one_line(error)}; remove it") from error
+        raise ValueError(f"expected an image of usual size, got {path}: {one_line(error)}; remove it") from error
     if image.mode not in _GREY_MODES | _COLOUR_MODES:
         image.close()
         raise ValueError(f"expected 8 bits a channel, got mode {image.mode} in {path}; convert the image to 8 bits")
     return image
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
+    """Message of an error without line breaks."""
     return " ".join(str(error).split())
 
 
@@ -70,16 +71,17 @@ def read_folder(folder: str | Path, size: int) -> tuple[Examples, list[str]]:
     if size < 1:
         raise ValueError(f"expected a positive image size, got {size}; 28 or 32 suit the default models")
     classes, paths, labels = list_images(folder)
-    grey = True
+    modes = set()
     for path in paths:
         with _open(path) as image:
-            grey = grey and image.mode in _GREY_MODES
+            modes.add(image.mode)
+    grey = modes <= _GREY_MODES
     images = np.empty((len(paths), size, size, 1 if grey else 3), np.uint8)
     for row, path in enumerate(paths):
         with _open(path) as image:
             try:
                 upright = ImageOps.exif_transpose(image).convert("L" if grey else "RGB")
             except (OSError, SyntaxError, ValueError) as error:
-                raise ValueError(f"expected a whole image, got {path}: {_one_line(error)}; remove it") from error
+                raise ValueError(f"expected a whole image, got {path}: {one_line(error)}; remove it") from error
         images[row] = np.asarray(ImageOps.fit(upright, (size, size))).reshape(images.shape[1:])
     return Examples(images, np.asarray(labels, np.int32)), classes

@@ -4,6 +4,7 @@ Every size is checked against the header or the format before memory is taken fo
 against a known SHA-256, and nothing is unpickled.
 """
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -35,15 +36,12 @@ IDX_SHA256: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
-CIFAR10_TEST = "test_batch.bin"
-CIFAR10_FILES = (*CIFAR10_TRAIN, CIFAR10_TEST)
+CIFAR10_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 CIFAR10_RECORDS = 10_000
 _CIFAR10_SHAPE = (3, 32, 32)
 _CIFAR10_RECORD_BYTES = 1 + math.prod(_CIFAR10_SHAPE)
 
 _CHUNK = 1 << 20
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 def _read_up_to(stream: io.BufferedIOBase, size: int) -> bytes:
@@ -76,8 +74,7 @@ def _parse_idx(stream: io.BufferedIOBase, path: Path) -> tuple[tuple[int, ...], 
         )
     if stream.read(1):
         raise ValueError(f"expected {size} bytes for shape {shape}, got a longer file: {path}; fetch the file again")
-    digest = hashlib.sha256(magic)
-    digest.update(header)
+    digest = hashlib.sha256(magic + header)
     digest.update(data)
     return shape, data, digest.hexdigest()
 
@@ -92,33 +89,22 @@ def read_idx(path: str | Path, *, sha256: str | None = None) -> UInt8[np.ndarray
     if not path.is_file():
         raise FileNotFoundError(f"expected a file {path}, found none; run scripts/download_data.sh or copy it there")
     with path.open("rb") as file:
-        compressed = file.read(2) == _GZIP_MAGIC
-        file.seek(0)
-        try:
-            if compressed:
-                with gzip.GzipFile(fileobj=file) as stream:
-                    shape, data, digest = _parse_idx(stream, path)
-            else:
-                shape, data, digest = _parse_idx(file, path)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            reason = str(error).rstrip(".")
-            raise ValueError(
-                f"expected a whole gzip file, got a truncated or damaged one ({reason}): {path}; fetch the file again"
-            ) from error
-    if sha256 is not None and digest != sha256:
+        compressed = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if compressed else path.open("rb") as stream:
+            shape, data, digest = _parse_idx(stream, path)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        reason = str(error).rstrip(".")
         raise ValueError(
-            f"expected content with sha256 {sha256[:12]}..., got {digest[:12]}... in {path}{_whose(digest)}; "
+            f"expected a whole gzip file, got a truncated or damaged one ({reason}): {path}; fetch the file again"
+        ) from error
+    if sha256 is not None and digest != sha256:
+        whose = [f" (this is a file of {name})" for name, files in IDX_SHA256.items() if digest in files.values()]
+        raise ValueError(
+            f"expected content with sha256 {sha256[:12]}..., got {digest[:12]}... in {path}{''.join(whose)}; "
             "the file is damaged or of another data set: fetch it again"
         )
     return np.frombuffer(data, np.uint8).reshape(shape)
-
-
-def _whose(digest: str) -> str:
-    """Names the known data set that a checksum belongs to, as a remark for an error message."""
-    for name, files in IDX_SHA256.items():
-        if digest in files.values():
-            return f" (this is a file of {name})"
-    return ""
 
 
 def idx_paths(folder: str | Path) -> dict[str, Path] | None:
@@ -127,12 +113,8 @@ def idx_paths(folder: str | Path) -> dict[str, Path] | None:
     FileNotFoundError if some of the four are there and others are not.
     """
     folder = Path(folder)
-    found = {}
-    for name in IDX_FILES:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                found[name] = path
-                break
+    candidates = [(name, folder / f"{name}{suffix}") for name in IDX_FILES for suffix in (".gz", "")]
+    found = {name: path for name, path in candidates if path.is_file()}
     _refuse_partial(folder, IDX_FILES, found, " (plain or .gz)")
     return found or None
 
@@ -143,11 +125,9 @@ def identify(folder: str | Path) -> str | None:
     if paths is None:
         return None
     for name, files in IDX_SHA256.items():
-        try:
+        with contextlib.suppress(ValueError):
             read_idx(paths[IDX_FILES[3]], sha256=files[IDX_FILES[3]])
             return name
-        except ValueError:
-            continue
     return None
 
 
@@ -160,29 +140,15 @@ def _refuse_partial(folder: Path, names: tuple[str, ...], found: Mapping[str, Pa
         )
 
 
-def _check_examples(images: np.ndarray, labels: np.ndarray, where: Path, num_classes: int) -> None:
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
-        raise ValueError(
-            f"expected images [n, H, W] and labels [n] with n > 0, got {images.shape} and {labels.shape} in {where}; "
-            "fetch the files again"
-        )
-    if labels.max() >= num_classes:
-        raise ValueError(f"expected labels below {num_classes}, got {labels.max()} in {where}; fetch the files again")
-
-
-def read_idx_folder(
-    folder: str | Path, *, sha256: Mapping[str, str] | None = None, num_classes: int = 10
-) -> tuple[Examples, Examples]:
+def read_idx_folder(folder: str | Path, *, sha256: Mapping[str, str] | None = None) -> tuple[Examples, Examples]:
     """Training and test examples from the four IDX files in a folder; see `read_idx_files`."""
     paths = idx_paths(folder)
     if paths is None:
         raise FileNotFoundError(f"expected IDX files in {folder}, found none; run scripts/download_data.sh")
-    return read_idx_files(paths, sha256=sha256, num_classes=num_classes)
+    return read_idx_files(paths, sha256=sha256)
 
 
-def read_idx_files(
-    paths: Mapping[str, Path], *, sha256: Mapping[str, str] | None = None, num_classes: int = 10
-) -> tuple[Examples, Examples]:
+def read_idx_files(paths: Mapping[str, Path], *, sha256: Mapping[str, str] | None = None) -> tuple[Examples, Examples]:
     """Training and test examples from four IDX files, given by their names without `.gz`, in the order of the files.
 
     `sha256` holds the checksum of each file's uncompressed content; None skips this check. ValueError if a file is
@@ -191,8 +157,14 @@ def read_idx_files(
     arrays = {name: read_idx(path, sha256=sha256[name] if sha256 else None) for name, path in paths.items()}
     examples = []
     for images_name, labels_name in (IDX_FILES[:2], IDX_FILES[2:]):
-        images, labels = arrays[images_name], arrays[labels_name]
-        _check_examples(images, labels, paths[images_name], num_classes)
+        images, labels, where = arrays[images_name], arrays[labels_name], paths[images_name]
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
+            raise ValueError(
+                f"expected images [n, H, W] and labels [n] with n > 0, got {images.shape} and {labels.shape} "
+                f"in {where}; fetch the files again"
+            )
+        if labels.max() > 9:
+            raise ValueError(f"expected labels below 10, got {labels.max()} in {where}; fetch the files again")
         examples.append(Examples(images[..., None], labels.astype(np.int32)))
     return examples[0], examples[1]
 
@@ -208,12 +180,14 @@ def cifar10_paths(folder: str | Path) -> dict[str, Path] | None:
     return found or None
 
 
-def parse_cifar10(content: bytes, where: str | Path) -> Examples:
+def read_cifar10_file(file: io.BufferedIOBase, where: str | Path) -> Examples:
     """CIFAR-10's binary records: one label byte, then the R, G and B planes of 32 x 32 bytes.
 
-    `where` names the file in error messages. ValueError if the size or a label is wrong.
+    Reads no more of the open file than a valid one holds. `where` names it in error messages. ValueError if the size
+    or a label is wrong.
     """
     expected = CIFAR10_RECORDS * _CIFAR10_RECORD_BYTES
+    content = _read_up_to(file, expected + 1)
     if len(content) != expected:
         kind = "truncated" if len(content) < expected else "longer"
         raise ValueError(f"expected {expected} bytes, got a {kind} file with {len(content)}: {where}; fetch it again")
@@ -235,11 +209,6 @@ def read_cifar10_folder(folder: str | Path) -> tuple[Examples, Examples]:
         with paths[name].open("rb") as file:
             parts.append(read_cifar10_file(file, paths[name]))
     return join(parts[:-1]), parts[-1]
-
-
-def read_cifar10_file(file: io.BufferedIOBase, where: str | Path) -> Examples:
-    """Reads one open binary file of CIFAR-10, and not more of it than a valid file holds; see `parse_cifar10`."""
-    return parse_cifar10(_read_up_to(file, CIFAR10_RECORDS * _CIFAR10_RECORD_BYTES + 1), where)
 
 
 def join(parts: list[Examples]) -> Examples:

@@ -25,10 +25,12 @@ from jaxtyping import Int64
 from PIL import Image
 
 from geovq_jax.data import raw
+from geovq_jax.data.folder import one_line
 from geovq_jax.data.records import Examples
 
 _TIMEOUT_SECONDS = 5.0
 _READ_BATCH = 4096
+_CACHE_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 
 
 def default_dir() -> Path:
@@ -61,11 +63,15 @@ def read(name: str, data_dir: Path) -> tuple[Examples, Examples]:
     folder = _version_dir(name, data_dir)
     if folder is None:
         raise FileNotFoundError(f"expected {name} prepared in {data_dir}, found none; run scripts/download_data.sh")
-    cache = data_dir / "geovq_jax_cache" / f"{name}-{_fingerprint(folder)}"
+    # The name of the cache changes whenever a file of the prepared data set is written again.
+    files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
+    fingerprint = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+    cache = data_dir / "geovq_jax_cache" / f"{name}-{fingerprint}"
     try:
-        examples = _load_cache(cache)
-        _check_content(name, *examples, cache)
-        return examples
+        arrays = [np.load(cache / file, allow_pickle=False) for file in _CACHE_FILES]
+        train, test = Examples(*arrays[:2]), Examples(*arrays[2:])
+        _check_content(name, train, test, cache)
+        return train, test
     except (OSError, EOFError, ValueError):
         pass  # No cache yet, or a damaged one: both are written anew.
     import tensorflow_datasets as tfds
@@ -120,23 +126,10 @@ def _check_content(name: str, train: Examples, test: Examples, where: Path) -> N
             )
 
 
-def _fingerprint(folder: Path) -> str:
-    """Changes whenever a file of a prepared data set is written again."""
-    files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
-
-
-_CACHE_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
-
-
-def _load_cache(folder: Path) -> tuple[Examples, Examples]:
-    arrays = [np.load(folder / name, allow_pickle=False) for name in _CACHE_FILES]
-    return Examples(*arrays[:2]), Examples(*arrays[2:])
-
-
 def _save_cache(folder: Path, train: Examples, test: Examples) -> None:
     """Write all arrays to a temporary folder, then rename it, so that no reader sees a part."""
-    try:
+    # A shared data folder is often read-only; reading then takes some seconds longer each time.
+    with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as temporary:
             whole = Path(temporary) / folder.name
@@ -146,8 +139,6 @@ def _save_cache(folder: Path, train: Examples, test: Examples) -> None:
             if folder.exists():
                 shutil.rmtree(folder)
             whole.rename(folder)
-    except OSError:
-        pass  # A shared data folder is often read-only; reading then takes some seconds longer each time.
 
 
 def prepare(name: str, data_dir: Path, *, show_progress: bool = False) -> None:
@@ -176,22 +167,18 @@ def prepare(name: str, data_dir: Path, *, show_progress: bool = False) -> None:
             builder.download_and_prepare(download_config=config)
     except tfds.core.download.download_manager.NonMatchingChecksumError as error:
         raise ValueError(
-            f"expected the registered checksum, got another: {_one_line(error)}; remove the file and run again"
+            f"expected the registered checksum, got another: {one_line(error)}; remove the file and run again"
         ) from error
     except (tfds.core.download.util.DownloadError, OSError) as error:
         files = "cifar-10-binary.tar.gz or cifar-10-batches-bin" if name == "cifar10" else "the four IDX files"
         raise FileNotFoundError(
             f"expected {name} in a local folder, or a network and space in {data_dir} to download it, got "
-            f"{_one_line(error)}; put {files} into a folder and name it by data_dir or $GEOVQ_DATA"
+            f"{one_line(error)}; put {files} into a folder and name it by data_dir or $GEOVQ_DATA"
         ) from error
     if not is_prepared(name, data_dir):
         raise ValueError(
             f"expected {builder.data_dir} in array_record format, got another; remove that folder or name another one"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _urls(builder: Any) -> dict[str, str]:
@@ -261,6 +248,6 @@ def _read_cifar10_archive(path: Path) -> tuple[Examples, Examples, list[str]]:
             names = member("batches.meta.txt").read(4096).decode("ascii").split()
     except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(
-            f"expected CIFAR-10's binary archive, got a damaged one ({_one_line(error)}): {path}; fetch it again"
+            f"expected CIFAR-10's binary archive, got a damaged one ({one_line(error)}): {path}; fetch it again"
         ) from error
     return raw.join(parts[:-1]), parts[-1], names

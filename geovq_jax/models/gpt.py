@@ -61,19 +61,15 @@ def loss(
         raise ValueError(f"expected label_smoothing in [0, 1), got {label_smoothing}")
     if not 0 <= label_dropout <= 1:
         raise ValueError(f"expected label_dropout in [0, 1], got {label_dropout}")
+    dropout_key = None
     if train:
         dropout_key, label_key = jax.random.split(key)
-        dropped = jax.random.bernoulli(label_key, label_dropout, labels.shape)
-        labels = jnp.where(dropped, arch.no_class, labels)
-        predicted = _batch_logits(params, arch, codes, labels, dropout_key)
-    else:
-        predicted = _batch_logits(params, arch, codes, labels)
-    log_p = jax.nn.log_softmax(predicted)
+        labels = jnp.where(jax.random.bernoulli(label_key, label_dropout, labels.shape), arch.no_class, labels)
+    log_p = jax.nn.log_softmax(_batch_logits(params, arch, codes, labels, dropout_key))
     chosen, kept = _choose(log_p, codes)
     count = jnp.maximum(kept.sum(), 1)
-    nats = -chosen.sum() / count
+    value = nats = -chosen.sum() / count
     hits = (log_p.argmax(axis=-1) == codes) & kept
-    value = nats
     if train and label_smoothing > 0:
         spread = -jnp.where(kept, log_p.mean(axis=-1), 0.0).sum() / count
         value = (1 - label_smoothing) * nats + label_smoothing * spread
@@ -150,5 +146,5 @@ def _check(arch: Architecture) -> None:
         raise ValueError(f"expected dropout in [0, 1), got {arch.dropout}")
     if arch.grid is not None and arch.grid[0] * arch.grid[1] != arch.length:
         raise ValueError(
-            f"expected grid (h, w) with h * w = length = {arch.length}, got {arch.grid}; mend grid or length"
+            f"expected grid (h, w) with h * w = length = {arch.length}, got {arch.grid}; change grid or length"
         )

@@ -4,6 +4,7 @@ Sums run over pixels and latent dimensions, means over the batch. Rates are in n
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -36,12 +37,16 @@ class Objective(NamedTuple):
     cell_bits: float | None = None
 
 
+def check_choices(settings: NamedTuple, choices: Mapping[str, tuple[str, ...]]) -> None:
+    """ValueError if a field has none of the values that it may have."""
+    for field, known in choices.items():
+        if getattr(settings, field) not in known:
+            raise ValueError(f"expected {field} to be one of {', '.join(known)}, got {getattr(settings, field)!r}")
+
+
 def check(objective: Objective) -> None:
     """ValueError for an invalid objective, naming the field and its choices."""
-    if objective.loss not in RECONSTRUCTIONS:
-        raise ValueError(f"expected loss to be one of {', '.join(RECONSTRUCTIONS)}, got {objective.loss!r}")
-    if objective.capacity_mode not in ("abs", "clipped"):
-        raise ValueError(f"expected capacity_mode to be abs or clipped, got {objective.capacity_mode!r}")
+    check_choices(objective, {"loss": RECONSTRUCTIONS, "capacity_mode": ("abs", "clipped")})
     if objective.capacity is not None and objective.cell_bits is not None:
         raise ValueError("expected at most one of capacity and cell_bits, got both; set one to None")
 
@@ -54,16 +59,6 @@ def without_annealing(objective: Objective) -> Objective:
 def bernoulli_loss(logits: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
     """Cross-entropy with logits per image: -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l."""
     return jnp.sum(jax.nn.softplus(logits) - images * logits) / images.shape[0]
-
-
-def squared_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Sum of squared differences an image of [b, h, w, c], mean over the batch."""
-    return jnp.sum(jnp.square(pixels - images)) / images.shape[0]
-
-
-def absolute_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Sum of absolute differences an image of [b, h, w, c], mean over the batch."""
-    return jnp.sum(jnp.abs(pixels - images)) / images.shape[0]
 
 
 def calibrated_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
@@ -89,8 +84,10 @@ def reconstruction(
     """
     if objective.loss == "bernoulli":
         return bernoulli_loss(logits, images)
-    term = {"mse": squared_loss, "l1": absolute_loss, "calibrated": calibrated_loss}[objective.loss]
-    return term(pixels, images)
+    if objective.loss == "calibrated":
+        return calibrated_loss(pixels, images)
+    distance = jnp.square if objective.loss == "mse" else jnp.abs
+    return jnp.sum(distance(pixels - images)) / images.shape[0]
 
 
 def mean_psnr(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
@@ -109,33 +106,20 @@ def linear_ramp(step: Int[Array, ""] | int, steps: int) -> Float[Array, ""]:
     return jnp.minimum(jnp.asarray(step, float) / steps, 1.0) if steps else jnp.asarray(1.0)
 
 
-def capacity_gap(
-    rates: Float[Array, "*shape"], capacity: Float[Array, ""] | float, mode: str
-) -> Float[Array, "*shape"]:
-    """Distance of rates from a capacity: |rate - capacity| ("abs") or max(rate - capacity, 0) ("clipped").
-
-    Of the shape of the rates.
-
-    Reference: Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8, for "abs".
-    """
-    return jnp.abs(rates - capacity) if mode == "abs" else jnp.maximum(rates - capacity, 0.0)
-
-
 def rate(objective: Objective, kl: Float[Array, "b *latent d"], step: Int[Array, ""] | int) -> Float[Array, ""]:
     """The weighted rate term of the objective, in nats, from the nats per latent dimension.
 
     Batch means of the KL come first; then free bits act on each dimension (Kingma et al. 2016, equation 15), the
-    capacity on their sum or, for `cell_bits`, on the sum of each latent vector.
+    capacity on their sum (Burgess et al. 2018, equation 8) or, for `cell_bits`, on the sum of each latent vector.
     """
     dims = jnp.mean(kl, axis=0)
     if objective.free_bits:
         dims = jnp.maximum(dims, objective.free_bits)
+    weight = objective.beta * linear_ramp(step, objective.anneal_steps)
     if objective.cell_bits is not None:
-        cells = jnp.sum(dims, axis=-1)
-        total = jnp.sum(capacity_gap(cells, objective.cell_bits * math.log(2.0), objective.capacity_mode))
+        gap = jnp.sum(dims, axis=-1) - objective.cell_bits * math.log(2.0)
     elif objective.capacity is not None:
-        capacity = objective.capacity * linear_ramp(step, objective.capacity_steps)
-        total = capacity_gap(jnp.sum(dims), capacity, objective.capacity_mode)
+        gap = jnp.sum(dims) - objective.capacity * linear_ramp(step, objective.capacity_steps)
     else:
-        total = jnp.sum(dims)
-    return objective.beta * linear_ramp(step, objective.anneal_steps) * total
+        return weight * jnp.sum(dims)
+    return weight * jnp.sum(jnp.abs(gap) if objective.capacity_mode == "abs" else jnp.maximum(gap, 0.0))

@@ -92,7 +92,15 @@ def sample(
     Raises:
         ValueError: if a label, a code of the prompt or a setting is out of range, or prompt and prompt_length disagree.
     """
-    _check_settings(arch, temperature, top_k, top_p, min_p, guidance)
+    if temperature < 0:
+        raise ValueError(f"expected temperature >= 0, got {temperature}; 0 is greedy")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"expected top_k >= 1, got {top_k}; None keeps all codes")
+    for name, share in (("top_p", top_p), ("min_p", min_p)):
+        if share is not None and not 0 < share <= 1:
+            raise ValueError(f"expected {name} in (0, 1], got {share}; None keeps all codes")
+    if guidance is not None and guidance != 1 and arch.num_classes == 0:
+        raise ValueError("expected a class-conditional prior for guidance, got num_classes = 0; set guidance = None")
     _check_inputs(key, arch, np.asarray(labels), None if prompt is None else np.asarray(prompt), prompt_length)
     batch_size = labels.shape[0]
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch_size)) if key.ndim == 0 else key
@@ -149,40 +157,20 @@ def _sample(
     return Samples(codes.T, log_p.T)
 
 
-def _check_settings(
-    arch: Architecture,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    guidance: float | None,
-) -> None:
-    if temperature < 0:
-        raise ValueError(f"expected temperature >= 0, got {temperature}; 0 is greedy")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"expected top_k >= 1, got {top_k}; None keeps all codes")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"expected top_p in (0, 1], got {top_p}; None keeps all codes")
-    if min_p is not None and not 0 < min_p <= 1:
-        raise ValueError(f"expected min_p in (0, 1], got {min_p}; None keeps all codes")
-    if guidance is not None and guidance != 1 and arch.num_classes == 0:
-        raise ValueError("expected a class-conditional prior for guidance, got num_classes = 0; set guidance = None")
-
-
 def _check_inputs(
     key: Key[Array, "..."], arch: Architecture, labels: np.ndarray, prompt: np.ndarray | None, prompt_length: int
 ) -> None:
     if labels.size == 0 or labels.min() < 0 or labels.max() > arch.no_class:
         raise ValueError(
-            f"expected one label a sample in [0, {arch.no_class}], got {labels}; {arch.no_class} is no class"
+            f"expected one label per sample in [0, {arch.no_class}], got {labels}; {arch.no_class} is no class"
         )
     if key.ndim == 1 and key.shape != labels.shape:
-        raise ValueError(f"expected one key or {labels.shape[0]} keys, one a sample, got {key.shape[0]}")
+        raise ValueError(f"expected one key or {labels.shape[0]} keys, one per sample, got {key.shape[0]}")
     if not 0 <= prompt_length <= arch.length:
         raise ValueError(f"expected prompt_length in [0, {arch.length}], got {prompt_length}")
+    if prompt is None and prompt_length > 0:
+        raise ValueError(f"expected a prompt for prompt_length = {prompt_length}, got None; pass its codes")
     if prompt is None:
-        if prompt_length > 0:
-            raise ValueError(f"expected a prompt for prompt_length = {prompt_length}, got None; pass its codes")
         return
     if prompt.shape != (labels.shape[0], arch.length):
         raise ValueError(
@@ -214,11 +202,9 @@ def draw(
         prompt: codes to complete, of which the first `prompt_length` in raster order are kept.
     """
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(labels)))
-    given = (
-        np.zeros((len(labels), arch.length), np.int32)
-        if prompt is None
-        else np.asarray(prompt).reshape(len(prompt), -1)
-    )
+    if prompt is None:
+        prompt = np.zeros((len(labels), arch.length), np.int32)
+    prompt = np.asarray(prompt).reshape(len(prompt), -1)
     parts = []
     for start in range(0, len(labels), BATCH):
         # The last batch is filled up by copies of its last row: one compilation, whatever the number of samples.
@@ -233,7 +219,7 @@ def draw(
             top_p=settings["top_p"] if settings["top_p"] < 1.0 else None,
             min_p=settings["min_p"] or None,
             guidance=settings["guidance"] if guidance is None else guidance,
-            prompt=jnp.asarray(given[rows]),
+            prompt=jnp.asarray(prompt[rows]),
             prompt_length=prompt_length,
         )
         parts.append([np.asarray(array) for array in drawn])

@@ -127,23 +127,18 @@ class Decoder(nn.Module):
 def check(arch: Architecture) -> None:
     """ValueError for an architecture that cannot be built, naming the field and its choices."""
     choices = {"kind": ("vanilla", "spatial"), "norm": ("none", "group", "layer"), "output": ("sigmoid", "identity")}
-    for field, known in choices.items():
-        if getattr(arch, field) not in known:
-            raise ValueError(f"expected {field} to be one of {', '.join(known)}, got {getattr(arch, field)!r}")
+    objectives.check_choices(arch, choices)
     if not arch.channels or min(arch.channels) < 1 or arch.latent_dim < 1:
         raise ValueError(f"expected positive channels and latent_dim, got {arch.channels} and {arch.latent_dim}")
-
-
-def _abstract(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.eval_shape(lambda: jnp.zeros(shape))
 
 
 def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]:
     """Parameters {"encoder": ..., "decoder": ...} of a fresh model; ValueError if it cannot be built."""
     check(arch)
     encoder_key, decoder_key = jax.random.split(key)
-    encoder = Encoder(arch, 2 * arch.latent_dim).lazy_init(encoder_key, _abstract(arch.image_shape))
-    decoder = Decoder(arch).lazy_init(decoder_key, _abstract(latent_shape(arch)))
+    image, z = (jax.ShapeDtypeStruct(shape, jnp.zeros(()).dtype) for shape in (arch.image_shape, latent_shape(arch)))
+    encoder = Encoder(arch, 2 * arch.latent_dim).lazy_init(encoder_key, image)
+    decoder = Decoder(arch).lazy_init(decoder_key, z)
     return {"encoder": encoder["params"], "decoder": decoder["params"]}
 
 

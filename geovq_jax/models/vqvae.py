@@ -37,10 +37,7 @@ class Quantizer(NamedTuple):
 
 def check(arch: Architecture, quantizer: Quantizer) -> None:
     """ValueError for invalid settings, naming the field and its choices."""
-    choices = {"method": ("ema", "fsq"), "gradient": quantizers.GRADIENTS}
-    for field, known in choices.items():
-        if getattr(quantizer, field) not in known:
-            raise ValueError(f"expected {field} to be one of {', '.join(known)}, got {getattr(quantizer, field)!r}")
+    objectives.check_choices(quantizer, {"method": ("ema", "fsq"), "gradient": quantizers.GRADIENTS})
     if quantizer.method == "fsq":
         size = quantizers.fsq_size(quantizer.levels)
         if len(quantizer.levels) != arch.latent_dim or size != quantizer.num_codes:
@@ -83,12 +80,10 @@ def from_vae(
     root, inverse = ((axes * scale[None, :]) @ axes.T for scale in (roots, 1.0 / roots))
     size = vectors.shape[1]
     head, first = params["encoder"]["head"], params["decoder"]["head"]
-    encoder = params["encoder"] | {"head": {name: leaf[..., :size] @ root for name, leaf in head.items()}}
-    decoder = params["decoder"] | {"head": first | {"kernel": inverse @ first["kernel"]}}
     moved = vectors @ root
     return {
-        "encoder": encoder,
-        "decoder": decoder,
+        "encoder": params["encoder"] | {"head": {name: leaf[..., :size] @ root for name, leaf in head.items()}},
+        "decoder": params["decoder"] | {"head": first | {"kernel": inverse @ first["kernel"]}},
         "codebook": Codebook(moved, jnp.ones(len(vectors), moved.dtype), moved),
     }
 

@@ -36,10 +36,9 @@ def _newest(directory: str | Path) -> Path:
 
 def _describe(tree: PyTree) -> dict[str, str]:
     """Path of each leaf -> its dtype and shape, as "float32[3,4]"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        jax.tree_util.keystr(path): f"{leaf.dtype}[{','.join(str(size) for size in leaf.shape)}]"
-        for path, leaf in leaves
+        jax.tree_util.keystr(path): f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 
 
@@ -89,7 +88,8 @@ def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = 
     except Exception as error:  # whatever the storage layers raise
         for part in path.glob(f"{new.name}*"):
             shutil.rmtree(part, ignore_errors=True)
-        raise OSError(f"expected to write checkpoint {new}, got {_first_line(error)}; free disk space") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise OSError(f"expected to write checkpoint {new}, got {reason}; free disk space") from error
     if jax.process_index() == 0:
         for stale in path.iterdir():
             if stale != new:
@@ -130,7 +130,3 @@ def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     return ocp.load(path, jax.tree.map(target, abstract_state))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

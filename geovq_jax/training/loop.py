@@ -122,8 +122,7 @@ def zero_totals(
         metrics = aux if update_fn is None else aux[0]
         return {**metrics, "gradient_norm": optax.tree.norm(params)}
 
-    shapes = jax.eval_shape(summed, params, indices, data)
-    metrics = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+    metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(summed, params, indices, data))
     return Totals(metrics, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
 
@@ -241,6 +240,11 @@ def fit(
     history: list[Record] = []
     best_params = None
     root = None if directory is None else Path(directory)
+
+    def save(name: str, tree: PyTree, extra: dict[str, Any]) -> None:
+        if root is not None:
+            checkpoint.save(root / name, tree, {"settings": metadata, **extra})
+
     totals = mesh.replicate(zero_totals(loss_fn, state.params, key, indices_fn(0), data, update_fn))
     if root is not None:
         state, totals, history, best_params = _resume(root, state, totals, metadata)
@@ -258,9 +262,7 @@ def fit(
                 progress(done, num_steps)
             if done % evaluate_every and done != num_steps:
                 if asked_to_end():
-                    if root is not None:
-                        so_far = {"settings": metadata, "history": history}
-                        checkpoint.save(root / _INTERRUPTED, (state, totals), so_far)
+                    save(_INTERRUPTED, (state, totals), {"history": history})
                     break
                 continue
             record = _evaluate(done, totals, evaluate_fn, state.params, history, root)
@@ -272,12 +274,10 @@ def fit(
                 log.write(done, {**figures, "seconds": time.monotonic() - started})
             if _best(history) is record:
                 best_params = jax.tree.map(jnp.copy, state.params)
-                if root is not None:
-                    checkpoint.save(root / "best", best_params, {"settings": metadata, **record})
-            if root is not None:
-                checkpoint.save(root / "latest", state, {"settings": metadata, "history": history})
-                if processes.first():
-                    shutil.rmtree(root / _INTERRUPTED, ignore_errors=True)
+                save("best", best_params, record)
+            save("latest", state, {"history": history})
+            if root is not None and processes.first():
+                shutil.rmtree(root / _INTERRUPTED, ignore_errors=True)
             if asked_to_end():
                 break
     best = _best(history)
@@ -295,16 +295,16 @@ def _evaluate(
     """Record of one evaluation; refuses values that are not finite."""
     sums = jax.device_get(totals)
     good = f"step {history[-1]['step']}" + (f" in {root / 'latest'}" if root else "") if history else "none"
-    mend = f"last good checkpoint: {good}; lower the learning rate"
+    advice = f"last good checkpoint: {good}; lower the learning rate"
     if sums.failed_step >= 0:
         raise FloatingPointError(
-            f"expected a finite loss and gradient, got otherwise at step {sums.failed_step}; {mend}"
+            f"expected a finite loss and gradient, got otherwise at step {sums.failed_step}; {advice}"
         )
     values = {name: float(value) for name, value in jax.device_get(evaluate_fn(params)).items()}
     if "objective" not in values:
         raise ValueError(f'expected evaluate_fn to return "objective", got {sorted(values)}')
     if not math.isfinite(values["objective"]):
-        raise FloatingPointError(f"expected a finite objective, got {values['objective']} at step {step}; {mend}")
+        raise FloatingPointError(f"expected a finite objective, got {values['objective']} at step {step}; {advice}")
     return {
         "step": step,
         **{f"train/{name}": float(value / sums.steps) for name, value in sums.metrics.items()},

@@ -19,7 +19,6 @@ import numpy as np
 from geovq_jax import processes
 
 TRACKERS = ("none", "tensorboard", "mlflow")
-_EXPERIMENT = "geovq_jax"
 
 
 @runtime_checkable
@@ -42,7 +41,6 @@ class JsonlWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Append a line in one write."""
         with self._path.open("a") as file:
             file.write(json.dumps({"stage": self._stage, "step": step, **values}) + "\n")
 
@@ -131,7 +129,6 @@ class MlflowWriter:
         self._run_id = run.info.run_id
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Log the figures."""
         for name, value in values.items():
             self._client.log_metric(self._run_id, _plain_name(f"{self._stage}/{name}"), value, step=step)
 
@@ -160,12 +157,10 @@ class Writers:
         self._writers = writers
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Write to each."""
         for writer in self._writers:
             writer.write(step, values)
 
     def rewind(self, step: int) -> None:
-        """Rewind each."""
         for writer in self._writers:
             writer.rewind(step)
 
@@ -182,9 +177,8 @@ def open_writer(workdir: Path, stage: str, tracker: str = "none") -> Writer:
     """
     if not processes.first():
         return Writers()
-    lines = JsonlWriter(workdir / "metrics.jsonl", stage)
     store = _store(workdir, stage, tracker)
-    return lines if store is None else Writers(lines, store)
+    return Writers(JsonlWriter(workdir / "metrics.jsonl", stage), *([] if store is None else [store]))
 
 
 def record(
@@ -213,5 +207,5 @@ def _store(workdir: Path, stage: str, tracker: str) -> TensorBoardWriter | Mlflo
         return TensorBoardWriter(workdir / "tensorboard", stage)
     if tracker == "mlflow":
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workdir.parent / 'mlflow.db'}"
-        return MlflowWriter(uri, _EXPERIMENT, workdir.name, stage)
+        return MlflowWriter(uri, "geovq_jax", workdir.name, stage)
     return None
