@@ -1,4 +1,4 @@
-"""A user's own images: a folder with one sub-folder for each class."""
+"""A user's own images: a folder with one sub-folder per class."""
 
 import warnings
 from pathlib import Path
@@ -25,7 +25,7 @@ def list_images(folder: str | Path) -> tuple[list[str], list[Path], list[int]]:
         raise FileNotFoundError(f"expected a folder {folder}, found none; give the path of a folder of images")
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise FileNotFoundError(f"expected one sub-folder for each class in {folder}, found none; sort the images so")
+        raise FileNotFoundError(f"expected one sub-folder per class in {folder}, found none; sort the images so")
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -53,7 +53,7 @@ def _open(path: Path) -> Image.Image:
         raise ValueError(f"expected an image of usual size, got {path}: {one_line(error)}; remove it") from error
     if image.mode not in _GREY_MODES | _COLOUR_MODES:
         image.close()
-        raise ValueError(f"expected 8 bits a channel, got mode {image.mode} in {path}; convert the image to 8 bits")
+        raise ValueError(f"expected 8 bits per channel, got mode {image.mode} in {path}; convert the image to 8 bits")
     return image
 
 

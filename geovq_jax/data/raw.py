@@ -115,8 +115,7 @@ def idx_paths(folder: str | Path) -> dict[str, Path] | None:
     folder = Path(folder)
     candidates = [(name, folder / f"{name}{suffix}") for name in IDX_FILES for suffix in (".gz", "")]
     found = {name: path for name, path in candidates if path.is_file()}
-    _refuse_partial(folder, IDX_FILES, found, " (plain or .gz)")
-    return found or None
+    return _all_or_none(folder, IDX_FILES, found, " (plain or .gz)")
 
 
 def identify(folder: str | Path) -> str | None:
@@ -131,13 +130,16 @@ def identify(folder: str | Path) -> str | None:
     return None
 
 
-def _refuse_partial(folder: Path, names: tuple[str, ...], found: Mapping[str, Path], remark: str = "") -> None:
+def _all_or_none(
+    folder: Path, names: tuple[str, ...], found: dict[str, Path], remark: str = ""
+) -> dict[str, Path] | None:
     missing = [name for name in names if name not in found]
     if found and missing:
         raise FileNotFoundError(
             f"expected {len(names)} files in {folder}, missing: {', '.join(missing)}{remark}; "
             "copy the missing ones there or remove the others"
         )
+    return found or None
 
 
 def read_idx_folder(folder: str | Path, *, sha256: Mapping[str, str] | None = None) -> tuple[Examples, Examples]:
@@ -176,8 +178,7 @@ def cifar10_paths(folder: str | Path) -> dict[str, Path] | None:
     """
     folder = Path(folder)
     found = {name: folder / name for name in CIFAR10_FILES if (folder / name).is_file()}
-    _refuse_partial(folder, CIFAR10_FILES, found)
-    return found or None
+    return _all_or_none(folder, CIFAR10_FILES, found)
 
 
 def read_cifar10_file(file: io.BufferedIOBase, where: str | Path) -> Examples:

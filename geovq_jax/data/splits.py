@@ -21,12 +21,6 @@ def stratified_order(labels: Int[np.ndarray, " n"], seed: int) -> Int64[np.ndarr
     return np.lexsort((draw, place)).astype(np.int64)
 
 
-def take(examples: Examples, rows: Int64[np.ndarray, " m"]) -> Split:
-    """Rows of a table, sorted, as a split that keeps their numbers."""
-    rows = np.sort(rows)
-    return Split(examples.images[rows], examples.labels[rows], rows)
-
-
 def partition(
     examples: Examples, sizes: tuple[int, ...], limits: tuple[int | None, ...], seed: int
 ) -> tuple[Split, ...]:
@@ -36,7 +30,6 @@ def partition(
     not change when the limit of another does.
     """
     order = stratified_order(examples.labels, seed)
-    ends = np.cumsum(sizes)
-    return tuple(
-        take(examples, order[end - size : end][:limit]) for end, size, limit in zip(ends, sizes, limits, strict=True)
-    )
+    bounds = zip(np.cumsum(sizes), sizes, limits, strict=True)
+    parts = [np.sort(order[end - size : end][:limit]) for end, size, limit in bounds]
+    return tuple(Split(examples.images[rows], examples.labels[rows], rows) for rows in parts)

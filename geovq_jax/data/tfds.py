@@ -145,11 +145,8 @@ def prepare(name: str, data_dir: Path, *, show_progress: bool = False) -> None:
     """Download a data set and write it as an array_record folder that `tfds.builder(name)` opens.
 
     Files that lie in `data_dir` under their original names (`cifar-10-binary.tar.gz`), or in its download cache, are
-    used in place of a download. tensorflow-datasets verifies size and SHA-256 of what it downloads.
-
-    Raises:
-        FileNotFoundError: a file is neither local nor can it be downloaded.
-        ValueError: a file has the wrong checksum or is damaged.
+    used in place of a download. tensorflow-datasets verifies size and SHA-256 of its downloads. FileNotFoundError if a
+    file is neither local nor can be downloaded, ValueError if one has the wrong checksum or is damaged.
     """
     import tensorflow_datasets as tfds
 

@@ -5,7 +5,7 @@ Sums run over pixels and latent dimensions, means over the batch. Rates are in n
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Objective(NamedTuple):
     cell_bits: float | None = None
 
 
-def check_choices(settings: NamedTuple, choices: Mapping[str, tuple[str, ...]]) -> None:
+def check_choices(settings: tuple[Any, ...], choices: Mapping[str, tuple[str, ...]]) -> None:
     """ValueError if a field has none of the values that it may have."""
     for field, known in choices.items():
         if getattr(settings, field) not in known:

@@ -89,8 +89,7 @@ def sample(
             `arch.no_class`; None or 1 for none. Needs a prior trained with label dropout (Ho & Salimans 2022).
         prompt: codes to complete, of which the first `prompt_length` are kept.
 
-    Raises:
-        ValueError: if a label, a code of the prompt or a setting is out of range, or prompt and prompt_length disagree.
+    ValueError if a label, a code of the prompt or a setting is out of range, or prompt and prompt_length disagree.
     """
     if temperature < 0:
         raise ValueError(f"expected temperature >= 0, got {temperature}; 0 is greedy")

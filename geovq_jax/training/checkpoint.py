@@ -26,14 +26,6 @@ def _saves(directory: Path) -> list[int]:
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit() and path.is_dir())
 
 
-def _newest(directory: str | Path) -> Path:
-    path = Path(directory).absolute()
-    saves = _saves(path)
-    if not saves:
-        raise FileNotFoundError(f"expected a checkpoint in {path}, found none; run the training that writes it")
-    return path / str(saves[-1])
-
-
 def _describe(tree: PyTree) -> dict[str, str]:
     """Path of each leaf -> its dtype and shape, as "float32[3,4]"."""
     return {
@@ -48,11 +40,16 @@ def _hashes(path: Path) -> dict[str, str]:
     return {file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def _check(path: Path) -> None:
-    """Refuse a save whose files are not as they were written; a save killed before its hashes has none."""
+def _newest(directory: str | Path) -> Path:
+    """The newest save; refused if its files are not as they were written. One killed before its hashes has none."""
+    root = Path(directory).absolute()
+    saves = _saves(root)
+    if not saves:
+        raise FileNotFoundError(f"expected a checkpoint in {root}, found none; run the training that writes it")
+    path = root / str(saves[-1])
     stored = path / _CHECKSUMS
     if not stored.is_file():
-        return
+        return path
     try:
         expected = json.loads(stored.read_text())
     except ValueError:
@@ -64,6 +61,7 @@ def _check(path: Path) -> None:
             f"expected checkpoint {path} as it was written, got other bytes in {(differing or [_CHECKSUMS])[0]}; "
             f"remove {path.parent.parent} and rerun"
         )
+    return path
 
 
 def exists(directory: str | Path) -> bool:
@@ -98,24 +96,17 @@ def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = 
 
 def load_metadata(directory: str | Path) -> dict[str, Any] | None:
     """Metadata of the newest save; FileNotFoundError if there is none, ValueError if it is damaged."""
-    path = _newest(directory)
-    _check(path)
-    return ocp.metadata(path).custom_metadata["metadata"]
+    return ocp.metadata(_newest(directory)).custom_metadata["metadata"]
 
 
 def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
     """Read the directory's newest save, bit for bit as saved.
 
-    Args:
-        abstract_state: pytree of arrays or jax.ShapeDtypeStruct of the expected structure; a leaf's sharding is kept,
-            leaves without one go to the default device, or to every device of the mesh.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if its leaves are not the expected ones, or it is damaged.
+    `abstract_state` holds arrays or jax.ShapeDtypeStruct in the expected structure; a leaf's sharding is kept, leaves
+    without one go to the default device, or to every device of the mesh. FileNotFoundError if there is no save,
+    ValueError if its leaves are not the expected ones, or it is damaged.
     """
     path = _newest(directory)
-    _check(path)
     stored, expected = ocp.metadata(path).custom_metadata["leaves"], _describe(abstract_state)
     for name in sorted(stored.keys() | expected.keys()):
         if stored.get(name) != expected.get(name):

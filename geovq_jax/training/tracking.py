@@ -169,11 +169,8 @@ def open_writer(workdir: Path, stage: str, tracker: str = "none") -> Writer:
     """The writer of one stage: `metrics.jsonl` of the work directory, and the tracker's store beside it.
 
     TensorBoard writes to `workdir/tensorboard`; MLflow to $MLFLOW_TRACKING_URI, else to `mlflow.db` beside the work
-    directory, whose name is the run's. Of several processes only the first writes.
-
-    Raises:
-        ValueError: an unknown tracker.
-        ImportError: the tracker's extra is not installed.
+    directory, whose name is the run's. Of several processes only the first writes. ValueError for an unknown tracker,
+    ImportError if its extra is not installed.
     """
     if not processes.first():
         return Writers()
