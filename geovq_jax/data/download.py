@@ -11,14 +11,7 @@ ALIASES = {"fashion": "fashion_mnist"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Makes sure that a data set is on disk and whole.
-
-    Args:
-        arguments: command line without the name of the program; None for sys.argv.
-
-    Returns:
-        Exit code: 0, or 2 after one line on stderr that says what is wrong and how to mend it.
-    """
+    """Ensure that a data set is on disk and whole; exit code 0, or 2 after one line on stderr with the remedy."""
     parser = argparse.ArgumentParser(prog="python -m geovq_jax.data.download", description=__doc__)
     parser.add_argument("name", help="mnist, fashion or cifar10")
     parser.add_argument("--data_dir", help="folder to look in and to download to (default: $GEOVQ_DATA, else TFDS's)")

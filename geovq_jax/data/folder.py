@@ -1,4 +1,4 @@
-"""A user's own images: a folder with one sub-folder for each class."""
+"""A user's own images: a folder with one sub-folder per class."""
 
 import warnings
 from pathlib import Path
@@ -16,23 +16,16 @@ _COLOUR_MODES = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
 def list_images(folder: str | Path) -> tuple[list[str], list[Path], list[int]]:
-    """Lists the images of a folder, sorted by class and then by name.
+    """Names of the classes (sub-folders), paths of the images sorted by class and name, and the class of each image.
 
-    Args:
-        folder: holds one sub-folder for each class; hidden entries and other kinds of file are passed over.
-
-    Returns:
-        Names of the classes, paths of the images, and the class of each image.
-
-    Raises:
-        FileNotFoundError: there is no folder, no sub-folder, or a sub-folder without images.
+    Hidden entries and other kinds of file are ignored. FileNotFoundError without folder, sub-folder, or images in one.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"expected a folder {folder}, found none; give the path of a folder of images")
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise FileNotFoundError(f"expected one sub-folder for each class in {folder}, found none; sort the images so")
+        raise FileNotFoundError(f"expected one sub-folder per class in {folder}, found none; sort the images so")
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -51,52 +44,44 @@ def list_images(folder: str | Path) -> tuple[list[str], list[Path], list[int]]:
 
 
 def _open(path: Path) -> Image.Image:
-    """Opens an image lazily and refuses what would be read wrongly or is not an image."""
+    """Open an image lazily and refuse what would be read wrongly or is not an image."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path, formats=_FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombWarning, Image.DecompressionBombError, OSError) as error:
-        raise ValueError(f"expected an image of usual size, got {path}: {_one_line(error)}; remove it") from error
+        raise ValueError(f"expected an image of usual size, got {path}: {one_line(error)}; remove it") from error
     if image.mode not in _GREY_MODES | _COLOUR_MODES:
         image.close()
-        raise ValueError(f"expected 8 bits a channel, got mode {image.mode} in {path}; convert the image to 8 bits")
+        raise ValueError(f"expected 8 bits per channel, got mode {image.mode} in {path}; convert the image to 8 bits")
     return image
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
+    """Message of an error without line breaks."""
     return " ".join(str(error).split())
 
 
 def read_folder(folder: str | Path, size: int) -> tuple[Examples, list[str]]:
-    """Reads a folder of images, each cut to its central square and resized.
+    """Examples of a folder, sorted by class and name, each cut to its central square and resized; and the classes.
 
-    Images become grey if all of them are grey, otherwise RGB. Transparency is dropped.
-
-    Args:
-        folder: holds one sub-folder for each class.
-        size: side of the resulting squares in pixels.
-
-    Returns:
-        The examples sorted by class and name, images [n, size, size, 1 or 3], and the names of the classes.
-
-    Raises:
-        FileNotFoundError: there is no such folder or it holds no images.
-        ValueError: a file is not a readable image, or size is not positive.
+    Images become grey if all of them are grey, otherwise RGB. Transparency is dropped. FileNotFoundError without
+    images, ValueError for a file that is not a readable image.
     """
     if size < 1:
         raise ValueError(f"expected a positive image size, got {size}; 28 or 32 suit the default models")
     classes, paths, labels = list_images(folder)
-    grey = True
+    modes = set()
     for path in paths:
         with _open(path) as image:
-            grey = grey and image.mode in _GREY_MODES
+            modes.add(image.mode)
+    grey = modes <= _GREY_MODES
     images = np.empty((len(paths), size, size, 1 if grey else 3), np.uint8)
     for row, path in enumerate(paths):
         with _open(path) as image:
             try:
                 upright = ImageOps.exif_transpose(image).convert("L" if grey else "RGB")
             except (OSError, SyntaxError, ValueError) as error:
-                raise ValueError(f"expected a whole image, got {path}: {_one_line(error)}; remove it") from error
+                raise ValueError(f"expected a whole image, got {path}: {one_line(error)}; remove it") from error
         images[row] = np.asarray(ImageOps.fit(upright, (size, size))).reshape(images.shape[1:])
     return Examples(images, np.asarray(labels, np.int32)), classes

@@ -4,6 +4,7 @@ Every size is checked against the header or the format before memory is taken fo
 against a known SHA-256, and nothing is unpickled.
 """
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -17,12 +18,7 @@ from jaxtyping import UInt8
 
 from geovq_jax.data.records import Examples
 
-IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 # SHA-256 of the uncompressed content: a file that was compressed again still passes.
 IDX_SHA256: Mapping[str, Mapping[str, str]] = {
@@ -40,19 +36,16 @@ IDX_SHA256: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
-CIFAR10_TEST = "test_batch.bin"
-CIFAR10_FILES = (*CIFAR10_TRAIN, CIFAR10_TEST)
+CIFAR10_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 CIFAR10_RECORDS = 10_000
 _CIFAR10_SHAPE = (3, 32, 32)
 _CIFAR10_RECORD_BYTES = 1 + math.prod(_CIFAR10_SHAPE)
 
 _CHUNK = 1 << 20
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 def _read_up_to(stream: io.BufferedIOBase, size: int) -> bytes:
-    """Reads at most `size` bytes; memory grows with what is there, not with what a header promises."""
+    """Read at most `size` bytes; memory grows with what is there, not with what a header promises."""
     parts = []
     while size > 0 and (part := stream.read(min(size, _CHUNK))):
         parts.append(part)
@@ -61,7 +54,7 @@ def _read_up_to(stream: io.BufferedIOBase, size: int) -> bytes:
 
 
 def _parse_idx(stream: io.BufferedIOBase, path: Path) -> tuple[tuple[int, ...], bytes, str]:
-    """Reads shape, data and SHA-256 of one uncompressed IDX stream of unsigned bytes."""
+    """Shape, data and SHA-256 of one uncompressed IDX stream of unsigned bytes."""
     magic = _read_up_to(stream, 4)
     if len(magic) == 4 and (magic[:3] != b"\x00\x00\x08" or not 1 <= magic[3] <= 4):
         raise ValueError(
@@ -81,199 +74,121 @@ def _parse_idx(stream: io.BufferedIOBase, path: Path) -> tuple[tuple[int, ...], 
         )
     if stream.read(1):
         raise ValueError(f"expected {size} bytes for shape {shape}, got a longer file: {path}; fetch the file again")
-    digest = hashlib.sha256(magic)
-    digest.update(header)
+    digest = hashlib.sha256(magic + header)
     digest.update(data)
     return shape, data, digest.hexdigest()
 
 
 def read_idx(path: str | Path, *, sha256: str | None = None) -> UInt8[np.ndarray, "..."]:
-    """Reads one IDX file of unsigned bytes, plain or gzip-compressed.
+    """Read one IDX file of unsigned bytes, plain or gzip-compressed: recognised by content, not by name.
 
-    Args:
-        path: the file; compression is recognised by content, not by name.
-        sha256: expected SHA-256 of the uncompressed file, or None to skip this check.
-
-    Returns:
-        The array, uint8, in the shape that the file's header gives.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, too long, not IDX, or its content is not the expected one.
+    `sha256` is that of the uncompressed file; None skips this check. ValueError if the file is truncated, too long, not
+    IDX, or its content is not the expected one.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"expected a file {path}, found none; run scripts/download_data.sh or copy it there")
     with path.open("rb") as file:
-        compressed = file.read(2) == _GZIP_MAGIC
-        file.seek(0)
-        try:
-            if compressed:
-                with gzip.GzipFile(fileobj=file) as stream:
-                    shape, data, digest = _parse_idx(stream, path)
-            else:
-                shape, data, digest = _parse_idx(file, path)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            reason = str(error).rstrip(".")
-            raise ValueError(
-                f"expected a whole gzip file, got a truncated or damaged one ({reason}): {path}; fetch the file again"
-            ) from error
-    if sha256 is not None and digest != sha256:
+        compressed = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if compressed else path.open("rb") as stream:
+            shape, data, digest = _parse_idx(stream, path)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        reason = str(error).rstrip(".")
         raise ValueError(
-            f"expected content with sha256 {sha256[:12]}..., got {digest[:12]}... in {path}{_whose(digest)}; "
+            f"expected a whole gzip file, got a truncated or damaged one ({reason}): {path}; fetch the file again"
+        ) from error
+    if sha256 is not None and digest != sha256:
+        whose = [f" (this is a file of {name})" for name, files in IDX_SHA256.items() if digest in files.values()]
+        raise ValueError(
+            f"expected content with sha256 {sha256[:12]}..., got {digest[:12]}... in {path}{''.join(whose)}; "
             "the file is damaged or of another data set: fetch it again"
         )
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _whose(digest: str) -> str:
-    """Names the known data set that a checksum belongs to, as a remark for an error message."""
-    for name, files in IDX_SHA256.items():
-        if digest in files.values():
-            return f" (this is a file of {name})"
-    return ""
-
-
 def idx_paths(folder: str | Path) -> dict[str, Path] | None:
-    """Finds the four IDX files of MNIST or Fashion-MNIST in a folder.
+    """File name without `.gz` -> path of the IDX files in a folder, `NAME` before `NAME.gz`; None if there are none.
 
-    Args:
-        folder: where to look; `NAME` is preferred to `NAME.gz`.
-
-    Returns:
-        File name without `.gz` -> path; None if the folder holds none of the four.
-
-    Raises:
-        FileNotFoundError: some of the four are there and others are not.
+    FileNotFoundError if some of the four are there and others are not.
     """
     folder = Path(folder)
-    found = {}
-    for name in IDX_FILES:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                found[name] = path
-                break
-    _refuse_partial(folder, IDX_FILES, found, " (plain or .gz)")
-    return found or None
+    candidates = [(name, folder / f"{name}{suffix}") for name in IDX_FILES for suffix in (".gz", "")]
+    found = {name: path for name, path in candidates if path.is_file()}
+    return _all_or_none(folder, IDX_FILES, found, " (plain or .gz)")
 
 
 def identify(folder: str | Path) -> str | None:
-    """Tells MNIST and Fashion-MNIST, which share their file names, apart by the smallest of their files.
-
-    Args:
-        folder: holds the four IDX files.
-
-    Returns:
-        Name of the data set; None if the file is damaged or of neither.
-    """
+    """ "mnist" or "fashion_mnist", which share their file names, by the smallest file; None for neither."""
     paths = idx_paths(folder)
     if paths is None:
         return None
     for name, files in IDX_SHA256.items():
-        try:
+        with contextlib.suppress(ValueError):
             read_idx(paths[IDX_FILES[3]], sha256=files[IDX_FILES[3]])
             return name
-        except ValueError:
-            continue
     return None
 
 
-def _refuse_partial(folder: Path, names: tuple[str, ...], found: Mapping[str, Path], remark: str = "") -> None:
+def _all_or_none(
+    folder: Path, names: tuple[str, ...], found: dict[str, Path], remark: str = ""
+) -> dict[str, Path] | None:
     missing = [name for name in names if name not in found]
     if found and missing:
         raise FileNotFoundError(
             f"expected {len(names)} files in {folder}, missing: {', '.join(missing)}{remark}; "
             "copy the missing ones there or remove the others"
         )
+    return found or None
 
 
-def _check_examples(images: np.ndarray, labels: np.ndarray, where: Path, num_classes: int) -> None:
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
-        raise ValueError(
-            f"expected images [n, H, W] and labels [n] with n > 0, got {images.shape} and {labels.shape} in {where}; "
-            "fetch the files again"
-        )
-    if labels.max() >= num_classes:
-        raise ValueError(f"expected labels below {num_classes}, got {labels.max()} in {where}; fetch the files again")
-
-
-def read_idx_folder(
-    folder: str | Path, *, sha256: Mapping[str, str] | None = None, num_classes: int = 10
-) -> tuple[Examples, Examples]:
-    """Reads the four IDX files of MNIST or Fashion-MNIST.
-
-    Args:
-        folder: holds `{train,t10k}-{images-idx3,labels-idx1}-ubyte`, each plain or `.gz`.
-        sha256: file name without `.gz` -> SHA-256 of its uncompressed content, or None to skip this check.
-        num_classes: labels must be below it.
-
-    Returns:
-        Training and test examples in the order of the files, images [n, H, W, 1].
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, has the wrong checksum, or does not fit its partner.
-    """
+def read_idx_folder(folder: str | Path, *, sha256: Mapping[str, str] | None = None) -> tuple[Examples, Examples]:
+    """Training and test examples from the four IDX files in a folder; see `read_idx_files`."""
     paths = idx_paths(folder)
     if paths is None:
         raise FileNotFoundError(f"expected IDX files in {folder}, found none; run scripts/download_data.sh")
-    return read_idx_files(paths, sha256=sha256, num_classes=num_classes)
+    return read_idx_files(paths, sha256=sha256)
 
 
-def read_idx_files(
-    paths: Mapping[str, Path], *, sha256: Mapping[str, str] | None = None, num_classes: int = 10
-) -> tuple[Examples, Examples]:
-    """Reads the four IDX files at the given paths; see `read_idx_folder`.
+def read_idx_files(paths: Mapping[str, Path], *, sha256: Mapping[str, str] | None = None) -> tuple[Examples, Examples]:
+    """Training and test examples from four IDX files, given by their names without `.gz`, in the order of the files.
 
-    Args:
-        paths: file name without `.gz` -> path.
-        sha256: file name without `.gz` -> SHA-256 of its uncompressed content, or None to skip this check.
-        num_classes: labels must be below it.
-
-    Returns:
-        Training and test examples in the order of the files, images [n, H, W, 1].
+    `sha256` holds the checksum of each file's uncompressed content; None skips this check. ValueError if a file is
+    damaged, has the wrong checksum, or does not fit its partner.
     """
     arrays = {name: read_idx(path, sha256=sha256[name] if sha256 else None) for name, path in paths.items()}
     examples = []
     for images_name, labels_name in (IDX_FILES[:2], IDX_FILES[2:]):
-        images, labels = arrays[images_name], arrays[labels_name]
-        _check_examples(images, labels, paths[images_name], num_classes)
+        images, labels, where = arrays[images_name], arrays[labels_name], paths[images_name]
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
+            raise ValueError(
+                f"expected images [n, H, W] and labels [n] with n > 0, got {images.shape} and {labels.shape} "
+                f"in {where}; fetch the files again"
+            )
+        if labels.max() > 9:
+            raise ValueError(f"expected labels below 10, got {labels.max()} in {where}; fetch the files again")
         examples.append(Examples(images[..., None], labels.astype(np.int32)))
     return examples[0], examples[1]
 
 
 def cifar10_paths(folder: str | Path) -> dict[str, Path] | None:
-    """Finds the six binary files of CIFAR-10 in a folder.
+    """File name -> path of the six binary files of CIFAR-10 in a folder; None if there are none.
 
-    Args:
-        folder: where to look.
-
-    Returns:
-        File name -> path; None if the folder holds none of the six.
-
-    Raises:
-        FileNotFoundError: some of the six are there and others are not.
+    FileNotFoundError if some of the six are there and others are not.
     """
     folder = Path(folder)
     found = {name: folder / name for name in CIFAR10_FILES if (folder / name).is_file()}
-    _refuse_partial(folder, CIFAR10_FILES, found)
-    return found or None
+    return _all_or_none(folder, CIFAR10_FILES, found)
 
 
-def parse_cifar10(content: bytes, where: str | Path) -> Examples:
-    """Reads CIFAR-10's binary records: one label byte, then the R, G and B planes of 32 x 32 bytes.
+def read_cifar10_file(file: io.BufferedIOBase, where: str | Path) -> Examples:
+    """CIFAR-10's binary records: one label byte, then the R, G and B planes of 32 x 32 bytes.
 
-    Args:
-        content: a whole file.
-        where: its name, for error messages.
-
-    Returns:
-        The 10,000 examples, images [n, 32, 32, 3].
-
-    Raises:
-        ValueError: the size or a label is wrong.
+    Reads no more of the open file than a valid one holds. `where` names it in error messages. ValueError if the size
+    or a label is wrong.
     """
     expected = CIFAR10_RECORDS * _CIFAR10_RECORD_BYTES
+    content = _read_up_to(file, expected + 1)
     if len(content) != expected:
         kind = "truncated" if len(content) < expected else "longer"
         raise ValueError(f"expected {expected} bytes, got a {kind} file with {len(content)}: {where}; fetch it again")
@@ -286,18 +201,7 @@ def parse_cifar10(content: bytes, where: str | Path) -> Examples:
 
 
 def read_cifar10_folder(folder: str | Path) -> tuple[Examples, Examples]:
-    """Reads a folder `cifar-10-batches-bin`.
-
-    Args:
-        folder: holds `data_batch_1.bin` .. `data_batch_5.bin` and `test_batch.bin`.
-
-    Returns:
-        Training and test examples in the order of the files, images [n, 32, 32, 3].
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file has the wrong size or a label out of range.
-    """
+    """Training and test examples of a folder `cifar-10-batches-bin`, in the order of the files."""
     paths = cifar10_paths(folder)
     if paths is None:
         raise FileNotFoundError(f"expected CIFAR-10 binary files in {folder}, found none; run scripts/download_data.sh")
@@ -308,11 +212,6 @@ def read_cifar10_folder(folder: str | Path) -> tuple[Examples, Examples]:
     return join(parts[:-1]), parts[-1]
 
 
-def read_cifar10_file(file: io.BufferedIOBase, where: str | Path) -> Examples:
-    """Reads one open binary file of CIFAR-10, and not more of it than a valid file holds; see `parse_cifar10`."""
-    return parse_cifar10(_read_up_to(file, CIFAR10_RECORDS * _CIFAR10_RECORD_BYTES + 1), where)
-
-
 def join(parts: list[Examples]) -> Examples:
-    """Puts tables of examples one after the other."""
+    """Concatenate tables of examples."""
     return Examples(np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts]))

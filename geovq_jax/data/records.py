@@ -9,9 +9,7 @@ from jaxtyping import Int32, Int64, UInt8
 class Examples(NamedTuple):
     """Labelled images as a source stores them, in the source's own order.
 
-    Attributes:
-        images: pixels in 0..255, channels last, uint8 [n, H, W, C].
-        labels: class of each image in 0..num_classes-1, int32 [n].
+    Pixels lie in 0..255, channels last; labels in 0..num_classes-1.
     """
 
     images: UInt8[np.ndarray, "n height width channels"]
@@ -19,13 +17,7 @@ class Examples(NamedTuple):
 
 
 class Split(NamedTuple):
-    """One part of a data set, sorted by `index`.
-
-    Attributes:
-        images: pixels in 0..255, channels last, uint8 [n, H, W, C].
-        labels: class of each image in 0..num_classes-1, int32 [n].
-        index: row of each image in the source's original file, int64 [n].
-    """
+    """Part of a data set, sorted by `index`, the row of each image in the source's original file; see `Examples`."""
 
     images: UInt8[np.ndarray, "n height width channels"]
     labels: Int32[np.ndarray, " n"]
@@ -33,15 +25,9 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A data set in three disjoint parts.
+    """A data set in three disjoint parts: training, selection among fits, and final evaluation.
 
-    Attributes:
-        name: name it was loaded by.
-        num_classes: number of classes; labels lie in 0..num_classes-1.
-        train: the part that fits parameters.
-        valid: the part that selects among fits.
-        test: the part that only the evaluation reads.
-        source: where the images came from (a folder, a file, or a package).
+    `source` says where the images came from (a folder, a file, or a package).
     """
 
     name: str

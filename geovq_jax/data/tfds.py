@@ -25,10 +25,12 @@ from jaxtyping import Int64
 from PIL import Image
 
 from geovq_jax.data import raw
+from geovq_jax.data.folder import one_line
 from geovq_jax.data.records import Examples
 
 _TIMEOUT_SECONDS = 5.0
 _READ_BATCH = 4096
+_CACHE_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 
 
 def default_dir() -> Path:
@@ -53,29 +55,23 @@ def is_prepared(name: str, data_dir: Path) -> bool:
 
 
 def read(name: str, data_dir: Path) -> tuple[Examples, Examples]:
-    """Reads a prepared data set, undoing the shuffle that preparing it applied.
+    """Read a prepared data set in the order of the original files, undoing the shuffle that preparing it applied.
 
-    The decoded arrays are kept beside it in `geovq_jax_cache`, where the folder can be written.
-
-    Args:
-        name: mnist, fashion_mnist or cifar10.
-        data_dir: folder of tensorflow-datasets.
-
-    Returns:
-        Training and test examples in the order of the original files: row i is the same image as in the raw files.
-
-    Raises:
-        FileNotFoundError: the data set is not prepared there.
-        ValueError: the content is not that of the original files.
+    The decoded arrays are cached beside it in `geovq_jax_cache`, where the folder can be written. FileNotFoundError if
+    it is not prepared there, ValueError if the content is not that of the original files.
     """
     folder = _version_dir(name, data_dir)
     if folder is None:
         raise FileNotFoundError(f"expected {name} prepared in {data_dir}, found none; run scripts/download_data.sh")
-    cache = data_dir / "geovq_jax_cache" / f"{name}-{_fingerprint(folder)}"
+    # The name of the cache changes whenever a file of the prepared data set is written again.
+    files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
+    fingerprint = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+    cache = data_dir / "geovq_jax_cache" / f"{name}-{fingerprint}"
     try:
-        examples = _load_cache(cache)
-        _check_content(name, *examples, cache)
-        return examples
+        arrays = [np.load(cache / file, allow_pickle=False) for file in _CACHE_FILES]
+        train, test = Examples(*arrays[:2]), Examples(*arrays[2:])
+        _check_content(name, train, test, cache)
+        return train, test
     except (OSError, EOFError, ValueError):
         pass  # No cache yet, or a damaged one: both are written anew.
     import tensorflow_datasets as tfds
@@ -111,20 +107,13 @@ def shuffled_rows(split: str, num_examples: int) -> Int64[np.ndarray, " n"]:
 
     tensorflow-datasets sorts the records of a split by md5(name of the split + key); a change of this order would
     be a new major version of every data set.
-
-    Args:
-        split: "train" or "test".
-        num_examples: number of records.
-
-    Returns:
-        Row numbers [num_examples] in the order of the records.
     """
     digests = [hashlib.md5(f"{split}{row}".encode(), usedforsecurity=False).digest() for row in range(num_examples)]
     return np.array(sorted(range(num_examples), key=digests.__getitem__), np.int64)
 
 
 def _check_content(name: str, train: Examples, test: Examples, where: Path) -> None:
-    """Compares pixels and labels with the checksums of the original IDX files, which include their headers."""
+    """Compare pixels and labels with the checksums of the original IDX files, which include their headers."""
     if name not in raw.IDX_SHA256:
         return
     arrays = (train.images[..., 0], train.labels, test.images[..., 0], test.labels)
@@ -137,23 +126,10 @@ def _check_content(name: str, train: Examples, test: Examples, where: Path) -> N
             )
 
 
-def _fingerprint(folder: Path) -> str:
-    """Changes whenever a file of a prepared data set is written again."""
-    files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
-
-
-_CACHE_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
-
-
-def _load_cache(folder: Path) -> tuple[Examples, Examples]:
-    arrays = [np.load(folder / name, allow_pickle=False) for name in _CACHE_FILES]
-    return Examples(*arrays[:2]), Examples(*arrays[2:])
-
-
 def _save_cache(folder: Path, train: Examples, test: Examples) -> None:
-    """Writes all arrays to a temporary folder, then renames it, so that no reader sees a part."""
-    try:
+    """Write all arrays to a temporary folder, then rename it, so that no reader sees a part."""
+    # A shared data folder is often read-only; reading then takes some seconds longer each time.
+    with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as temporary:
             whole = Path(temporary) / folder.name
@@ -163,24 +139,14 @@ def _save_cache(folder: Path, train: Examples, test: Examples) -> None:
             if folder.exists():
                 shutil.rmtree(folder)
             whole.rename(folder)
-    except OSError:
-        pass  # A shared data folder is often read-only; reading then takes some seconds longer each time.
 
 
 def prepare(name: str, data_dir: Path, *, show_progress: bool = False) -> None:
-    """Downloads a data set and writes it as an array_record folder that `tfds.builder(name)` opens.
+    """Download a data set and write it as an array_record folder that `tfds.builder(name)` opens.
 
     Files that lie in `data_dir` under their original names (`cifar-10-binary.tar.gz`), or in its download cache, are
-    used in place of a download. tensorflow-datasets verifies size and SHA-256 of what it downloads.
-
-    Args:
-        name: mnist, fashion_mnist or cifar10.
-        data_dir: folder of tensorflow-datasets, created if need be.
-        show_progress: whether tensorflow-datasets draws its progress bars on stderr.
-
-    Raises:
-        FileNotFoundError: a file is neither local nor can it be downloaded.
-        ValueError: a file has the wrong checksum or is damaged.
+    used in place of a download. tensorflow-datasets verifies size and SHA-256 of its downloads. FileNotFoundError if a
+    file is neither local nor can be downloaded, ValueError if one has the wrong checksum or is damaged.
     """
     import tensorflow_datasets as tfds
 
@@ -198,13 +164,13 @@ def prepare(name: str, data_dir: Path, *, show_progress: bool = False) -> None:
             builder.download_and_prepare(download_config=config)
     except tfds.core.download.download_manager.NonMatchingChecksumError as error:
         raise ValueError(
-            f"expected the registered checksum, got another: {_one_line(error)}; remove the file and run again"
+            f"expected the registered checksum, got another: {one_line(error)}; remove the file and run again"
         ) from error
     except (tfds.core.download.util.DownloadError, OSError) as error:
         files = "cifar-10-binary.tar.gz or cifar-10-batches-bin" if name == "cifar10" else "the four IDX files"
         raise FileNotFoundError(
             f"expected {name} in a local folder, or a network and space in {data_dir} to download it, got "
-            f"{_one_line(error)}; put {files} into a folder and name it by data_dir or $GEOVQ_DATA"
+            f"{one_line(error)}; put {files} into a folder and name it by data_dir or $GEOVQ_DATA"
         ) from error
     if not is_prepared(name, data_dir):
         raise ValueError(
@@ -212,19 +178,15 @@ def prepare(name: str, data_dir: Path, *, show_progress: bool = False) -> None:
         )
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 def _urls(builder: Any) -> dict[str, str]:
-    """Addresses that the official builder registers, by the name of the file that they serve."""
+    """Addresses that the official builder registers, by the name of the file."""
     if builder.name == "cifar10":
         return {"cifar-10-binary.tar.gz": builder._cifar_info.url}
     return {name: f"{builder.URL}{name}.gz" for name in raw.IDX_FILES}
 
 
 def _is_local(name: str, url: str, data_dir: Path) -> bool:
-    """Whether preparing finds a file in the folder or in its download cache."""
+    """Whether a file is in the folder or in its download cache."""
     from tensorflow_datasets.core.download import checksums, resource
 
     checksum = checksums.get_all_url_infos()[url].checksum
@@ -233,7 +195,7 @@ def _is_local(name: str, url: str, data_dir: Path) -> bool:
 
 
 def _check_reachable(url: str) -> None:
-    """Asks the server for one address; the downloader itself would retry for minutes without a network."""
+    """Request one address; the downloader itself would retry for minutes without a network."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError as error:
@@ -269,7 +231,7 @@ def _builder_class(name: str) -> Any:
 
 
 def _read_cifar10_archive(path: Path) -> tuple[Examples, Examples, list[str]]:
-    """Reads the members of the archive in memory: nothing is extracted, so no member chooses where it lands."""
+    """Read the members of the archive in memory: nothing is extracted, so no member chooses where it lands."""
     try:
         with tarfile.open(path, "r:gz") as archive:
 
@@ -283,6 +245,6 @@ def _read_cifar10_archive(path: Path) -> tuple[Examples, Examples, list[str]]:
             names = member("batches.meta.txt").read(4096).decode("ascii").split()
     except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(
-            f"expected CIFAR-10's binary archive, got a damaged one ({_one_line(error)}): {path}; fetch it again"
+            f"expected CIFAR-10's binary archive, got a damaged one ({one_line(error)}): {path}; fetch it again"
         ) from error
     return raw.join(parts[:-1]), parts[-1], names

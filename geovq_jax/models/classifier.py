@@ -17,8 +17,7 @@ class Architecture(NamedTuple):
     """Sizes of the classifier; hashable.
 
     Attributes:
-        image_shape: (height, width, channels) of an image.
-        num_classes: C.
+        image_shape: (height, width, channels).
         channels: one stride-2 convolution each.
         num_features: f, width of the layer before the logits.
     """
@@ -54,65 +53,27 @@ class Network(nn.Module):
 
 
 def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]:
-    """Random parameters: He-normal kernels, zero biases.
-
-    Args:
-        key: typed PRNG key.
-        arch: sizes.
-
-    Returns:
-        Nested dict of arrays.
-    """
+    """Random parameters: He-normal kernels, zero biases."""
     image = jax.ShapeDtypeStruct(arch.image_shape, jnp.float32)
     return Network(arch).lazy_init(key, image)["params"]
 
 
 def features(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> Float[Array, " f"]:
-    """Activations before the logits: the space in which samples are scored.
-
-    Args:
-        params: from `init`.
-        arch: sizes.
-        image: one image in [0, 1].
-
-    Returns:
-        Features [f].
-    """
+    """Activations before the logits for one image in [0, 1]: the space in which samples are scored."""
     return jnp.asarray(Network(arch).apply({"params": params}, image, method="features"))
 
 
 def logits(params: PyTree, arch: Architecture, hidden: Float[Array, " f"]) -> Float[Array, " c"]:
-    """Class logits from features: W h + b.
-
-    Args:
-        params: from `init`.
-        arch: sizes.
-        hidden: features [f].
-
-    Returns:
-        Logits [C].
-    """
+    """Class logits from features: W h + b."""
     return jnp.asarray(Network(arch).apply({"params": params}, hidden, method="logits"))
 
 
 def loss(
-    key: Key[Array, ""],
-    params: PyTree,
-    arch: Architecture,
-    images: Float[Array, "b H W C"],
-    labels: Int[Array, " b"],
+    key: Key[Array, ""], params: PyTree, arch: Architecture, images: Float[Array, "b H W C"], labels: Int[Array, " b"]
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Mean cross-entropy with smoothed labels and dropout on the features.
+    """Mean cross-entropy in nats with smoothed labels and dropout on the features; metrics `loss` and `accuracy`.
 
-    Args:
-        key: decides the dropout.
-        params: from `init`.
-        arch: sizes.
-        images: batch in [0, 1].
-        labels: classes.
-
-    Returns:
-        Nats, and `loss` and `accuracy`.
+    The key decides the dropout; images lie in [0, 1].
     """
     hidden = jax.vmap(partial(features, params, arch))(images)
     kept = jax.random.bernoulli(key, 1.0 - DROPOUT, hidden.shape)

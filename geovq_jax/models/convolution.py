@@ -11,19 +11,9 @@ from jaxtyping import Array, Float
 
 
 def downsample(x: Float[Array, "h w c"], kernel: Float[Array, "4 4 c o"]) -> Float[Array, "h//2 w//2 o"]:
-    """Convolution with a 4x4 kernel, stride 2 and one pixel of zero padding.
+    """Convolution with a 4x4 kernel, stride 2 and one pixel of zero padding; ValueError for odd h or w.
 
     y[p, q] = sum_{i, j} x[2 p + i - 1, 2 q + j - 1] kernel[i, j]
-
-    Args:
-        x: image; h and w even.
-        kernel: weights (row, column, channel in, channel out).
-
-    Returns:
-        Image of half the height and width.
-
-    Raises:
-        ValueError: if h or w is odd.
     """
     if x.shape[0] % 2 or x.shape[1] % 2:
         raise ValueError(f"expected an even height and width, got {x.shape[0]} x {x.shape[1]}; pad the image first")
@@ -39,13 +29,6 @@ def upsample(x: Float[Array, "h w c"], kernel: Float[Array, "4 4 c o"]) -> Float
     With i = 2 a + r and j = 2 b + s, (a, b) shifts the 2x2 blocks of output pixels and (r, s) is the pixel within its
     block. The two column shifts are gathered from neighbours before one product with [2 c, 8 o] weights; the two row
     shifts are added after it.
-
-    Args:
-        x: image.
-        kernel: weights (row, column, channel in, channel out).
-
-    Returns:
-        Image of twice the height and width.
     """
     h, w, c = x.shape
     o = kernel.shape[3]

@@ -15,18 +15,8 @@ Params = Any
 def init(key: Key[Array, ""], arch: Architecture) -> Params:
     """Draw parameters: N(0, 0.02^2), residual projections N(0, 0.02^2 / (2 L)), biases zero.
 
-    Args:
-        key: random key.
-        arch: sizes.
-
-    Returns:
-        Nested dict of float32 arrays.
-
-    Raises:
-        ValueError: if the sizes are not positive or do not fit each other.
-
-    Reference:
-        Radford et al., Language Models are Unsupervised Multitask Learners, 2019, section 2.3.
+    ValueError if the sizes are not positive or do not fit each other.
+    Reference: Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3.
     """
     _check(arch)
     tokens = jnp.zeros((1, arch.length), jnp.int32)
@@ -36,19 +26,9 @@ def init(key: Key[Array, ""], arch: Architecture) -> Params:
 def logits(
     params: Params, arch: Architecture, codes: Integer[Array, " t"], label: Integer[Array, ""] | int
 ) -> Float[Array, "t k"]:
-    """Unnormalised log-probabilities of every code at every place of one sequence, given the codes before it.
+    """Unnormalised log-probabilities over the K codes at every position of one sequence, given the codes before it.
 
-    Args:
-        params: parameters.
-        arch: sizes.
-        codes: one sequence [t] in raster order, t <= arch.length; the entry at place i changes only the rows after i.
-        label: class in [0, num_classes), or `arch.no_class`.
-
-    Returns:
-        Logits [t, K] over the K codes.
-
-    Raises:
-        ValueError: if there are more than arch.length codes.
+    The entry at position i changes only the rows after i. ValueError if there are more than arch.length codes.
     """
     return _batch_logits(params, arch, codes[None], jnp.asarray(label)[None])[0]
 
@@ -64,44 +44,32 @@ def loss(
     label_dropout: float = 0.0,
     train: bool = True,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Mean cross-entropy of a code given the codes before it.
+    """Mean cross-entropy of a code given the codes before it, in nats per code.
 
     (1 - s) * -log p(c_i | c_<i) + s * mean over k of -log p(k | c_<i), averaged over all codes that are not PAD.
 
     Args:
-        key: random key of dropout; unused when `train` is False.
-        params: parameters.
-        arch: sizes.
-        codes: sequences in raster order [b, t].
-        labels: class of each sequence [b], or `arch.no_class`.
+        key: for dropout; unused when `train` is False.
         label_smoothing: s in [0, 1).
         label_dropout: probability that a label is replaced by `arch.no_class`, for classifier-free guidance.
         train: whether dropout, label dropout and label smoothing act.
 
     Returns:
-        Loss in nats a code, and metrics `bits_per_code` (never smoothed) and `accuracy` (share of codes that were the
-        most likely ones).
-
-    Raises:
-        ValueError: if the smoothing or the dropout of labels is out of range, or there are more than arch.length codes.
+        Loss, and metrics `bits_per_code` (never smoothed) and `accuracy` (share of codes that were the most likely).
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"expected label_smoothing in [0, 1), got {label_smoothing}")
     if not 0 <= label_dropout <= 1:
         raise ValueError(f"expected label_dropout in [0, 1], got {label_dropout}")
+    dropout_key = None
     if train:
         dropout_key, label_key = jax.random.split(key)
-        dropped = jax.random.bernoulli(label_key, label_dropout, labels.shape)
-        labels = jnp.where(dropped, arch.no_class, labels)
-        predicted = _batch_logits(params, arch, codes, labels, dropout_key)
-    else:
-        predicted = _batch_logits(params, arch, codes, labels)
-    log_p = jax.nn.log_softmax(predicted)
+        labels = jnp.where(jax.random.bernoulli(label_key, label_dropout, labels.shape), arch.no_class, labels)
+    log_p = jax.nn.log_softmax(_batch_logits(params, arch, codes, labels, dropout_key))
     chosen, kept = _choose(log_p, codes)
     count = jnp.maximum(kept.sum(), 1)
-    nats = -chosen.sum() / count
+    value = nats = -chosen.sum() / count
     hits = (log_p.argmax(axis=-1) == codes) & kept
-    value = nats
     if train and label_smoothing > 0:
         spread = -jnp.where(kept, log_p.mean(axis=-1), 0.0).sum() / count
         value = (1 - label_smoothing) * nats + label_smoothing * spread
@@ -111,20 +79,7 @@ def loss(
 def log_probabilities(
     params: Params, arch: Architecture, codes: Integer[Array, "b t"], labels: Integer[Array, " b"]
 ) -> Float[Array, "b t"]:
-    """log p(c_i | c_<i, label) of every code, in nats, without dropout; 0 at PAD.
-
-    Args:
-        params: parameters.
-        arch: sizes.
-        codes: sequences in raster order [b, t].
-        labels: class of each sequence [b], or `arch.no_class`.
-
-    Returns:
-        One log-probability a code [b, t].
-
-    Raises:
-        ValueError: if there are more than arch.length codes.
-    """
+    """log p(c_i | c_<i, label) of every code, in nats, without dropout; 0 at PAD."""
     return _choose(jax.nn.log_softmax(_batch_logits(params, arch, codes, labels)), codes)[0]
 
 
@@ -143,18 +98,9 @@ def cached_logits(
     caches: list[Cache],
     position: Int[Array, ""],
 ) -> tuple[Float[Array, "b k"], list[Cache]]:
-    """Logits of the codes at one place from the token before it and the cache of all earlier ones.
+    """Logits of the codes at `position` from the token before it and one cache per block of all earlier positions.
 
-    Args:
-        params: parameters.
-        arch: sizes.
-        tokens: code at position - 1 [b], or `arch.bos` at position 0.
-        labels: class of each sequence [b], or `arch.no_class`.
-        caches: one a block, filled for the places before `position`.
-        position: place to predict.
-
-    Returns:
-        Logits [b, K] over the K codes, and the caches with this place filled in.
+    `tokens` holds the codes at position - 1, or `arch.bos` at position 0. The returned caches include this position.
     """
     apply: Any = Transformer(arch).apply
     return apply({"params": params}, tokens, labels, caches, position, method="step")
@@ -179,7 +125,7 @@ def _batch_logits(
 def _choose(
     log_p: Float[Array, "b t k"], codes: Integer[Array, "b t"]
 ) -> tuple[Float[Array, "b t"], Bool[Array, "b t"]]:
-    """Entries of log_p at the codes, 0 where a code is a special token; and where it is none."""
+    """Entries of log_p at the codes, 0 where a code is a special token; and where it is not one."""
     kept = codes < log_p.shape[-1]
     targets = jnp.where(kept, codes, 0).astype(jnp.int32)
     chosen = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
@@ -200,5 +146,5 @@ def _check(arch: Architecture) -> None:
         raise ValueError(f"expected dropout in [0, 1), got {arch.dropout}")
     if arch.grid is not None and arch.grid[0] * arch.grid[1] != arch.length:
         raise ValueError(
-            f"expected grid (h, w) with h * w = length = {arch.length}, got {arch.grid}; mend grid or length"
+            f"expected grid (h, w) with h * w = length = {arch.length}, got {arch.grid}; change grid or length"
         )

@@ -4,7 +4,8 @@ Sums run over pixels and latent dimensions, means over the batch. Rates are in n
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +15,15 @@ RECONSTRUCTIONS = ("bernoulli", "mse", "l1", "calibrated")
 
 
 class Objective(NamedTuple):
-    """Which terms make up the loss; hashable.
+    """Terms of the loss; hashable.
 
     Attributes:
         loss: "bernoulli" (cross-entropy with logits), "mse", "l1" or "calibrated" (Gaussian with the optimal variance).
-        beta: weight of the rate term.
-        anneal_steps: the weight grows linearly from 0 to beta over these steps; 0 for none.
-        free_bits: nats a latent dimension may spend without cost.
-        capacity: total rate in nats that the loss steers to; None for the plain rate.
-        capacity_steps: the capacity grows linearly from 0 over these steps; 0 for none.
-        capacity_mode: "abs" pays for |rate - capacity|, "clipped" only for the excess.
+        beta: weight of the rate term; `anneal_steps`: it grows linearly from 0 over these steps, 0 for none.
+        free_bits: nats per latent dimension without cost.
+        capacity: total rate in nats that the loss steers to, None for the plain rate; `capacity_steps`: it grows
+            linearly from 0 over these steps, 0 for none.
+        capacity_mode: "abs" penalises |rate - capacity|, "clipped" only the excess.
         cell_bits: rate in bits that the loss steers each latent vector to, in the same mode; excludes capacity.
     """
 
@@ -37,16 +37,16 @@ class Objective(NamedTuple):
     cell_bits: float | None = None
 
 
-def check(objective: Objective) -> None:
-    """Refuse an objective that means nothing.
+def check_choices(settings: tuple[Any, ...], choices: Mapping[str, tuple[str, ...]]) -> None:
+    """ValueError if a field has none of the values that it may have."""
+    for field, known in choices.items():
+        if getattr(settings, field) not in known:
+            raise ValueError(f"expected {field} to be one of {', '.join(known)}, got {getattr(settings, field)!r}")
 
-    Raises:
-        ValueError: naming the field and what it may be.
-    """
-    if objective.loss not in RECONSTRUCTIONS:
-        raise ValueError(f"expected loss to be one of {', '.join(RECONSTRUCTIONS)}, got {objective.loss!r}")
-    if objective.capacity_mode not in ("abs", "clipped"):
-        raise ValueError(f"expected capacity_mode to be abs or clipped, got {objective.capacity_mode!r}")
+
+def check(objective: Objective) -> None:
+    """ValueError for an invalid objective, naming the field and its choices."""
+    check_choices(objective, {"loss": RECONSTRUCTIONS, "capacity_mode": ("abs", "clipped")})
     if objective.capacity is not None and objective.cell_bits is not None:
         raise ValueError("expected at most one of capacity and cell_bits, got both; set one to None")
 
@@ -57,24 +57,12 @@ def without_annealing(objective: Objective) -> Objective:
 
 
 def bernoulli_loss(logits: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Cross-entropy with logits, -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l, an image of [b, h, w, c]."""
+    """Cross-entropy with logits per image: -x log s(l) - (1 - x) log(1 - s(l)) = softplus(l) - x l."""
     return jnp.sum(jax.nn.softplus(logits) - images * logits) / images.shape[0]
-
-
-def squared_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Sum of squared differences an image of [b, h, w, c], mean over the batch."""
-    return jnp.sum(jnp.square(pixels - images)) / images.shape[0]
-
-
-def absolute_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Sum of absolute differences an image of [b, h, w, c], mean over the batch."""
-    return jnp.sum(jnp.abs(pixels - images)) / images.shape[0]
 
 
 def calibrated_loss(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
     """Gaussian negative log likelihood at the variance that minimises it: D/2 (log(2 pi mse) + 1) for D pixels.
-
-    Pixels and images [b, h, w, c]; the mean over the batch.
 
     Reference: Rybkin, Daniilidis & Levine 2021, "Simple and effective VAE training with calibrated decoders",
     section 4.2.
@@ -90,74 +78,48 @@ def reconstruction(
     pixels: Float[Array, "b h w c"],
     images: Float[Array, "b h w c"],
 ) -> Float[Array, ""]:
-    """The reconstruction term named by the objective.
+    """The reconstruction term that `objective.loss` names, batch mean; in nats for "bernoulli" and "calibrated".
 
-    Args:
-        objective: its `loss` chooses the term.
-        logits: decoder outputs before the output map.
-        pixels: decoder outputs after it.
-        images: targets in [0, 1].
-
-    Returns:
-        Mean over the batch, in nats for "bernoulli" and "calibrated".
+    `logits` and `pixels` are the decoder's outputs before and after the output map, `images` lie in [0, 1].
     """
     if objective.loss == "bernoulli":
         return bernoulli_loss(logits, images)
-    term = {"mse": squared_loss, "l1": absolute_loss, "calibrated": calibrated_loss}[objective.loss]
-    return term(pixels, images)
+    if objective.loss == "calibrated":
+        return calibrated_loss(pixels, images)
+    distance = jnp.square if objective.loss == "mse" else jnp.abs
+    return jnp.sum(distance(pixels - images)) / images.shape[0]
 
 
 def mean_psnr(pixels: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-    """Mean over images [b, h, w, c] of -10 log10 of the mean squared error, in dB; 100 at most."""
+    """Mean over images of -10 log10 of the mean squared error, in dB; 100 at most."""
     squared = jnp.mean(jnp.square(pixels - images), axis=(1, 2, 3))
     return jnp.mean(-10.0 * jnp.log10(jnp.maximum(squared, 1e-10)))
 
 
 def gaussian_kl(mean: Float[Array, "*shape"], log_variance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """KL(N(mean, variance) || N(0, 1)) a dimension, 1/2 (mean^2 + variance - log variance - 1) nats; their shape."""
+    """KL(N(mean, variance) || N(0, 1)) per dimension, 1/2 (mean^2 + variance - log variance - 1) nats."""
     return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)
 
 
 def linear_ramp(step: Int[Array, ""] | int, steps: int) -> Float[Array, ""]:
-    """min(step / steps, 1), of shape []; 1 where steps is 0."""
+    """min(step / steps, 1); 1 where steps is 0."""
     return jnp.minimum(jnp.asarray(step, float) / steps, 1.0) if steps else jnp.asarray(1.0)
 
 
-def capacity_gap(
-    rates: Float[Array, "*shape"], capacity: Float[Array, ""] | float, mode: str
-) -> Float[Array, "*shape"]:
-    """Distance of rates from a capacity: |rate - capacity| ("abs") or max(rate - capacity, 0) ("clipped").
-
-    Of the shape of the rates.
-
-    Reference: Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8, for "abs".
-    """
-    return jnp.abs(rates - capacity) if mode == "abs" else jnp.maximum(rates - capacity, 0.0)
-
-
 def rate(objective: Objective, kl: Float[Array, "b *latent d"], step: Int[Array, ""] | int) -> Float[Array, ""]:
-    """The weighted rate term of the objective.
+    """The weighted rate term of the objective, in nats, from the nats per latent dimension.
 
     Batch means of the KL come first; then free bits act on each dimension (Kingma et al. 2016, equation 15), the
-    capacity on their sum or, for `cell_bits`, on the sum of each latent vector.
-
-    Args:
-        objective: weights, schedules and targets.
-        kl: nats a latent dimension, [b, d] or [b, h, w, d].
-        step: training step.
-
-    Returns:
-        Term to add to the reconstruction, in nats.
+    capacity on their sum (Burgess et al. 2018, equation 8) or, for `cell_bits`, on the sum of each latent vector.
     """
     dims = jnp.mean(kl, axis=0)
     if objective.free_bits:
         dims = jnp.maximum(dims, objective.free_bits)
+    weight = objective.beta * linear_ramp(step, objective.anneal_steps)
     if objective.cell_bits is not None:
-        cells = jnp.sum(dims, axis=-1)
-        total = jnp.sum(capacity_gap(cells, objective.cell_bits * math.log(2.0), objective.capacity_mode))
+        gap = jnp.sum(dims, axis=-1) - objective.cell_bits * math.log(2.0)
     elif objective.capacity is not None:
-        capacity = objective.capacity * linear_ramp(step, objective.capacity_steps)
-        total = capacity_gap(jnp.sum(dims), capacity, objective.capacity_mode)
+        gap = jnp.sum(dims) - objective.capacity * linear_ramp(step, objective.capacity_steps)
     else:
-        total = jnp.sum(dims)
-    return objective.beta * linear_ramp(step, objective.anneal_steps) * total
+        return weight * jnp.sum(dims)
+    return weight * jnp.sum(jnp.abs(gap) if objective.capacity_mode == "abs" else jnp.maximum(gap, 0.0))

@@ -15,9 +15,9 @@ class Codebook(NamedTuple):
     """Code vectors as ratios of moving averages.
 
     Attributes:
-        vectors: [K, d], sums / counts.
-        counts: [K] moving average of the latents given to each code, in units of an even share n / K.
-        sums: [K, d] moving average of their sum, in the same units.
+        vectors: sums / counts.
+        counts: moving average of the latents assigned to each code, in units of an even share n / K.
+        sums: moving average of their sum, in the same units.
     """
 
     vectors: Float[Array, "K d"]
@@ -26,33 +26,22 @@ class Codebook(NamedTuple):
 
 
 def squared_distances(points: Float[Array, "n d"], vectors: Float[Array, "K d"]) -> Float[Array, "n K"]:
-    """|p|^2 - 2 p.v + |v|^2 for all pairs of points [n, d] and vectors [K, d]: [n, K]."""
+    """|p|^2 - 2 p.v + |v|^2 for all pairs."""
     norms = jnp.sum(jnp.square(points), axis=1)[:, None] + jnp.sum(jnp.square(vectors), axis=1)[None]
     return norms - 2.0 * points @ vectors.T
 
 
 def nearest(points: Float[Array, "n d"], vectors: Float[Array, "K d"]) -> Int[Array, " n"]:
-    """Index [n] of the vector of [K, d] nearest to each point of [n, d]."""
+    """Index of the vector nearest to each point."""
     return jnp.argmin(squared_distances(points, vectors), axis=1).astype(jnp.int32)
 
 
 def kmeans_codebook(
     key: Key[Array, ""], latents: Float[Array, "n d"], num_codes: int, *, iterations: int = 10
 ) -> Codebook:
-    """Codebook of k-means clusters: k-means++ seeds, then Lloyd's iterations; empty clusters keep their vector.
+    """Codebook of k-means clusters, its counts even: k-means++ seeds, then Lloyd's iterations.
 
-    Args:
-        key: for the seeds.
-        latents: points to cluster [n, d].
-        num_codes: K, at most n.
-        iterations: of Lloyd's algorithm.
-
-    Returns:
-        Codebook whose counts are an even share each.
-
-    Raises:
-        ValueError: if there are fewer latents than codes.
-
+    Empty clusters keep their vector. ValueError if there are fewer latents than codes.
     Reference: Arthur & Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
     """
     if latents.shape[0] < num_codes:
@@ -94,21 +83,10 @@ def moved_codebook(
     decay: float,
     reseed: float,
 ) -> Codebook:
-    """The codebook after one batch: averages move, codes that fell out of use start again at latents of the batch.
+    """The codebook after one batch: averages move, unused codes restart at latents of the batch.
 
     With s = n / K, counts <- decay counts + (1 - decay) n_k / s, sums <- decay sums + (1 - decay) (sum of z of k) / s,
-    vectors = sums / counts. A code with counts < reseed takes a random latent and the count 1.
-
-    Args:
-        key: for the re-seeding.
-        codebook: before the batch.
-        latents: of the batch [n, d].
-        codes: code of each latent [n].
-        decay: of the moving averages, in [0, 1).
-        reseed: part of an even share below which a code is dead; 0 for none.
-
-    Returns:
-        Codebook after the batch.
+    vectors = sums / counts. A code with counts < reseed takes a random latent and the count 1; reseed 0 disables this.
 
     Reference: van den Oord et al. 2017, "Neural discrete representation learning", appendix A.1.
     """
@@ -133,14 +111,6 @@ def pass_gradient(
     "straight_through": z + sg(q - z), identity gradient. "rotation": sg(|q| / |z| R) z with R the rotation that takes
     the direction of z to that of q in their plane, R = I - 2 r r' + 2 q^ z^', r the unit vector along z^ + q^.
 
-    Args:
-        z: latents before quantization [..., d].
-        quantized: their code vectors [..., d].
-        gradient: one of GRADIENTS.
-
-    Returns:
-        The value of `quantized`.
-
     Reference: Bengio et al. 2013, arXiv:1308.3432; Fifty et al. 2024, "Restructuring vector quantization with the
     rotation trick", section 4.2.
     """
@@ -163,17 +133,10 @@ def fsq_size(levels: tuple[int, ...]) -> int:
 
 
 def fsq(z: Float[Array, "*grid d"], levels: tuple[int, ...]) -> tuple[Float[Array, "*grid d"], Int[Array, "*grid"]]:
-    """Finite scalar quantization: each dimension bounded by tanh, rounded to its levels, evenly spaced in [-1, 1].
+    """Finite scalar quantization: each dimension bounded by tanh, rounded to its levels (at least 2), even in [-1, 1].
 
-    An even number of levels rounds to half-integers, which keeps the levels symmetric about 0.
-
-    Args:
-        z: latents; d is the number of levels.
-        levels: number of values of each dimension, at least 2.
-
-    Returns:
-        Quantized latents, with a straight-through gradient past the rounding, and codes: digits of mixed radix, the
-        first dimension least significant.
+    An even number of levels rounds to half-integers, which keeps the levels symmetric about 0. The gradient passes
+    straight through the rounding. Codes are digits of mixed radix, the first dimension least significant.
 
     Reference: Mentzer et al. 2023, "Finite scalar quantization: VQ-VAE made simple", section 3.1.
     """
@@ -186,12 +149,12 @@ def fsq(z: Float[Array, "*grid d"], levels: tuple[int, ...]) -> tuple[Float[Arra
 
 
 def fsq_vectors(levels: tuple[int, ...]) -> Float[Array, "K d"]:
-    """All vectors [K, d] of `fsq`, in the order of their codes; d levels, K their product."""
+    """All vectors of `fsq`, in the order of their codes."""
     digits = np.stack(np.unravel_index(np.arange(fsq_size(levels)), levels, order="F"), axis=1)
     return jnp.asarray(digits / (0.5 * (np.asarray(levels) - 1.0)) - 1.0, float)
 
 
 def perplexity(counts: Float[Array, " K"]) -> Float[Array, ""]:
-    """exp of the entropy of the codes' frequencies [K]: the number of evenly used codes that would be as diverse."""
+    """exp of the entropy of the codes' frequencies: the number of evenly used codes with the same entropy."""
     frequencies = counts / jnp.maximum(jnp.sum(counts), 1.0)
     return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(frequencies, frequencies)))

@@ -19,9 +19,9 @@ class Samples(NamedTuple):
     """Sampled sequences.
 
     Attributes:
-        codes: [b, t] int32, every entry in [0, num_codes).
-        log_probabilities: [b, t] log p(c_i | c_<i, label) in nats under the prior itself: neither tempered, truncated
-            nor guided, and also at the places of the prompt.
+        codes: in [0, num_codes).
+        log_probabilities: log p(c_i | c_<i, label) in nats under the prior itself, not tempered, truncated or guided;
+            also at positions of the prompt.
     """
 
     codes: Int[Array, "b t"]
@@ -38,16 +38,12 @@ def truncate(
     """Set the logits of unlikely codes to -inf; the filters act in the order top-k, top-p, min-p.
 
     Args:
-        logits: unnormalised log-probabilities of one draw, already divided by the temperature.
+        logits: of one draw, already divided by the temperature; the largest one is always kept.
         top_k: keep the k largest, and all equal to the k-th.
         top_p: keep the smallest set of largest probabilities whose sum is at least p.
         min_p: keep probabilities of at least p times the largest.
 
-    Returns:
-        Logits of the same shape; the largest one is always kept.
-
-    Reference:
-        Fan et al. 2018 (top-k); Holtzman et al. 2020 (top-p); Nguyen et al. 2024 (min-p).
+    Reference: Fan et al. 2018 (top-k); Holtzman et al. 2020 (top-p); Nguyen et al. 2024 (min-p).
 
     Example:
         >>> truncate(jnp.log(jnp.array([0.5, 0.3, 0.2])), top_p=0.6) > -jnp.inf
@@ -80,34 +76,30 @@ def sample(
     prompt: Integer[Array, "b t"] | None = None,
     prompt_length: int = 0,
 ) -> Samples:
-    """Draw one sequence of codes a label.
+    """Draw one sequence of codes per label.
 
-    Place i of sample j is drawn with fold_in(key_j, i) alone, so samples do not depend on the batch they are drawn in.
+    Position i of sample j is drawn with fold_in(key_j, i) alone, so samples do not depend on their batch.
 
     Args:
-        key: one key, from which key_j = fold_in(key, j); or one key a sample.
-        params: parameters.
-        arch: sizes.
-        labels: class of each sample [b], or `arch.no_class`.
+        key: one key, from which key_j = fold_in(key, j); or one key per sample.
+        labels: classes, or `arch.no_class`.
         temperature: divides the logits; 0 takes the most likely code (greedy).
-        top_k: see `truncate`.
-        top_p: see `truncate`.
-        min_p: see `truncate`.
+        top_k, top_p, min_p: see `truncate`.
         guidance: scale g of classifier-free guidance, logits = free + g (conditional - free) with free those of
-            `arch.no_class`; None or 1 for none. Wants a prior trained with label dropout.
-        prompt: codes to complete [b, t], of which the first `prompt_length` places are kept.
-        prompt_length: number of codes kept from `prompt`.
+            `arch.no_class`; None or 1 for none. Needs a prior trained with label dropout (Ho & Salimans 2022).
+        prompt: codes to complete, of which the first `prompt_length` are kept.
 
-    Returns:
-        Samples of arch.length codes.
-
-    Raises:
-        ValueError: if a label, a code of the prompt or a setting is out of range, or prompt and prompt_length disagree.
-
-    Reference:
-        Ho and Salimans, Classifier-Free Diffusion Guidance, 2022.
+    ValueError if a label, a code of the prompt or a setting is out of range, or prompt and prompt_length disagree.
     """
-    _check_settings(arch, temperature, top_k, top_p, min_p, guidance)
+    if temperature < 0:
+        raise ValueError(f"expected temperature >= 0, got {temperature}; 0 is greedy")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"expected top_k >= 1, got {top_k}; None keeps all codes")
+    for name, share in (("top_p", top_p), ("min_p", min_p)):
+        if share is not None and not 0 < share <= 1:
+            raise ValueError(f"expected {name} in (0, 1], got {share}; None keeps all codes")
+    if guidance is not None and guidance != 1 and arch.num_classes == 0:
+        raise ValueError("expected a class-conditional prior for guidance, got num_classes = 0; set guidance = None")
     _check_inputs(key, arch, np.asarray(labels), None if prompt is None else np.asarray(prompt), prompt_length)
     batch_size = labels.shape[0]
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch_size)) if key.ndim == 0 else key
@@ -164,40 +156,20 @@ def _sample(
     return Samples(codes.T, log_p.T)
 
 
-def _check_settings(
-    arch: Architecture,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    guidance: float | None,
-) -> None:
-    if temperature < 0:
-        raise ValueError(f"expected temperature >= 0, got {temperature}; 0 is greedy")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"expected top_k >= 1, got {top_k}; None keeps all codes")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"expected top_p in (0, 1], got {top_p}; None keeps all codes")
-    if min_p is not None and not 0 < min_p <= 1:
-        raise ValueError(f"expected min_p in (0, 1], got {min_p}; None keeps all codes")
-    if guidance is not None and guidance != 1 and arch.num_classes == 0:
-        raise ValueError("expected a class-conditional prior for guidance, got num_classes = 0; set guidance = None")
-
-
 def _check_inputs(
     key: Key[Array, "..."], arch: Architecture, labels: np.ndarray, prompt: np.ndarray | None, prompt_length: int
 ) -> None:
     if labels.size == 0 or labels.min() < 0 or labels.max() > arch.no_class:
         raise ValueError(
-            f"expected one label a sample in [0, {arch.no_class}], got {labels}; {arch.no_class} is no class"
+            f"expected one label per sample in [0, {arch.no_class}], got {labels}; {arch.no_class} is no class"
         )
     if key.ndim == 1 and key.shape != labels.shape:
-        raise ValueError(f"expected one key or {labels.shape[0]} keys, one a sample, got {key.shape[0]}")
+        raise ValueError(f"expected one key or {labels.shape[0]} keys, one per sample, got {key.shape[0]}")
     if not 0 <= prompt_length <= arch.length:
         raise ValueError(f"expected prompt_length in [0, {arch.length}], got {prompt_length}")
+    if prompt is None and prompt_length > 0:
+        raise ValueError(f"expected a prompt for prompt_length = {prompt_length}, got None; pass its codes")
     if prompt is None:
-        if prompt_length > 0:
-            raise ValueError(f"expected a prompt for prompt_length = {prompt_length}, got None; pass its codes")
         return
     if prompt.shape != (labels.shape[0], arch.length):
         raise ValueError(
@@ -219,29 +191,19 @@ def draw(
     prompt: Integer[np.ndarray, "n ..."] | None = None,
     prompt_length: int = 0,
 ) -> tuple[Int[np.ndarray, "n t"], Float[np.ndarray, "n t"]]:
-    """Draw one code sequence per label, in batches of one size.
+    """Draw one code sequence per label, in batches of one size; see `sample`. Returns codes and log-probabilities.
 
-    The key of a sample depends on its place among the labels alone, so the size of a batch changes nothing.
+    The key of a sample depends on its position among the labels alone, so the batch size does not matter.
 
     Args:
-        key: decides the draws.
-        params: of the prior.
-        arch: its sizes.
-        labels: class of each sample, or `arch.no_class`.
         settings: temperature, top_k (0 for all), top_p (1 for all), min_p (0 for all) and guidance (1 for none).
         guidance: replaces that of the settings.
         prompt: codes to complete, of which the first `prompt_length` in raster order are kept.
-        prompt_length: number of codes kept.
-
-    Returns:
-        Codes [n, t] (`reshape(n, *code_shape)` makes grids) and their log-probabilities [n, t] under the prior.
     """
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(labels)))
-    given = (
-        np.zeros((len(labels), arch.length), np.int32)
-        if prompt is None
-        else np.asarray(prompt).reshape(len(prompt), -1)
-    )
+    if prompt is None:
+        prompt = np.zeros((len(labels), arch.length), np.int32)
+    prompt = np.asarray(prompt).reshape(len(prompt), -1)
     parts = []
     for start in range(0, len(labels), BATCH):
         # The last batch is filled up by copies of its last row: one compilation, whatever the number of samples.
@@ -256,7 +218,7 @@ def draw(
             top_p=settings["top_p"] if settings["top_p"] < 1.0 else None,
             min_p=settings["min_p"] or None,
             guidance=settings["guidance"] if guidance is None else guidance,
-            prompt=jnp.asarray(given[rows]),
+            prompt=jnp.asarray(prompt[rows]),
             prompt_length=prompt_length,
         )
         parts.append([np.asarray(array) for array in drawn])
@@ -265,6 +227,6 @@ def draw(
 
 
 def balanced_labels(num_samples: int, class_id: int, num_classes: int) -> Int[np.ndarray, " n"]:
-    """Labels [num_samples], sorted: one class, or (class_id = -1) all classes as equally often as the number allows."""
+    """Sorted labels: one class, or (class_id = -1) all classes as equally often as the number allows."""
     classes = np.asarray([class_id] if class_id >= 0 else range(num_classes), np.int32)
     return np.sort(np.resize(classes, num_samples))

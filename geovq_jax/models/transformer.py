@@ -15,16 +15,14 @@ class Architecture(NamedTuple):
     """Sizes of the prior.
 
     The vocabulary is the K codes followed by the special tokens BOS = K, EOS = K + 1 and PAD = K + 2. The head has one
-    row a code and none for special tokens: they are inputs only and cannot be predicted or drawn. The label
+    row per code and none for special tokens: they are inputs only and cannot be predicted or drawn. The label
     `num_classes` means "no class".
 
     Attributes:
-        num_codes: K, the number of codes.
+        num_codes: K.
         length: t, the longest sequence, in codes.
-        num_classes: number of classes; 0 for an unconditional prior.
-        embed_dim: width of the residual stream.
-        num_layers: number of blocks.
-        num_heads: attention heads a block; divides `embed_dim`.
+        num_classes: 0 for an unconditional prior.
+        embed_dim: width of the residual stream, a multiple of `num_heads`.
         mlp_ratio: width of the hidden layer of a block over `embed_dim`.
         dropout: rate on the embedded input, the attention weights and both residual branches.
         grid: (h, w) with h * w = length for 2-D positions (row embedding + column embedding); None for 1-D positions.
@@ -66,12 +64,7 @@ class Architecture(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of one block, of positions already seen.
-
-    Attributes:
-        keys: [b, h, t, c], t = longest sequence, h heads of c channels; contiguous for each head, as products want it.
-        values: [b, h, t, c].
-    """
+    """Keys and values [b, h, t, c] of one block at positions already seen, contiguous per head as products need it."""
 
     keys: Array
     values: Array

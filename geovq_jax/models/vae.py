@@ -17,7 +17,7 @@ class Architecture(NamedTuple):
 
     Attributes:
         kind: "vanilla" (latent [d]) or "spatial" (latent [h, w, d]).
-        image_shape: (height, width, channels) of an image.
+        image_shape: (height, width, channels).
         latent_dim: d, the length of one latent vector.
         channels: one stride-2 convolution each; the grid is ceil(height / 2^len) x ceil(width / 2^len).
         norm: "none", "group" or "layer", after each hidden layer.
@@ -33,12 +33,7 @@ class Architecture(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """Diagonal Gaussian q(z|x).
-
-    Attributes:
-        mean: [d] or [h, w, d].
-        log_variance: as mean.
-    """
+    """Diagonal Gaussian q(z|x)."""
 
     mean: Float[Array, "*latent"]
     log_variance: Float[Array, "*latent"]
@@ -130,85 +125,47 @@ class Decoder(nn.Module):
 
 
 def check(arch: Architecture) -> None:
-    """Refuse an architecture that cannot be built.
-
-    Raises:
-        ValueError: naming the field and what it may be.
-    """
+    """ValueError for an architecture that cannot be built, naming the field and its choices."""
     choices = {"kind": ("vanilla", "spatial"), "norm": ("none", "group", "layer"), "output": ("sigmoid", "identity")}
-    for field, known in choices.items():
-        if getattr(arch, field) not in known:
-            raise ValueError(f"expected {field} to be one of {', '.join(known)}, got {getattr(arch, field)!r}")
+    objectives.check_choices(arch, choices)
     if not arch.channels or min(arch.channels) < 1 or arch.latent_dim < 1:
         raise ValueError(f"expected positive channels and latent_dim, got {arch.channels} and {arch.latent_dim}")
 
 
-def _abstract(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.eval_shape(lambda: jnp.zeros(shape))
-
-
 def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]:
-    """Parameters {"encoder": ..., "decoder": ...} of a fresh model.
-
-    Args:
-        key: typed PRNG key.
-        arch: sizes.
-
-    Returns:
-        Nested dict of arrays of any shape.
-
-    Raises:
-        ValueError: if the architecture cannot be built.
-    """
+    """Parameters {"encoder": ..., "decoder": ...} of a fresh model; ValueError if it cannot be built."""
     check(arch)
     encoder_key, decoder_key = jax.random.split(key)
-    encoder = Encoder(arch, 2 * arch.latent_dim).lazy_init(encoder_key, _abstract(arch.image_shape))
-    decoder = Decoder(arch).lazy_init(decoder_key, _abstract(latent_shape(arch)))
+    image, z = (jax.ShapeDtypeStruct(shape, jnp.zeros(()).dtype) for shape in (arch.image_shape, latent_shape(arch)))
+    encoder = Encoder(arch, 2 * arch.latent_dim).lazy_init(encoder_key, image)
+    decoder = Decoder(arch).lazy_init(decoder_key, z)
     return {"encoder": encoder["params"], "decoder": decoder["params"]}
 
 
 def encode(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> Posterior:
-    """Posterior q(z|x) of one image.
-
-    Args:
-        params: from `init`.
-        arch: sizes.
-        image: pixels in [0, 1].
-
-    Returns:
-        Mean and log variance, each [d] or [h, w, d].
-    """
+    """Posterior q(z|x) of one image in [0, 1]."""
     head = jnp.asarray(Encoder(arch, 2 * arch.latent_dim).apply({"params": params["encoder"]}, image))
     mean, log_variance = jnp.split(head, 2, axis=-1)
     return Posterior(mean, log_variance)
 
 
 def decode_logits(params: PyTree, arch: Architecture, z: Float[Array, "*latent"]) -> Float[Array, "H W C"]:
-    """Decoder before its output map: logits for "sigmoid", pixels for "identity"; [H, W, C]."""
+    """Decoder before its output map: logits for "sigmoid", pixels for "identity"."""
     return jnp.asarray(Decoder(arch).apply({"params": params["decoder"]}, z))
 
 
 def output_map(arch: Architecture, logits: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Pixels from the decoder's logits, of one shape."""
+    """Pixels from the decoder's logits."""
     return nn.sigmoid(logits) if arch.output == "sigmoid" else logits
 
 
 def decode(params: PyTree, arch: Architecture, z: Float[Array, "*latent"]) -> Float[Array, "H W C"]:
-    """One image from one latent, output map applied: f(z).
-
-    Args:
-        params: from `init`.
-        arch: sizes.
-        z: latent [d] or [h, w, d].
-
-    Returns:
-        Pixels; in [0, 1] for "sigmoid".
-    """
+    """One image from one latent, output map applied: f(z); pixels in [0, 1] for "sigmoid"."""
     return output_map(arch, decode_logits(params, arch, z))
 
 
 def sample_posterior(key: Key[Array, ""], posterior: Posterior) -> Float[Array, "*latent"]:
-    """One draw z = mean + exp(log_variance / 2) eps, of the mean's shape (Kingma & Welling 2014, section 2.4)."""
+    """One draw z = mean + exp(log_variance / 2) eps (Kingma & Welling 2014, section 2.4)."""
     noise = jax.random.normal(key, posterior.mean.shape, posterior.mean.dtype)
     return posterior.mean + jnp.exp(0.5 * posterior.log_variance) * noise
 
@@ -223,19 +180,8 @@ def loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Training loss of a batch: reconstruction + weighted rate, means over the batch of sums over pixels and latents.
 
-    Args:
-        key: for the posterior draws.
-        params: from `init`.
-        arch: sizes.
-        objective: which reconstruction term and which rate term.
-        images: pixels in [0, 1].
-        step: training step, for the annealed terms.
-
-    Returns:
-        Loss and metrics: loss, reconstruction, kl (nats an image), psnr (dB, of the sampled reconstruction).
-
-    Raises:
-        ValueError: if the objective means nothing.
+    The key is for the posterior draws, `step` for the annealed terms. Metrics: loss, reconstruction, kl (nats per
+    image), psnr (dB, of the sampled reconstruction). ValueError for an invalid objective.
     """
     objectives.check(objective)
     posterior = jax.vmap(lambda image: encode(params, arch, image))(images)

@@ -36,15 +36,8 @@ class Quantizer(NamedTuple):
 
 
 def check(arch: Architecture, quantizer: Quantizer) -> None:
-    """Refuse settings that mean nothing.
-
-    Raises:
-        ValueError: naming the field and what it may be.
-    """
-    choices = {"method": ("ema", "fsq"), "gradient": quantizers.GRADIENTS}
-    for field, known in choices.items():
-        if getattr(quantizer, field) not in known:
-            raise ValueError(f"expected {field} to be one of {', '.join(known)}, got {getattr(quantizer, field)!r}")
+    """ValueError for invalid settings, naming the field and its choices."""
+    objectives.check_choices(quantizer, {"method": ("ema", "fsq"), "gradient": quantizers.GRADIENTS})
     if quantizer.method == "fsq":
         size = quantizers.fsq_size(quantizer.levels)
         if len(quantizer.levels) != arch.latent_dim or size != quantizer.num_codes:
@@ -59,17 +52,8 @@ def init(
 ) -> PyTree[Float[Array, "..."]]:
     """Parameters of a fresh model: the VAE's, without the log variances, and for "ema" a codebook fitted by k-means.
 
-    Args:
-        key: typed PRNG key.
-        arch: sizes, as for the VAE.
-        quantizer: settings.
-        images: pixels in [0, 1] whose latents seed the codebook; at least num_codes latent vectors.
-
-    Returns:
-        {"encoder", "decoder"} and for "ema" "codebook", a Codebook.
-
-    Raises:
-        ValueError: for settings that mean nothing or too few images.
+    `images` in [0, 1] seed the codebook with at least num_codes latent vectors. ValueError for invalid settings or too
+    few images.
     """
     check(arch, quantizer)
     model_key, codebook_key = jax.random.split(key)
@@ -85,58 +69,39 @@ def init(
 def from_vae(
     params: PyTree, vectors: Float[Array, "K d"], metric: Float[Array, "d d"], *, floor: float = 1e-3
 ) -> PyTree[Float[Array, "..."]]:
-    """Parameters that start from a trained VAE and a codebook fitted to its latents.
+    """Parameters for an "ema" quantizer that start from a trained VAE and vectors c among its latents.
 
     Latents are taken to S z with S the root of the metric, in which Euclidean distances are those of the metric: the
     encoder's last map becomes S times its mean, the decoder's first map undoes it, and the codebook holds S c.
-
-    Args:
-        params: of the VAE.
-        vectors: code vectors c among its latents [K, d].
-        metric: [d, d], such as the mean pull-back metric; its eigenvalues are raised to `floor` times the largest.
-        floor: relative.
-
-    Returns:
-        {"encoder", "decoder", "codebook"} for an "ema" quantizer; it encodes to the VAE's means, up to S.
+    The metric, such as the mean pull-back metric, has its eigenvalues raised to `floor` times the largest.
     """
     eigenvalues, axes = jnp.linalg.eigh(metric)
     roots = jnp.sqrt(jnp.maximum(eigenvalues, floor * eigenvalues[-1]))
     root, inverse = ((axes * scale[None, :]) @ axes.T for scale in (roots, 1.0 / roots))
     size = vectors.shape[1]
     head, first = params["encoder"]["head"], params["decoder"]["head"]
-    encoder = params["encoder"] | {"head": {name: leaf[..., :size] @ root for name, leaf in head.items()}}
-    decoder = params["decoder"] | {"head": first | {"kernel": inverse @ first["kernel"]}}
     moved = vectors @ root
     return {
-        "encoder": encoder,
-        "decoder": decoder,
+        "encoder": params["encoder"] | {"head": {name: leaf[..., :size] @ root for name, leaf in head.items()}},
+        "decoder": params["decoder"] | {"head": first | {"kernel": inverse @ first["kernel"]}},
         "codebook": Codebook(moved, jnp.ones(len(vectors), moved.dtype), moved),
     }
 
 
 def encode(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> Float[Array, "*latent"]:
-    """Latent of one image before quantization, [d] or [h, w, d]."""
+    """Latent of one image before quantization."""
     return jnp.asarray(Encoder(arch, arch.latent_dim).apply({"params": params["encoder"]}, image))
 
 
 def codebook_vectors(params: PyTree, quantizer: Quantizer) -> Float[Array, "K d"]:
-    """The vectors [K, d] that codes stand for, in the space the decoder reads."""
+    """The vectors that codes stand for, in the space of the decoder's input."""
     return quantizers.fsq_vectors(quantizer.levels) if quantizer.method == "fsq" else params["codebook"].vectors
 
 
 def quantize(
     params: PyTree, quantizer: Quantizer, z: Float[Array, "*grid d"]
 ) -> tuple[Float[Array, "*grid d"], Int[Array, "*grid"]]:
-    """Quantized latents, with the gradient of the quantizer's settings, and their codes.
-
-    Args:
-        params: from `init`.
-        quantizer: settings.
-        z: latents before quantization [..., d].
-
-    Returns:
-        Vectors [..., d] as `codebook_vectors` holds them, and codes [...] in [0, K).
-    """
+    """Quantized latents, with the gradient of the quantizer's settings, and their codes in [0, K)."""
     if quantizer.method == "fsq":
         return quantizers.fsq(z, quantizer.levels)
     vectors = params["codebook"].vectors
@@ -155,19 +120,11 @@ def loss(
     """Training loss of a batch and the codebook that follows it.
 
     reconstruction + commitment sum |z - sg(q)|^2, means over the batch (van den Oord et al. 2017, equation 3); the
-    codebook receives no gradient.
-
-    Args:
-        key: for the re-seeding of codes.
-        params: from `init`.
-        arch: sizes.
-        quantizer: settings.
-        objective: its `loss` names the reconstruction term.
-        images: pixels in [0, 1].
+    codebook receives no gradient. The key is for the re-seeding of codes; `objective.loss` names the reconstruction.
 
     Returns:
-        Loss, and (metrics, codebook): loss, reconstruction, commitment, psnr (dB), used (part of the codes met in the
-        batch), perplexity (of the batch); the codebook for `replace_codebook`, None for "fsq".
+        Loss, and (metrics, codebook): loss, reconstruction, commitment, psnr (dB), used (share of the codes that occur
+        in the batch), perplexity (of the batch); the codebook for `replace_codebook`, None for "fsq".
     """
     params = {**params, "codebook": jax.lax.stop_gradient(params.get("codebook"))}
     z = jax.vmap(lambda image: encode(params, arch, image))(images)

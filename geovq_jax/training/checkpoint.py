@@ -26,20 +26,11 @@ def _saves(directory: Path) -> list[int]:
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit() and path.is_dir())
 
 
-def _newest(directory: str | Path) -> Path:
-    path = Path(directory).absolute()
-    saves = _saves(path)
-    if not saves:
-        raise FileNotFoundError(f"expected a checkpoint in {path}, found none; run the training that writes it")
-    return path / str(saves[-1])
-
-
 def _describe(tree: PyTree) -> dict[str, str]:
     """Path of each leaf -> its dtype and shape, as "float32[3,4]"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        jax.tree_util.keystr(path): f"{leaf.dtype}[{','.join(str(size) for size in leaf.shape)}]"
-        for path, leaf in leaves
+        jax.tree_util.keystr(path): f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 
 
@@ -49,11 +40,16 @@ def _hashes(path: Path) -> dict[str, str]:
     return {file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def _check(path: Path) -> None:
-    """Refuse a save whose files are not as they were written; a save that was killed before its hashes has none."""
+def _newest(directory: str | Path) -> Path:
+    """The newest save; refused if its files are not as they were written. One killed before its hashes has none."""
+    root = Path(directory).absolute()
+    saves = _saves(root)
+    if not saves:
+        raise FileNotFoundError(f"expected a checkpoint in {root}, found none; run the training that writes it")
+    path = root / str(saves[-1])
     stored = path / _CHECKSUMS
     if not stored.is_file():
-        return
+        return path
     try:
         expected = json.loads(stored.read_text())
     except ValueError:
@@ -65,6 +61,7 @@ def _check(path: Path) -> None:
             f"expected checkpoint {path} as it was written, got other bytes in {(differing or [_CHECKSUMS])[0]}; "
             f"remove {path.parent.parent} and rerun"
         )
+    return path
 
 
 def exists(directory: str | Path) -> bool:
@@ -73,15 +70,9 @@ def exists(directory: str | Path) -> bool:
 
 
 def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = None) -> None:
-    """Write a pytree as the directory's newest save, then remove the older ones.
+    """Write a pytree of arrays, typed PRNG keys and NamedTuples as the newest save, then remove the older ones.
 
-    Args:
-        directory: created if absent.
-        tree: arrays; typed PRNG keys and NamedTuples are welcome.
-        metadata: JSON values to keep beside it.
-
-    Raises:
-        OSError: it cannot be written; the earlier save stays.
+    `metadata` holds JSON values. OSError if it cannot be written; the earlier save stays.
     """
     path = Path(directory).absolute()
     path.mkdir(parents=True, exist_ok=True)
@@ -95,7 +86,8 @@ def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = 
     except Exception as error:  # whatever the storage layers raise
         for part in path.glob(f"{new.name}*"):
             shutil.rmtree(part, ignore_errors=True)
-        raise OSError(f"expected to write checkpoint {new}, got {_first_line(error)}; free disk space") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise OSError(f"expected to write checkpoint {new}, got {reason}; free disk space") from error
     if jax.process_index() == 0:
         for stale in path.iterdir():
             if stale != new:
@@ -103,34 +95,18 @@ def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = 
 
 
 def load_metadata(directory: str | Path) -> dict[str, Any] | None:
-    """Metadata of the directory's newest save.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is damaged.
-    """
-    path = _newest(directory)
-    _check(path)
-    return ocp.metadata(path).custom_metadata["metadata"]
+    """Metadata of the newest save; FileNotFoundError if there is none, ValueError if it is damaged."""
+    return ocp.metadata(_newest(directory)).custom_metadata["metadata"]
 
 
 def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
-    """Read the directory's newest save.
+    """Read the directory's newest save, bit for bit as saved.
 
-    Args:
-        directory: as given to `save`.
-        abstract_state: pytree of arrays or jax.ShapeDtypeStruct of the expected structure; a leaf's sharding is kept,
-            leaves without one go to the default device, or to every device of the mesh.
-
-    Returns:
-        Pytree of arrays, bit for bit as saved.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if its leaves are not the expected ones, or it is damaged.
+    `abstract_state` holds arrays or jax.ShapeDtypeStruct in the expected structure; a leaf's sharding is kept, leaves
+    without one go to the default device, or to every device of the mesh. FileNotFoundError if there is no save,
+    ValueError if its leaves are not the expected ones, or it is damaged.
     """
     path = _newest(directory)
-    _check(path)
     stored, expected = ocp.metadata(path).custom_metadata["leaves"], _describe(abstract_state)
     for name in sorted(stored.keys() | expected.keys()):
         if stored.get(name) != expected.get(name):
@@ -145,7 +121,3 @@ def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     return ocp.load(path, jax.tree.map(target, abstract_state))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -27,13 +27,7 @@ LossFn = Callable[..., tuple[Float[Array, ""], Any]]
 
 
 class TrainState(NamedTuple):
-    """What a training step carries to the next.
-
-    Attributes:
-        params: pytree of parameters.
-        opt_state: state of the optimiser.
-        step: [] int32, steps taken.
-    """
+    """What a training step passes to the next; `step` counts the steps taken."""
 
     params: PyTree
     opt_state: PyTree
@@ -41,12 +35,9 @@ class TrainState(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Sums of the steps since the last evaluation, kept on the device.
+    """Sums of the metrics over the steps since the last evaluation, kept on the device.
 
-    Attributes:
-        metrics: name -> [] sum.
-        steps: [] int32, number of steps.
-        failed_step: [] int32, the first step whose loss or gradient was not finite; -1 for none.
+    `failed_step` is the first step whose loss or gradient was not finite; -1 for none.
     """
 
     metrics: dict[str, Float[Array, ""]]
@@ -58,11 +49,9 @@ class Fit(NamedTuple):
     """Result of `fit`.
 
     Attributes:
-        params: parameters of the best evaluation.
-        best_step: its step.
-        best_value: its objective.
+        params: of the best evaluation, at `best_step` with objective `best_value`.
         last_step: steps taken, less than asked for after an early stop.
-        history: one record an evaluation: "step", mean training metrics as "train/NAME", evaluation as "valid/NAME".
+        history: one record per evaluation: "step", mean training metrics as "train/NAME", evaluation as "valid/NAME".
     """
 
     params: PyTree
@@ -79,7 +68,7 @@ def init_state(params: PyTree, optimizer: optax.GradientTransformation) -> Train
 
 
 def gather(data: PyTree, indices: Int[Array, " b"]) -> PyTree:
-    """Rows [b] of every array [n, ...] of a pytree."""
+    """Rows of every array of a pytree."""
     return jax.tree.map(lambda array: jnp.take(array, indices, axis=0), data)
 
 
@@ -88,18 +77,10 @@ def make_step(
     optimizer: optax.GradientTransformation,
     update_fn: Callable[[PyTree, PyTree], PyTree] | None = None,
 ) -> Callable[..., tuple[TrainState, Totals]]:
-    """The training step, compiled once: (state, totals, key, indices[b], data) -> (state, totals).
+    """The jitted training step, (state, totals, key, indices[b], data) -> (state, totals); arguments as for `fit`.
 
     The batch is gathered from `data` inside, the step's key is fold_in(key, step), and the buffers of state and totals
     are reused.
-
-    Args:
-        loss_fn: (params, key, step, batch) -> (loss, metrics).
-        optimizer: optax transformation.
-        update_fn: see `fit`.
-
-    Returns:
-        Jitted function.
     """
 
     def step(
@@ -141,8 +122,7 @@ def zero_totals(
         metrics = aux if update_fn is None else aux[0]
         return {**metrics, "gradient_norm": optax.tree.norm(params)}
 
-    shapes = jax.eval_shape(summed, params, indices, data)
-    metrics = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+    metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(summed, params, indices, data))
     return Totals(metrics, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
 
@@ -186,7 +166,7 @@ def _resume(
 def _sigterm_deferred() -> Iterator[Callable[[], bool]]:
     """Within it SIGTERM only sets what the yielded function returns; at the end it goes to its own handler.
 
-    Several processes would hear it at different steps, and could not save one state: there it is not deferred.
+    Several processes would receive it at different steps and could not save one state: there it is not deferred.
     """
     before = signal.getsignal(signal.SIGTERM)
     alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
@@ -224,30 +204,24 @@ def fit(
     """Minimise a loss, keep the parameters that evaluate best, and continue where an interrupted call stopped.
 
     A step depends on (state, key, indices_fn(step)) alone and the state is saved at every evaluation, so an interrupted
-    and repeated call computes what an unbroken one does. SIGTERM is heeded at the end of a step: state and totals are
-    saved as checkpoint `interrupted`, and the signal goes on to its own handler. Within `mesh.over(n)` the examples of
-    a batch are split over n devices, which sum their gradients; every device holds the whole state, or its part of it.
+    and repeated call computes the same as an unbroken one. SIGTERM is handled at the end of a step: state and totals
+    are saved as checkpoint `interrupted`, and the signal goes on to its own handler. Within `mesh.over(n)` the examples
+    of a batch are split over n devices, which sum their gradients; every device holds the whole state, or its part.
 
     Args:
         loss_fn: (params, key, step, batch) -> (loss, metrics), traced once.
-        params: pytree to start from.
         data: pytree of arrays with one leading axis over examples.
-        key: typed PRNG key of the whole training.
-        optimizer: optax transformation.
-        num_steps: steps to take.
+        key: of the whole training.
         indices_fn: step -> indices of its batch, on the host.
-        evaluate_fn: params -> figures; the smallest "objective" wins.
+        evaluate_fn: params -> metrics; the smallest "objective" wins.
         evaluate_every: steps between evaluations; the last step is evaluated too.
-        patience: stop after so many evaluations without a better one; None never stops.
+        patience: stop after this many evaluations without a better one; None never stops.
         directory: where to keep checkpoints `best` (params) and `latest` (TrainState), and where to resume from.
         metadata: JSON settings kept with the checkpoints; a run resumes only under equal ones.
         log: receives each evaluation's record.
         progress: called with (steps done, num_steps).
-        update_fn: for parameters that learn otherwise than by gradients, such as moving averages: the loss then returns
+        update_fn: for parameters learnt without gradients, such as moving averages: the loss then returns
             (loss, (metrics, carried)), and the parameters after the optimiser's update are update_fn(params, carried).
-
-    Returns:
-        Best parameters and the history.
 
     Raises:
         ValueError: if the directory holds a run of other settings or shapes, or evaluate_fn gives no "objective".
@@ -266,6 +240,11 @@ def fit(
     history: list[Record] = []
     best_params = None
     root = None if directory is None else Path(directory)
+
+    def save(name: str, tree: PyTree, extra: dict[str, Any]) -> None:
+        if root is not None:
+            checkpoint.save(root / name, tree, {"settings": metadata, **extra})
+
     totals = mesh.replicate(zero_totals(loss_fn, state.params, key, indices_fn(0), data, update_fn))
     if root is not None:
         state, totals, history, best_params = _resume(root, state, totals, metadata)
@@ -283,9 +262,7 @@ def fit(
                 progress(done, num_steps)
             if done % evaluate_every and done != num_steps:
                 if asked_to_end():
-                    if root is not None:
-                        so_far = {"settings": metadata, "history": history}
-                        checkpoint.save(root / _INTERRUPTED, (state, totals), so_far)
+                    save(_INTERRUPTED, (state, totals), {"history": history})
                     break
                 continue
             record = _evaluate(done, totals, evaluate_fn, state.params, history, root)
@@ -297,12 +274,10 @@ def fit(
                 log.write(done, {**figures, "seconds": time.monotonic() - started})
             if _best(history) is record:
                 best_params = jax.tree.map(jnp.copy, state.params)
-                if root is not None:
-                    checkpoint.save(root / "best", best_params, {"settings": metadata, **record})
-            if root is not None:
-                checkpoint.save(root / "latest", state, {"settings": metadata, "history": history})
-                if processes.first():
-                    shutil.rmtree(root / _INTERRUPTED, ignore_errors=True)
+                save("best", best_params, record)
+            save("latest", state, {"history": history})
+            if root is not None and processes.first():
+                shutil.rmtree(root / _INTERRUPTED, ignore_errors=True)
             if asked_to_end():
                 break
     best = _best(history)
@@ -317,19 +292,19 @@ def _evaluate(
     history: list[Record],
     root: Path | None,
 ) -> Record:
-    """Record of one evaluation; refuses figures that are not finite."""
+    """Record of one evaluation; refuses values that are not finite."""
     sums = jax.device_get(totals)
     good = f"step {history[-1]['step']}" + (f" in {root / 'latest'}" if root else "") if history else "none"
-    mend = f"last good checkpoint: {good}; lower the learning rate"
+    advice = f"last good checkpoint: {good}; lower the learning rate"
     if sums.failed_step >= 0:
         raise FloatingPointError(
-            f"expected a finite loss and gradient, got otherwise at step {sums.failed_step}; {mend}"
+            f"expected a finite loss and gradient, got otherwise at step {sums.failed_step}; {advice}"
         )
     values = {name: float(value) for name, value in jax.device_get(evaluate_fn(params)).items()}
     if "objective" not in values:
         raise ValueError(f'expected evaluate_fn to return "objective", got {sorted(values)}')
     if not math.isfinite(values["objective"]):
-        raise FloatingPointError(f"expected a finite objective, got {values['objective']} at step {step}; {mend}")
+        raise FloatingPointError(f"expected a finite objective, got {values['objective']} at step {step}; {advice}")
     return {
         "step": step,
         **{f"train/{name}": float(value / sums.steps) for name, value in sums.metrics.items()},

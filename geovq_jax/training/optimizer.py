@@ -16,21 +16,14 @@ def make_schedule(
     step_size: int | None = None,
     step_factor: float = 0.5,
 ) -> optax.Schedule:
-    """Learning rate as a function of the step: linear warm-up from 0, then the named decay.
+    """Learning rate as a function of the step: linear warm-up from 0 to `learning_rate`, then the named decay.
 
     Args:
-        learning_rate: its peak.
         num_steps: length of training; "cosine" reaches 0 there.
-        warmup_steps: steps of the warm-up, less than num_steps.
+        warmup_steps: less than num_steps.
         schedule: "cosine", "step" or "constant".
         step_size: for "step", steps between two cuts; a third of the training by default.
-        step_factor: for "step", what each cut multiplies by.
-
-    Returns:
-        Function step -> learning rate.
-
-    Raises:
-        ValueError: for an unknown schedule or a warm-up that fills the training.
+        step_factor: for "step", the factor of each cut.
     """
     if not 0 <= warmup_steps < num_steps:
         raise ValueError(f"expected 0 <= warmup_steps < num_steps = {num_steps}, got {warmup_steps}")
@@ -50,7 +43,7 @@ def make_schedule(
 
 
 def matrices_only(params: PyTree) -> PyTree:
-    """True for kernels, False for biases and scales: which parameters decay by default."""
+    """True for kernels, False for biases and scales: the parameters that decay."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
@@ -69,15 +62,10 @@ def make_optimizer(
     """AdamW on gradients clipped by their global norm (Loshchilov & Hutter 2019).
 
     Args:
-        learning_rate: peak of the schedule.
-        num_steps: length of training.
-        warmup_steps, schedule, step_size, step_factor: see `make_schedule`.
+        learning_rate, num_steps, warmup_steps, schedule, step_size, step_factor: see `make_schedule`.
         weight_decay: decoupled decay, times the learning rate.
         clip_norm: largest global norm of a gradient; None for no clipping.
         decay_mask: which parameters decay, a pytree of bools or a function to one; kernels only by default.
-
-    Returns:
-        Optax transformation.
     """
     rate = make_schedule(
         learning_rate=learning_rate,

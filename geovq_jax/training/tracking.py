@@ -19,7 +19,6 @@ import numpy as np
 from geovq_jax import processes
 
 TRACKERS = ("none", "tensorboard", "mlflow")
-_EXPERIMENT = "geovq_jax"
 
 
 @runtime_checkable
@@ -34,7 +33,7 @@ class Writer(Protocol):
 
 
 class JsonlWriter:
-    """One JSON object a line: {"stage": ..., "step": ..., figures}. Stages may share a file."""
+    """One JSON object per line: {"stage": ..., "step": ..., metrics}. Stages may share a file."""
 
     def __init__(self, path: str | Path, stage: str):
         self._path = Path(path)
@@ -42,7 +41,6 @@ class JsonlWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Append a line in one write."""
         with self._path.open("a") as file:
             file.write(json.dumps({"stage": self._stage, "step": step, **values}) + "\n")
 
@@ -131,7 +129,6 @@ class MlflowWriter:
         self._run_id = run.info.run_id
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Log the figures."""
         for name, value in values.items():
             self._client.log_metric(self._run_id, _plain_name(f"{self._stage}/{name}"), value, step=step)
 
@@ -160,12 +157,10 @@ class Writers:
         self._writers = writers
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Write to each."""
         for writer in self._writers:
             writer.write(step, values)
 
     def rewind(self, step: int) -> None:
-        """Rewind each."""
         for writer in self._writers:
             writer.rewind(step)
 
@@ -173,24 +168,14 @@ class Writers:
 def open_writer(workdir: Path, stage: str, tracker: str = "none") -> Writer:
     """The writer of one stage: `metrics.jsonl` of the work directory, and the tracker's store beside it.
 
-    Args:
-        workdir: work directory; its name is the run's.
-        stage: name that stands before every figure.
-        tracker: one of `TRACKERS`. TensorBoard writes to `workdir/tensorboard`; MLflow to $MLFLOW_TRACKING_URI, else to
-            `mlflow.db` beside the work directory.
-
-    Returns:
-        The writer; of several processes only the first writes.
-
-    Raises:
-        ValueError: an unknown tracker.
-        ImportError: the tracker's extra is not installed.
+    TensorBoard writes to `workdir/tensorboard`; MLflow to $MLFLOW_TRACKING_URI, else to `mlflow.db` beside the work
+    directory, whose name is the run's. Of several processes only the first writes. ValueError for an unknown tracker,
+    ImportError if its extra is not installed.
     """
     if not processes.first():
         return Writers()
-    lines = JsonlWriter(workdir / "metrics.jsonl", stage)
     store = _store(workdir, stage, tracker)
-    return lines if store is None else Writers(lines, store)
+    return Writers(JsonlWriter(workdir / "metrics.jsonl", stage), *([] if store is None else [store]))
 
 
 def record(
@@ -202,19 +187,9 @@ def record(
     figures: Mapping[str, float],
     artefacts: Sequence[Path],
 ) -> None:
-    """Hand what a finished stage left to the tracker; nothing without one.
+    """Send the settings (dotted key -> value), final metrics and files of a finished stage to the tracker, if any.
 
-    Args:
-        workdir: work directory.
-        stage: name of the stage.
-        tracker: one of `TRACKERS`.
-        parameters: settings, dotted key -> value.
-        figures: final figures, name -> value.
-        artefacts: files to keep (TensorBoard takes pictures only).
-
-    Raises:
-        ValueError: an unknown tracker.
-        ImportError: the tracker's extra is not installed.
+    TensorBoard keeps pictures only. Raises as `open_writer`.
     """
     store = _store(workdir, stage, tracker) if processes.first() else None
     if store is not None:
@@ -229,5 +204,5 @@ def _store(workdir: Path, stage: str, tracker: str) -> TensorBoardWriter | Mlflo
         return TensorBoardWriter(workdir / "tensorboard", stage)
     if tracker == "mlflow":
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workdir.parent / 'mlflow.db'}"
-        return MlflowWriter(uri, _EXPERIMENT, workdir.name, stage)
+        return MlflowWriter(uri, "geovq_jax", workdir.name, stage)
     return None

@@ -73,7 +73,7 @@ def test_orientation_of_a_camera_is_applied(tmp_path):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "expected an image"),
         (b"", "expected an image"),
         ("truncated", "expected a whole image"),
-        ("sixteen bits", "expected 8 bits a channel, got mode I;16"),
+        ("sixteen bits", "expected 8 bits per channel, got mode I;16"),
         ("bomb", "expected an image of usual size"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_file_that_would_be_read_wrongly_is_refused_by_name(images, monkeypatc
 def test_missing_folders_and_empty_classes_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected a folder .*absent"):
         list_images(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match="expected one sub-folder for each class"):
+    with pytest.raises(FileNotFoundError, match="expected one sub-folder per class"):
         list_images(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"expected images .*empty, found none"):

@@ -116,7 +116,7 @@ def test_without_annealing_is_the_end_of_the_schedules():
     ("objective", "message"),
     [
         (Objective(loss="huber"), "expected loss to be one of bernoulli, mse, l1, calibrated, got 'huber'"),
-        (Objective(capacity_mode="soft"), "expected capacity_mode to be abs or clipped, got 'soft'"),
+        (Objective(capacity_mode="soft"), "expected capacity_mode to be one of abs, clipped, got 'soft'"),
         (Objective(capacity=1.0, cell_bits=2.0), "at most one of capacity and cell_bits"),
     ],
 )

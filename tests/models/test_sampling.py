@@ -249,7 +249,7 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 def test_inputs_that_do_not_fit_are_refused():
     key = jax.random.key(0)
-    with pytest.raises(ValueError, match="one label a sample"):
+    with pytest.raises(ValueError, match="one label per sample"):
         sample(key, {}, ARCH, jnp.full(2, 4))
     with pytest.raises(ValueError, match="one key or 2 keys"):
         sample(jax.random.split(key, 3), {}, ARCH, jnp.zeros(2, jnp.int32))
