@@ -249,7 +249,7 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
             figures.comparison(quality, "PSNR [dB]", intervals=spread),
             "psnr",
             quality,
-        ),
+        )
     ]
     if gaps:
         two_lines = {name: name.replace(" - ", "\n- ") for name in gaps}

@@ -19,14 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.batching import Progress, map_chunks
-from geovq_jax.geometry.checks import (
-    CHECK_DECODER,
-    check_array,
-    check_count,
-    check_finite,
-    check_ids,
-    check_images,
-)
+from geovq_jax.geometry.checks import CHECK_DECODER, check_array, check_count, check_finite, check_ids, check_images
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 

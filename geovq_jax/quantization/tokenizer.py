@@ -123,11 +123,7 @@ def encode(
 
 
 def encode_measured(
-    tokenizer: Tokenizer,
-    latents: Float[np.ndarray, "m d"],
-    metrics: Float[np.ndarray, "m d d"] | None,
-    *,
-    k: int,
+    tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], metrics: Float[np.ndarray, "m d d"] | None, *, k: int
 ) -> Encoded:
     """Codes of single latents whose metrics are at hand.
 

@@ -174,10 +174,7 @@ def train(run: Run) -> str:
             dataset.valid.labels,
             key=jax.random.key(config.seed),
             indices_fn=partial(
-                data.batch_indices,
-                config.seed,
-                num_examples=len(dataset.train.images),
-                batch_size=section.batch_size,
+                data.batch_indices, config.seed, num_examples=len(dataset.train.images), batch_size=section.batch_size
             ),
             num_steps=section.num_steps,
             learning_rate=section.learning_rate,

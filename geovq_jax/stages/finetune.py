@@ -67,12 +67,7 @@ def finetune_decoder(run: Run) -> str:
     if search:
         codes = searched(run, run.autoencoder, run.codebook.vectors, codes, "part0")
     found = finetune_in_parts(
-        run,
-        codes,
-        run.codebook.vectors,
-        search=search,
-        directory=directory,
-        metadata=metadata,
+        run, codes, run.codebook.vectors, search=search, directory=directory, metadata=metadata
     ).tuned
     before, after = (-10 * np.log10(error) for error in (found.frozen, found.error))
     return f"validation PSNR of the mean squared error {before:.2f} dB frozen, {after:.2f} dB fine-tuned"

@@ -73,12 +73,7 @@ def train(run: Run) -> str:
 
 
 def fit_vqvae(
-    run: Run,
-    directory: Path,
-    *,
-    start: Any = None,
-    times: int = 1,
-    log: tracking.Writer | None = None,
+    run: Run, directory: Path, *, start: Any = None, times: int = 1, log: tracking.Writer | None = None
 ) -> tuple[Model, loop.Fit]:
     """Train, or continue, a VQ-VAE with checkpoints in a directory.
 
