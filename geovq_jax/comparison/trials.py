@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import pipeline, processes
-from geovq_jax.comparison.tables import JOINT, SEARCHED, title_of, write_results
+from geovq_jax.comparison.tables import JOINT, SEARCHED, write_results
 from geovq_jax.config import settings
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
@@ -55,18 +55,10 @@ class Coded(NamedTuple):
 def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
     """Run every trial of a comparison that is not finished, one after the other, and gather the results.
 
-    Args:
-        workdir: holds a work directory `seed<k>` for each seed.
-        config: of the comparison.
-        output: folder that the results go to.
-
-    Raises:
-        ValueError: several processes share the run, or methods that are not known.
+    `workdir` holds a work directory `seed<k>` for each seed. Raises ValueError if several processes share the run.
     """
     if not processes.alone():
         raise ValueError("expected one process for a comparison, got several; give each seeds of its own instead")
-    for name in (*config.compare.methods, *config.compare.prior):
-        title_of(name)
     for seed in config.compare.seeds:
         own = config.copy_and_resolve_references()
         with own.unlocked():

@@ -22,7 +22,7 @@ from geovq_jax.models import vae
 from geovq_jax.stages.codes import assigned, searched
 from geovq_jax.stages.records import BATCH, Autoencoder
 from geovq_jax.stages.run import Run
-from geovq_jax.terminal import ProgressCallback, progress_bar
+from geovq_jax.terminal import progress_bar
 from geovq_jax.training import checkpoint, loop, optimizer, tracking
 from geovq_jax.workdir import remove
 
@@ -30,14 +30,7 @@ Trained = Literal["decoder", "codes"]
 
 
 class Tuned(NamedTuple):
-    """Outcome of a fine-tuning.
-
-    Attributes:
-        params: the autoencoder's parameters with the trained decoder.
-        vectors: [K, d], the code vectors that it reads.
-        frozen: validation error before, mean squared error a pixel.
-        error: validation error after.
-    """
+    """Parameters with the trained decoder, code vectors, and validation error before and after fine-tuning, per pixel."""
 
     params: Any
     vectors: Float[np.ndarray, "K d"]
@@ -46,17 +39,14 @@ class Tuned(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Outcome of a fine-tuning in parts: what was tuned, and the codes under which its last part was trained."""
+    """Outcome of a fine-tuning in parts, and the codes under which its last part was trained."""
 
     tuned: Tuned
     codes: dict[str, Integer[np.ndarray, "n ..."]]
 
 
 def finetune_decoder(run: Run) -> str:
-    """Train the decoder to reconstruct images from their codes, into `decoder/`.
-
-    With codebook.finetune_decoder off, `decoder/` holds the VAE's own weights.
-    """
+    """Train the decoder to reconstruct images from codes, into `decoder/`, or store the VAE's weights if that is off."""
     section, directory = run.config.codebook, run.workdir / "decoder"
     metadata = settings(run.config, "seed", "data", "vae", "codebook", "codes")
     if not section.finetune_decoder:
@@ -87,15 +77,14 @@ def finetune_in_parts(
 
     Args:
         run: gives images, autoencoder and settings.
-        codes: split -> codes to start from, already searched; those of "train" and "valid" are trained on.
+        codes: split -> initial codes, already searched; trained on those of "train", selected by those of "valid".
         vectors: code vectors.
         search: whether codes are searched.
         trained: "decoder", or "codes" for the code vectors too.
-        directory: where checkpoints go and an interrupted training continues; None keeps none.
+        directory: place of checkpoints, from which an interrupted training continues; None keeps none.
         metadata: JSON settings kept with the checkpoints.
 
-    Returns:
-        Parts; its `tuned.frozen` is the validation error before the first part.
+    Returns the outcome; its `tuned.frozen` is the validation error before the first part.
     """
     config, codes, model = run.config, dict(codes), run.autoencoder
     count = config.codes.searches if search else 1
@@ -143,30 +132,11 @@ def finetune(
     learning_rate: float,
     batch_size: int,
     seed: int,
-    metadata: dict[str, Any] | None = None,
-    log: tracking.Writer | None = None,
-    progress: ProgressCallback | None = None,
+    **options: Any,
 ) -> Tuned:
-    """Train what reads the codes to reconstruct the training images from them; the codes do not change.
+    """Train on `codes` of the splits "train" and "valid", which stay; selected by the validation error.
 
-    Args:
-        directory: where checkpoints go and an interrupted training continues; None keeps none.
-        dataset: images of the splits "train" and "valid".
-        codes: "train" and "valid" -> codes [n] or [n, h, w] of these images.
-        params: the autoencoder's parameters.
-        arch: its sizes.
-        vectors: code vectors to start from.
-        trained: "decoder" for the decoder alone, "codes" for the code vectors too.
-        num_steps: gradient steps.
-        learning_rate: peak of the cosine schedule.
-        batch_size: images a step.
-        seed: of the order of batches.
-        metadata: JSON settings kept with the checkpoints.
-        log: receives the figures of each evaluation.
-        progress: called with (steps done, num_steps).
-
-    Returns:
-        Tuned, selected by the validation error.
+    `trained` is "decoder", or "codes" for the code vectors too; `options` go to `training.loop.fit`.
     """
     fixed = jnp.asarray(vectors)
     start = params if trained == "decoder" else params | {"vectors": fixed}
@@ -200,9 +170,7 @@ def finetune(
         evaluate_fn=evaluate_fn,
         evaluate_every=max(1, num_steps // 4),
         directory=directory,
-        metadata=metadata,
-        log=log,
-        progress=progress,
+        **options,
     )
     learnt = dict(fit.params)
     tuned = np.asarray(learnt.pop("vectors", fixed))

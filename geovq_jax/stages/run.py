@@ -1,7 +1,7 @@
 """An opened run: typed, cached access to everything in a work directory.
 
-A stage, a section of the report, a comparison, the explorer and a notebook each take a `Run`. Every file is opened at
-most once per `Run`, when it is first asked for. Only this module and the stages that write know names of files.
+Stages, sections of the report, comparisons, the explorer and notebooks take a `Run`. Every file is opened at most once
+per `Run`, when it is first needed. Only this module and the stages that write use names of files.
 """
 
 import json
@@ -52,15 +52,10 @@ class Run:
     """A work directory and its configuration, opened; see the module's docstring.
 
     Attributes are computed on first access and kept; `forget` drops what the files of a stage have replaced.
-
-    Args:
-        workdir: the work directory.
-        config: its configuration.
     """
 
     def __init__(self, workdir: Path, config: ConfigDict):
-        self.workdir = workdir
-        self.config = config
+        self.workdir, self.config = workdir, config
         self._kept: dict[tuple[str, ...], Any] = {}
 
     def forget(self) -> None:
@@ -202,11 +197,7 @@ class Run:
 
     @cached_property
     def quantizer(self) -> assignment.Quantizer:
-        """The codebook with everything that choosing a code needs.
-
-        Raises:
-            ValueError: a codebook of another VAE.
-        """
+        """The codebook with everything that choosing a code needs; ValueError for a codebook of another VAE."""
         book, file = self.codebook, self._codebook_file
         if book.settings["vae"] != self.vae_hash:
             raise ValueError(
@@ -217,10 +208,8 @@ class Run:
         kind = methods.assignment_of(method, spatial=self.latents("train").mean.ndim == 4)
         tokenizer = None
         if kind == "graph":
-            clusters = self.clusters
-            tokenizer = assignment.tokenizer_of(
-                self.graph.points, self.graph.metrics, clusters.labels, clusters.distances
-            )
+            _, labels, distances = self.clusters
+            tokenizer = assignment.tokenizer_of(self.graph.points, self.graph.metrics, labels, distances)
         return assignment.Quantizer(method, kind, book.vectors, file.get("transform"), tokenizer)
 
     def codes(self, split: str) -> Codes:
@@ -262,7 +251,7 @@ class Run:
 
     @cached_property
     def scores(self) -> dict[str, Any]:
-        """Scores of the samples; empty where too few test images were there to score."""
+        """Scores of the samples; empty if there were too few test images."""
         return json.loads((self.workdir / "scores.json").read_text())
 
     @property
@@ -272,7 +261,7 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What config.json says of versions, commit, platform and devices."""
+        """The content of config.json: versions, commit, platform and devices."""
         return json.loads((self.workdir / "config.json").read_text())
 
     def encode(self, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]) -> Int32[np.ndarray, "n ..."]:

@@ -21,11 +21,7 @@ SHARD = 64 * BATCH  # images; half a minute or so of encoding
 
 
 def check_sizes(run: Run) -> None:
-    """Refuse, before anything is trained, what cannot fit the data: a class, neighbours or codes that are not there.
-
-    Raises:
-        ValueError: the key, what was expected and what came.
-    """
+    """Refuse, before training, a class, neighbours or codes that the data cannot provide; ValueError names the key."""
     config, dataset = run.config, run.dataset
     arch = vae_architecture(run.config.vae, dataset.train.images.shape[1:])
     images = min(config.graph.num_images or len(dataset.train.images), len(dataset.train.images))
