@@ -60,8 +60,8 @@ def test_every_default_passes_its_own_check_and_every_key_is_one_line_of_help():
 def test_choices_are_those_of_the_library():
     assert KEYS["graph.backend"].check.expected == f"one of {', '.join(typing.get_args(knn.Backend))}"
     assert KEYS["graph.metric"].check.expected == f"one of {', '.join(typing.get_args(knn.Metric))}"
-    assert configuration.METHODS == tuple(methods.METHODS)
-    assert configuration.JOINT == tuple(tables.JOINT)
+    assert tuple(methods.METHODS) == configuration.METHODS
+    assert tuple(tables.JOINT) == configuration.JOINT
     assert KEYS["vae.loss"].check.expected == f"one of {', '.join(objective.RECONSTRUCTIONS)}"
     for mode in ("abs", "clipped"):
         objective.check(objective.Objective(capacity_mode=mode))

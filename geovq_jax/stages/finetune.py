@@ -30,7 +30,7 @@ Trained = Literal["decoder", "codes"]
 
 
 class Tuned(NamedTuple):
-    """Parameters with the trained decoder, code vectors, and validation error before and after fine-tuning, per pixel."""
+    """Parameters with the trained decoder, code vectors, and validation error per pixel before and after."""
 
     params: Any
     vectors: Float[np.ndarray, "K d"]
@@ -46,7 +46,7 @@ class Parts(NamedTuple):
 
 
 def finetune_decoder(run: Run) -> str:
-    """Train the decoder to reconstruct images from codes, into `decoder/`, or store the VAE's weights if that is off."""
+    """Train the decoder to reconstruct images from codes, into `decoder/`; if that is off, store the VAE's weights."""
     section, directory = run.config.codebook, run.workdir / "decoder"
     metadata = settings(run.config, "seed", "data", "vae", "codebook", "codes")
     if not section.finetune_decoder:
