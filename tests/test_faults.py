@@ -143,7 +143,7 @@ def test_other_bytes_than_a_stage_left_are_refused_by_what_reads_them(front_door
                 file.write_text(f"{name} {path}")
         for name, each in pipeline.STAGES.items():
             manifest[name] = {
-                "settings": settings(config, *each.sections),
+                "settings": settings(config, *each.settings),
                 "inputs": pipeline._hashes(each.inputs, workdir),
                 "outputs": pipeline._hashes(each.outputs, workdir),
             }

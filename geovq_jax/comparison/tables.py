@@ -149,15 +149,13 @@ def _row(method: str, rung: str, records: list[dict[str, Any]]) -> dict[str, Any
         if values:
             row |= {column: float(np.mean(values)), f"{column}_seeds": values}
     if "units" in first:
-        row["units"] = {
-            unit: float(np.mean([record["units"][unit]["rms"] for record in records])) for unit in first["units"]
-        }
+        row["units"] = {unit: float(np.mean([r["units"][unit]["rms"] for r in records])) for unit in first["units"]}
     return row
 
 
 def _differences(cells: dict[tuple[str, int], Any], config: ConfigDict) -> list[dict[str, Any]]:
     """Paired differences in PSNR over the images of all seeds, and the mean of each seed."""
-    found = []
+    differences = []
     for (first, first_rung), (second, second_rung) in _QUESTIONS:
         if first not in config.compare.methods or second not in config.compare.methods:
             continue
@@ -166,17 +164,11 @@ def _differences(cells: dict[tuple[str, int], Any], config: ConfigDict) -> list[
             for seed in config.compare.seeds
         ]
         interval = paired_difference(*(np.concatenate(side) for side in zip(*pairs, strict=True)), seed=0)
-        found.append(
-            {
-                "first": f"{title_of(first)}, {first_rung}",
-                "second": f"{title_of(second)}, {second_rung}",
-                "psnr": interval.value,
-                "low": interval.low,
-                "high": interval.high,
-                "psnr_seeds": [float(np.mean(a.astype(np.float64) - b)) for a, b in pairs],
-            }
-        )
-    return found
+        titles = {"first": f"{title_of(first)}, {first_rung}", "second": f"{title_of(second)}, {second_rung}"}
+        difference = {"psnr": interval.value, "low": interval.low, "high": interval.high}
+        seeds = [float(np.mean(a.astype(np.float64) - b)) for a, b in pairs]
+        differences.append(titles | difference | {"psnr_seeds": seeds})
+    return differences
 
 
 def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], config: ConfigDict) -> list[Table]:
@@ -187,15 +179,11 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
     errors = [[row["title"], *(row["units"][unit] for unit in units)] for row in rows if "units" in row]
     budget = ("steps", "images_seen", "searches", "search_gradients")
     cost = [[row["title"], row["rung"], *(row[part] for part in budget)] for row in rows]
-    gaps = [
-        [
-            entry["first"],
-            entry["second"],
-            Interval(entry["psnr"], entry["low"], entry["high"]),
-            ", ".join(f"{value:+.2f}" for value in entry["psnr_seeds"]),
-        ]
-        for entry in differences
-    ]
+    gaps = []
+    for entry in differences:
+        interval = Interval(entry["psnr"], entry["low"], entry["high"])
+        each = ", ".join(f"{value:+.2f}" for value in entry["psnr_seeds"])
+        gaps.append([entry["first"], entry["second"], interval, each])
     tables = [
         Table(f"Test split, means over {seeds} seeds", ["codes", "rung", *(_COLUMNS[c] for c in columns)], scores),
         Table(
