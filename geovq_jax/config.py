@@ -92,9 +92,7 @@ KEYS: dict[str, Key] = {
     "graph.repair": Key(True, "whether connected components are joined by their shortest bridges"),
     "graph.num_images": Key(0, "images in the graph, a random subset; 0 for all", at_least(0)),
     "codebook.num_clusters": Key(256, "number of codes K", at_least(1)),
-    "codebook.method": Key(
-        "auto", "code vectors; auto: geodesic_refined (spatial), geodesic_decoded (vanilla)", METHOD
-    ),
+    "codebook.method": Key("auto", "codes; auto: geodesic_refined (spatial), geodesic_decoded (vanilla)", METHOD),
     "codebook.algorithm": Key("swap", "K-medoids; alternate is faster, at a higher cost", one_of("swap", "alternate")),
     "codebook.init": Key("kmeans++", "seeding of K-medoids", SEEDING),
     "codebook.rounds": Key(100, "maximum number of K-medoids rounds", at_least(1)),

@@ -272,6 +272,5 @@ def _units(run: Run, gaps: np.ndarray, decoded: dict[str, np.ndarray]) -> dict[s
     if metrics is not None:
         squares = np.einsum("ni,nij,nj->n", gaps, metrics.reshape(-1, *metrics.shape[-2:]), gaps)
         units["pull-back"] = np.sqrt(np.maximum(squares, 0.0))
-    return distortion(
-        units | {name: np.linalg.norm(gap.reshape(len(gap), -1), axis=1) for name, gap in decoded.items()}
-    )
+    units |= {name: np.linalg.norm(gap.reshape(len(gap), -1), axis=1) for name, gap in decoded.items()}
+    return distortion(units)

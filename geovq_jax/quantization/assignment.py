@@ -34,13 +34,10 @@ _CHUNK = 4096  # latents, or images of grids, whose metrics or decoded images ar
 
 
 class Quantizer(NamedTuple):
-    """A fitted codebook with everything that choosing a code needs.
+    """A fitted codebook with everything that choosing a code needs; `method` is a name in `METHODS`.
 
-    Attributes:
-        method, assignment: name in `METHODS`, and how a latent gets its code.
-        vectors: the latents that stand for the codes.
-        transform: linear map of the assignment "linear", else None.
-        tokenizer: nodes of the graph with their codes, of the assignment "graph", else None.
+    `vectors` are the latents that stand for the codes; `transform` is the linear map of the assignment "linear",
+    `tokenizer` the coded nodes of the graph of the assignment "graph".
     """
 
     method: str

@@ -21,12 +21,7 @@ _ITERATIONS = 100
 
 
 class Baseline(NamedTuple):
-    """A codebook whose cells are Voronoi cells under a linear map of latent space.
-
-    Attributes:
-        vectors: the latents that stand for the codes.
-        transform: distances are Euclidean after it; the identity for Euclidean cells.
-    """
+    """A codebook of latents whose cells are Voronoi cells: Euclidean after the linear map `transform`."""
 
     vectors: Float[np.ndarray, "K d"]
     transform: Float[np.ndarray, "d m"]

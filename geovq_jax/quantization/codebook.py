@@ -14,13 +14,11 @@ from geovq_jax.workdir import hash_arrays, save_npz
 
 
 class Codebook(NamedTuple):
-    """K code vectors and what is known of their cells.
+    """Code vectors (latents), and what is known of their cells.
 
-    Attributes:
-        vectors: the latents that stand for the codes.
-        medoids: graph nodes of the medoids; -1 for a vector that is no node of the graph.
-        counts, radii: number of graph nodes in each cell, and their largest geodesic distance to the medoid.
-        settings: how it was built; `settings["vae"]` is the hash of the VAE's parameters.
+    `medoids` are graph nodes, -1 for a vector that is no node; `counts` and `radii` the number of graph nodes of each
+    cell and their largest geodesic distance to the medoid; `settings` how it was built, with the hash of the VAE's
+    parameters as "vae".
     """
 
     vectors: Float[np.ndarray, "K d"]

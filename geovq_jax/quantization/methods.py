@@ -18,12 +18,7 @@ from geovq_jax.quantization.tokenizer import Encoded
 
 
 class Clusters(NamedTuple):
-    """K-medoids of the graph of the training latents.
-
-    Attributes:
-        medoids: node of each medoid.
-        labels, distances: medoid of each node, as a position in `medoids`, and the distance to it along the graph.
-    """
+    """K-medoids of the graph: node of each medoid, medoid of each node as a position in `medoids`, distance along the graph."""
 
     medoids: Int[np.ndarray, " K"]
     labels: Int32[np.ndarray, " n"]
@@ -31,13 +26,10 @@ class Clusters(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """Training latents that a codebook is fitted to; each vector, or each cell of a grid, is a node.
+    """Training latents that a codebook is fitted to; each vector, or each cell of a grid, is one of n nodes.
 
-    Attributes:
-        decode_fn: decoder of one latent.
-        latents: of m images, [m, d] or [m, h, w, d]: n = m or m h w nodes.
-        metrics, clusters: metric at each node, and K-medoids, for the methods with `on_metrics` and `on_graph`.
-        graph_metrics: the metrics by which the graph was measured; None for Euclidean lengths.
+    `metrics` are for methods with `on_metrics`, `clusters` for those with `on_graph`; `graph_metrics` are those by
+    which the graph was measured, None for Euclidean lengths.
     """
 
     decode_fn: DecodeFn
@@ -48,13 +40,10 @@ class Nodes(NamedTuple):
 
 
 class Method(NamedTuple):
-    """One way to make codes.
+    """One way to make codes; `title` is its name in tables.
 
-    Attributes:
-        title: its name in tables.
-        fit: (nodes, K, seed) -> code vectors [K, d], and the linear map of the assignment "linear".
-        assignment: how a latent gets its code.
-        on_graph, on_metrics: whether it starts from K-medoids of the graph, and reads the metric at each latent.
+    `fit` maps (nodes, K, seed) to code vectors [K, d] and the linear map of the assignment "linear". `on_graph` says
+    that it starts from K-medoids of the graph, `on_metrics` that it reads the metric at each latent.
     """
 
     title: str

@@ -18,13 +18,11 @@ _PROXIMAL = 1e-4  # of the mean eigenvalue of a cell's summed metric: unmeasured
 
 
 class PullbackKMeans(NamedTuple):
-    """Centres and their cells.
+    """Centres, the nearest centre of each latent, and the course of the iteration.
 
-    Attributes:
-        centres, labels: the centres, and the nearest centre of each latent.
-        cost: mean over latents of the squared linearised distance to their centre.
-        history: cost before the first and after each iteration; never rises.
-        converged: the last iteration lowered the cost by no more than the tolerance.
+    `cost` is the mean over latents of the squared linearised distance to their centre; `history` is the cost before the
+    first and after each iteration and never rises; `converged` if the last one lowered it by no more than the
+    tolerance.
     """
 
     centres: Float[np.ndarray, "K d"]

@@ -32,13 +32,11 @@ CONJUGATE_STEPS = 12
 
 
 class Refined(NamedTuple):
-    """Centres after refinement.
+    """Centres, the centre of each latent ([n] or [n, h, w]), and the course of the iteration.
 
-    Attributes:
-        centres, labels: the centres, and the centre of each latent, [n] or [n, h, w] int32.
-        cost: mean over latents (vanilla) or images (spatial) of the squared distance in decoded space, summed over x.
-        history: cost before and after each iteration; never rises.
-        converged: the last iteration lowered the cost by no more than the tolerance.
+    `cost` is the mean over latents (vanilla) or images (spatial) of the squared distance in decoded space, summed over
+    x; `history` is the cost before and after each iteration and never rises; `converged` if the last one lowered it by
+    no more than the tolerance.
     """
 
     centres: Float[np.ndarray, "K d"]
@@ -167,11 +165,9 @@ def _cell_means(images: np.ndarray, targets: np.ndarray, labels: np.ndarray) -> 
 
 
 def _mean_square(images: np.ndarray, targets: np.ndarray, labels: np.ndarray, step: int = 4096) -> float:
-    total = 0.0
-    for start in range(0, len(targets), step):
-        part = slice(start, start + step)
-        total += float(np.sum((images[labels[part]] - targets[part]) ** 2, dtype=np.float64))
-    return total / len(targets)
+    parts = (slice(start, start + step) for start in range(0, len(targets), step))
+    squares = (np.sum((images[labels[part]] - targets[part]) ** 2, dtype=np.float64) for part in parts)
+    return float(sum(squares)) / len(targets)
 
 
 def _nearest_rows(targets: np.ndarray, images: np.ndarray, step: int = 4096) -> np.ndarray:

@@ -38,12 +38,9 @@ _LEAST_OWN = 0.5
 
 
 class Tokenizer(NamedTuple):
-    """What encoding needs of the training graph; no images, no edges.
+    """What encoding needs of the training graph: latent, code and geodesic distance to its medoid of each node.
 
-    Attributes:
-        points: float32 latents of the graph's nodes.
-        metrics: float32 pull-back metric at each node, or None where edges are Euclidean.
-        labels, distances: int32 code of each node, and its geodesic distance to its medoid.
+    `metrics` are the pull-back metrics at the nodes, None where edges are Euclidean. Latents and metrics are float32.
     """
 
     points: Float[np.ndarray, "n d"]

@@ -75,16 +75,10 @@ def finetune_in_parts(
 ) -> Parts:
     """Fine-tune in codes.searches equal parts with a search of all codes between them; in one part without search.
 
-    Args:
-        run: gives images, autoencoder and settings.
-        codes: split -> initial codes, already searched; trained on those of "train", selected by those of "valid".
-        vectors: code vectors.
-        search: whether codes are searched.
-        trained: "decoder", or "codes" for the code vectors too.
-        directory: place of checkpoints, from which an interrupted training continues; None keeps none.
-        metadata: JSON settings kept with the checkpoints.
-
-    Returns the outcome; its `tuned.frozen` is the validation error before the first part.
+    `codes` have been searched already; those of "train" are trained on, those of "valid" select. `trained` is
+    "decoder", or "codes" for the code vectors too. `directory` is the place of checkpoints, from which an interrupted
+    training continues, None for none; `metadata` are settings kept with them. The result's `tuned.frozen` is the error
+    before the first part.
     """
     config, codes, model = run.config, dict(codes), run.autoencoder
     count = config.codes.searches if search else 1

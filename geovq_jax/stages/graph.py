@@ -84,9 +84,7 @@ def build_graph(run: Run) -> str:
         points, neighbours, metrics, symmetry=section.symmetry, repair=False, length_fn=lengths_of
     )
     before = geometry.connectivity(separate).num_components
-    graph = separate
-    if section.repair and before > 1:
-        graph = geometry.join_components(points, separate, metrics)
+    graph = geometry.join_components(points, separate, metrics) if section.repair and before > 1 else separate
     save_npz(
         run.workdir / "graph.npz",
         data=graph.data,

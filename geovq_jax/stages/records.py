@@ -26,12 +26,9 @@ Record = TypeVar("Record")
 
 
 class Latents(NamedTuple):
-    """Posterior of every image of a split, in data-set order.
+    """Posterior of every image of a split, in data-set order: vectors [n, d] or grids [n, h, w, d].
 
-    Attributes:
-        mean, log_variance: [n, d], or grids [n, h, w, d].
-        label, index: class of each image, and its row in the source's original file.
-        image_shape: (height, width, channels) of the images.
+    `index` is the row of each image in the source's original file, `image_shape` (height, width, channels).
     """
 
     mean: Float[np.ndarray, "n ..."]
@@ -42,14 +39,11 @@ class Latents(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Graph of the training latents.
+    """Graph of the training latents: edge lengths, latents and metrics of the nodes (None where edges are Euclidean).
 
-    Attributes:
-        graph: symmetric, [n, n], lengths of the edges.
-        points, metrics: latent of each node, and its metric; None where the edges are Euclidean.
-        rows: training images whose latents are the nodes, in ascending order; n = m, or m h w cells of their grids.
-        components_before_repair: number of connected components before bridges joined them.
-        settings: section `graph` of the configuration, as JSON.
+    `rows` are the training images whose latents are the nodes, in ascending order: n = m, or m h w cells of their
+    grids. `components_before_repair` counts connected components before bridges joined them; `settings` is section
+    `graph` as JSON.
     """
 
     graph: sparse.csr_array
@@ -61,11 +55,9 @@ class Graph(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """Codes of every image of a split, [n] or [n, h, w].
+    """Codes of every image of a split, [n] or [n, h, w], and the distance of each latent to its code.
 
-    Attributes:
-        distance: of each latent to its code, in the unit of the assignment; shaped as `codes`.
-        label, index: class of each image, and its row in the source's original file.
+    Distances are in the unit of the assignment; `index` is the row of each image in the source's original file.
     """
 
     codes: Int32[np.ndarray, "n ..."]
@@ -165,9 +157,8 @@ def posterior(
     autoencoder: Autoencoder, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
 ) -> vae.Posterior:
     """Posterior mean and log variance of images, uint8 or float in [0, 1]."""
-    return jax.device_get(
-        map_chunks(partial(_encode, autoencoder.arch, autoencoder.params), (images,), batch_size=BATCH)
-    )
+    encode = partial(_encode, autoencoder.arch, autoencoder.params)
+    return jax.device_get(map_chunks(encode, (images,), batch_size=BATCH))
 
 
 @partial(jax.jit, static_argnums=0)

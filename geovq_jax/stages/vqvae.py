@@ -36,13 +36,9 @@ def quantizer_of(config: ConfigDict) -> vqvae.Quantizer:
     section = config.vqvae
     levels = tuple(section.levels)
     return vqvae.Quantizer(
-        method=section.method,
         num_codes=quantizers.fsq_size(levels) if section.method == "fsq" else config.codebook.num_clusters,
-        decay=section.decay,
-        commitment=section.commitment,
-        gradient=section.gradient,
-        reseed=section.reseed,
         levels=levels,
+        **{name: section[name] for name in ("method", "decay", "commitment", "gradient", "reseed")},
     )
 
 
