@@ -18,7 +18,7 @@ from geovq_jax.quantization.tokenizer import Encoded
 
 
 class Clusters(NamedTuple):
-    """K-medoids of the graph: node of each medoid, medoid of each node as a position in `medoids`, distance along the graph."""
+    """K-medoids of the graph: node of each medoid, position in `medoids` and graph distance of each node's medoid."""
 
     medoids: Int[np.ndarray, " K"]
     labels: Int32[np.ndarray, " n"]
