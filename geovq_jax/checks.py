@@ -5,12 +5,7 @@ from typing import Any, NamedTuple
 
 
 class Check(NamedTuple):
-    """Accepted values of a key.
-
-    Attributes:
-        expected: completes "expected KEY to be ...".
-        holds: whether a value of the right type is accepted.
-    """
+    """Accepted values: `expected` completes "expected KEY to be ..."; `holds` takes a value of the right type."""
 
     expected: str
     holds: Callable[[Any], bool]

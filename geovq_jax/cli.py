@@ -53,16 +53,11 @@ def main(
     argv: Sequence[str] | None = None,
     adjust: Callable[[ConfigDict], None] | None = None,
 ) -> None:
-    """Parse the command line, check the configuration, run one stage under the work directory's lock, exit.
+    """Run `stage(workdir, config)` for a command line, under the lock of the work directory, and exit.
 
-    Bad input and faults of the machine become one line on standard error and exit code 2; SIGTERM ends the process with
-    143 and Ctrl-C with 130, at a place from which the same command continues.
-
-    Args:
-        stage: called with the work directory and the locked configuration.
-        documentation: what --help shows first: the entry point's docstring.
-        argv: the command line; sys.argv by default.
-        adjust: lets an entry point put flags of its own into the unlocked configuration.
+    Invalid input and machine faults become one line on standard error and exit code 2; SIGTERM ends the process with
+    143, Ctrl-C with 130, in a state from which the same command continues. --help prints `documentation` first;
+    `adjust` applies flags of the entry point to the unlocked configuration; `argv` is sys.argv by default.
     """
     signal.signal(signal.SIGTERM, _terminate)
     logging.set_verbosity(logging.ERROR)
@@ -90,12 +85,9 @@ def main(
 def main_without_config(
     work: Callable[[Path | None], None], *, documentation: str | None, argv: Sequence[str] | None = None
 ) -> None:
-    """As `main` for an entry point that only reads: no configuration is resolved and no lock is taken.
+    """As `main` for an entry point that only reads, without configuration and lock.
 
-    Args:
-        work: called with the work directory, None where --workdir is not given.
-        documentation: what --help shows first.
-        argv: the command line; sys.argv by default.
+    `work` is called with the work directory, None where --workdir is not given.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logging.set_verbosity(logging.ERROR)
@@ -115,12 +107,7 @@ def main_without_config(
 def is_set(name: str, argv: Sequence[str] | None = None) -> bool:
     """Value of a boolean flag before the command line is parsed: of the last --name, --name=VALUE or --noname.
 
-    Args:
-        name: name of the flag.
-        argv: the command line; sys.argv by default.
-
-    Returns:
-        The value; False where VALUE is no truth value, which parsing refuses later.
+    False where VALUE is no truth value, which parsing refuses later.
     """
     value = False
     for argument in (sys.argv if argv is None else argv)[1:]:
@@ -151,11 +138,7 @@ def _flags(*, config: bool) -> list[Any]:
 
 
 def _check_flags(arguments: Sequence[str], *, config: bool) -> None:
-    """Refuse flags and keys that do not exist, before absl or a configuration file reads the command line.
-
-    Raises:
-        ValueError: names the nearest flag or key.
-    """
+    """Refuse flags and keys that do not exist, naming the nearest, before absl or a configuration file reads them."""
     common = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[__name__]}
     read = {flag.name for flag in _flags(config=config)} | ({"config"} if config else set())
     known = set(flags.FLAGS) - common | read

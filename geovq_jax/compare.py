@@ -17,6 +17,5 @@ _OUTPUT = flags.DEFINE_string("output", "results", "Where the results go, e.g. -
 
 if __name__ == "__main__":
     cli.main(
-        lambda workdir, config: trials.compare(workdir, config, Path(_OUTPUT.value or "results")),
-        documentation=__doc__,
+        lambda workdir, config: trials.compare(workdir, config, Path(_OUTPUT.value or "results")), documentation=__doc__
     )

@@ -92,9 +92,7 @@ KEYS: dict[str, Key] = {
     "graph.repair": Key(True, "whether connected components are joined by their shortest bridges"),
     "graph.num_images": Key(0, "images in the graph, a random subset; 0 for all", at_least(0)),
     "codebook.num_clusters": Key(256, "number of codes K", at_least(1)),
-    "codebook.method": Key(
-        "auto", "code vectors; auto: geodesic_refined (spatial), geodesic_decoded (vanilla)", METHOD
-    ),
+    "codebook.method": Key("auto", "codes; auto: geodesic_refined (spatial), geodesic_decoded (vanilla)", METHOD),
     "codebook.algorithm": Key("swap", "K-medoids; alternate is faster, at a higher cost", one_of("swap", "alternate")),
     "codebook.init": Key("kmeans++", "seeding of K-medoids", SEEDING),
     "codebook.rounds": Key(100, "maximum number of K-medoids rounds", at_least(1)),
@@ -187,11 +185,7 @@ def help_text() -> str:
 
 
 def check_known(name: str) -> None:
-    """Refuse a key that does not exist.
-
-    Raises:
-        ValueError: names the nearest key.
-    """
+    """Raise ValueError for a key that does not exist, naming the nearest."""
     if name not in KEYS:
         of_section = [key for key in KEYS if key.startswith(f"{name}.")]
         raise ValueError(f"unknown key {name}; did you mean {nearest(name, of_section or KEYS)}? see --help-config")
@@ -203,12 +197,7 @@ def nearest(name: str, names: Collection[str]) -> str:
 
 
 def update(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
-    """Set several dotted keys of a configuration in place.
-
-    Raises:
-        ValueError: a key that does not exist.
-        TypeError: a value of another type than the default.
-    """
+    """Set several dotted keys in place; ValueError for an unknown key, TypeError for a value of another type."""
     for name in overrides:
         check_known(name)
     config.update_from_flattened_dict(dict(overrides))
@@ -226,11 +215,8 @@ def experiment(
     Args:
         name: name of the experiment; the variants are appended to it, so that `runs/<name>` differ.
         overrides: dotted key -> value, e.g. `{"vae.latent_dim": 8}`.
-        variants: what stood after the colon on the command line, joined by commas, e.g. "spatial,smoke".
+        variants: the text after the colon on the command line, e.g. "spatial,smoke"; ValueError if one is unknown.
         known_variants: variant -> its overrides, applied in the order in which the variants are given.
-
-    Raises:
-        ValueError: a variant or a key that does not exist.
     """
     known = dict(known_variants or {})
     config = default_config()
@@ -247,11 +233,7 @@ def experiment(
 
 
 def validate(config: ConfigDict) -> None:
-    """Check keys, types, values, and what several keys must fulfil together.
-
-    Raises:
-        ValueError: the key, what was expected and what came.
-    """
+    """Check keys, types, values and conflicts; ValueError names the key, what was expected and the value."""
     values = {name: _as_tuple(value) for name, value in flat(config).items()}
     for name in sorted(values):
         check_known(name)
@@ -336,9 +318,7 @@ def settings(config: ConfigDict, *names: str) -> dict[str, Any]:
 def read_config(path: Path) -> ConfigDict:
     """Configuration stored in a work directory's config.json; keys that it lacks have their defaults.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that is not such a configuration.
+    Raises FileNotFoundError without the file, ValueError if it is damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"expected {path} of an earlier stage, found none; pass --config=configs/X.py")

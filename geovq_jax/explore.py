@@ -22,9 +22,7 @@ _DEMO = flags.DEFINE_bool("demo", False, "Show a built-in toy latent space inste
 def explore(workdir: Path | None) -> None:
     """Load a run (or the toy), print the address of the page, and serve it until interrupted.
 
-    Raises:
-        ValueError: neither a run nor the toy is asked for, or the port is in use.
-        ImportError: the extra `explore` is not installed.
+    Raises ValueError without a run or a free port, ImportError without the extra `explore`.
     """
     if not _DEMO.value and workdir is None:
         raise ValueError("expected --workdir=W of a finished run or --demo, got neither; give one")

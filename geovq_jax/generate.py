@@ -14,14 +14,10 @@ from geovq_jax import cli, pipeline
 
 _FLAGS = (
     flags.DEFINE_integer("num_samples", None, "Images to sample, e.g. --num_samples=100."),
-    flags.DEFINE_float(
-        "temperature", None, "Divisor of the logits; 0 takes the most likely code, e.g. --temperature=0.9."
-    ),
+    flags.DEFINE_float("temperature", None, "Divisor of logits; 0 takes the most likely code, e.g. --temperature=0.9."),
     flags.DEFINE_integer("top_k", None, "Sample among the k most likely codes; 0 for all, e.g. --top_k=50."),
     flags.DEFINE_float("top_p", None, "Sample among the most likely codes of total probability p, e.g. --top_p=0.95."),
-    flags.DEFINE_float(
-        "min_p", None, "Sample among codes with at least p times the largest probability, e.g. --min_p=0.05."
-    ),
+    flags.DEFINE_float("min_p", None, "Sample codes with at least p times the largest probability, e.g. --min_p=0.05."),
     flags.DEFINE_float("guidance", None, "Scale of classifier-free guidance; 1 for none, e.g. --guidance=1.5."),
     flags.DEFINE_integer("num_completions", None, "Completions per given upper half, e.g. --num_completions=6."),
     flags.DEFINE_integer("seed", None, "Seed of the samples, e.g. --seed=1."),

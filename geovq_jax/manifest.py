@@ -52,21 +52,10 @@ def git_state(checkout: Path) -> dict[str, Any] | None:
         return None
 
 
-def write_checksums(workdir: Path, hashes: Mapping[str, str]) -> None:
-    """Store the sha256 of each file where `sha256sum -c SHA256SUMS` reads it."""
-    text = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
-    write_atomically(workdir / CHECKSUMS, lambda file: file.write(text.encode()))
-
-
 def differences(workdir: Path, paths: Iterable[str]) -> list[str]:
-    """What differs from the stored checksums, one entry a file: changed, missing, or not recorded.
+    """Files of `paths` and of the stored checksums that are changed, missing or not recorded, one entry per file.
 
-    Args:
-        workdir: a work directory.
-        paths: files and folders in it of which every file should be recorded.
-
-    Raises:
-        FileNotFoundError: there are no checksums.
+    Raises FileNotFoundError if there are no checksums.
     """
     stored = workdir / CHECKSUMS
     if not stored.is_file():
@@ -89,8 +78,7 @@ def differences(workdir: Path, paths: Iterable[str]) -> list[str]:
 def read_manifest(workdir: Path) -> dict[str, Any]:
     """Stage name -> {"finished", "settings", "inputs", "outputs"}; empty for a new work directory.
 
-    Raises:
-        ValueError: a damaged manifest.
+    Raises ValueError if it is damaged.
     """
     path = workdir / MANIFEST
     if not path.is_file():
@@ -112,14 +100,9 @@ def write_manifest(workdir: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def tree_hashes(paths: Iterable[str], files: Mapping[str, str]) -> dict[str, str]:
-    """Hash of each file or folder among `paths` that exists, from the hashes of the files.
+    """Hash of each file or folder among `paths` that exists, from the sha256 of every file (see `file_hashes`).
 
-    Args:
-        paths: names below the work directory.
-        files: name -> sha256 of every file at or below them, as `file_hashes` gives.
-
-    Returns:
-        Name -> sha256 over the names and hashes of the files of a folder, or the hash of a file's hash.
+    That of a folder is over the names and hashes of its files, that of a file over its hash.
     """
     found = {}
     for path in paths:
@@ -135,12 +118,13 @@ def tree_hashes(paths: Iterable[str], files: Mapping[str, str]) -> dict[str, str
 
 
 def store_checksums(workdir: Path, manifest: Mapping[str, Any]) -> None:
-    """SHA256SUMS of every file of the finished stages, as recorded when they finished, of shards and of the records."""
+    """Write SHA256SUMS of the files of finished stages and of shards, as recorded then, and of the records."""
     hashes = file_hashes(workdir, RECORDS)
     for record in manifest.values():
         hashes |= record.get("files", {})
     hashes |= {f"shards/{name}": digest for name, digest in shards.recorded_hashes(workdir / "shards").items()}
-    write_checksums(workdir, hashes)
+    text = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
+    write_atomically(workdir / CHECKSUMS, lambda file: file.write(text.encode()))
 
 
 def store_config(workdir: Path, config: ConfigDict) -> None:

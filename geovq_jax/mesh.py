@@ -1,11 +1,10 @@
 """The devices that a program computes on: one axis of a mesh, over which batches, chunks and sources are split.
 
-Every device runs the same program on its own rows; data sets and graphs are copied to all, and so are parameters unless
-they are to be kept in parts; XLA adds the few sums that cross devices. Without `over`, and on one device, everything is
-as it is without a mesh.
+Every device runs the same program on its own rows; data sets and graphs are replicated, and so are parameters unless
+they are sharded; XLA adds the few sums across devices. Without `over`, and on one device, there is no mesh.
 
 The devices may belong to several processes that `jax.distributed.initialize` has joined. All of them then run the same
-program on the same values, and each ends with the same results.
+program on the same values and end with the same results.
 """
 
 import contextlib
@@ -26,15 +25,11 @@ _in_parts: ContextVar[bool] = ContextVar("in_parts", default=False)
 
 @contextlib.contextmanager
 def over(num_devices: int, *, shard_parameters: bool = False) -> Iterator[None]:
-    """Within it, work is split over so many devices; 0 for all there are.
+    """Within it, work is split over `num_devices` devices; 0 for all.
 
-    Args:
-        num_devices: see above.
-        shard_parameters: whether each device keeps only its part of parameters and optimiser state while training; they
-            are gathered layer by layer when they are used.
-
-    Raises:
-        ValueError: there are fewer, or some process would be left without work.
+    With `shard_parameters` each device keeps only its part of parameters and optimiser state while training; they are
+    gathered layer by layer when they are used. Raises ValueError if there are fewer devices, or if some process would
+    be left without work.
     """
     devices = jax.devices()
     if num_devices > len(devices):
@@ -133,13 +128,10 @@ def to_host(tree: Any) -> Any:
 
 
 def over_rows(function: Callable[..., Any], rows: Any, *whole: Any) -> Any:
-    """`function(rows, *whole)`, each device on its own rows and for itself, joined in order.
+    """`function(rows, *whole)`, computed by each device on its own rows, joined in order.
 
-    Args:
-        function: maps rows [r, ...] to a pytree of arrays with as many, or a fixed multiple of as many, rows. Its
-            devices may talk along `AXIS`.
-        rows: pytree of arrays whose length `size()` divides.
-        whole: pytrees of arrays that every device needs.
+    `function` maps a pytree of arrays [r, ...] to arrays with r rows, or a fixed multiple; it may communicate along
+    `AXIS`. `size()` divides the number of rows; every device gets all of `whole`.
     """
     mesh = _current.get()
     if mesh is None:

@@ -30,97 +30,11 @@ if TYPE_CHECKING:
     from geovq_jax.stages.run import Run
 
 
-def _train_vae(run: Run) -> str:
-    from geovq_jax.stages import vae
-
-    return vae.train(run)
-
-
-def _extract_latents(run: Run) -> str:
-    from geovq_jax.stages import vae
-
-    return vae.extract_latents(run)
-
-
-def _train_classifier(run: Run) -> str:
-    from geovq_jax.stages import classifier
-
-    return classifier.train(run)
-
-
-def _measure_metrics(run: Run) -> str:
-    from geovq_jax.stages import graph
-
-    return graph.measure_metrics(run)
-
-
-def _build_graph(run: Run) -> str:
-    from geovq_jax.stages import graph
-
-    return graph.build_graph(run)
-
-
-def _build_codebook(run: Run) -> str:
-    from geovq_jax.stages import codebook
-
-    return codebook.build_codebook(run)
-
-
-def _finetune_decoder(run: Run) -> str:
-    from geovq_jax.stages import finetune
-
-    return finetune.finetune_decoder(run)
-
-
-def _encode_splits(run: Run) -> str:
-    from geovq_jax.stages import codes
-
-    return codes.encode_splits(run)
-
-
-def _train_prior(run: Run) -> str:
-    from geovq_jax.stages import prior
-
-    return prior.train(run)
-
-
-def _generate(run: Run) -> str:
-    from geovq_jax.stages import samples
-
-    return samples.generate(run)
-
-
-def _score(run: Run) -> str:
-    from geovq_jax.stages import scores
-
-    return scores.score(run)
-
-
-def _write_report(run: Run) -> str:
-    from geovq_jax.report import build
-
-    return build.write(run)
-
-
-def _train_vqvae(run: Run) -> str:
-    from geovq_jax.stages import vqvae
-
-    return vqvae.train(run)
-
-
 class Stage(NamedTuple):
-    """One stage.
-
-    Attributes:
-        function: does the work and returns one line on its outcome; it imports its module when it runs, so that a
-            finished run is recognised in a second.
-        entry: entry point that runs it alone.
-        inputs: paths below the work directory that it reads.
-        outputs: paths that it writes.
-        settings: sections, or single keys, of the configuration that it depends on.
+    """One stage: the entry point that runs it alone, paths below the work directory that it reads and writes, and the
+    sections, or single keys, of the configuration that it depends on.
     """
 
-    function: Callable[[Run], str]
     entry: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -132,52 +46,61 @@ _MEASURED = ("graph.weights", "graph.context", "graph.output_metric", "codebook.
 _ENCODING = ("vae", *_LATENTS, "metrics", "graph.npz", "codebook.npz")
 
 STAGES: dict[str, Stage] = {
-    "vae": Stage(_train_vae, "train_vae", (), ("vae",), ("seed", "data", "vae")),
-    "latents": Stage(_extract_latents, "train_vae", ("vae",), _LATENTS, ("seed", "data", "vae")),
-    "classifier": Stage(_train_classifier, "evaluate", (), ("classifier",), ("seed", "data", "classifier")),
-    "metrics": Stage(_measure_metrics, "build_codebook", ("vae", *_LATENTS), ("metrics",), ("vae", *_MEASURED)),
-    "graph": Stage(
-        _build_graph, "build_codebook", ("vae", _LATENTS[0], "metrics"), ("graph.npz",), ("seed", "vae", "graph")
-    ),
+    "vae": Stage("train_vae", (), ("vae",), ("seed", "data", "vae")),
+    "latents": Stage("train_vae", ("vae",), _LATENTS, ("seed", "data", "vae")),
+    "classifier": Stage("evaluate", (), ("classifier",), ("seed", "data", "classifier")),
+    "metrics": Stage("build_codebook", ("vae", *_LATENTS), ("metrics",), ("vae", *_MEASURED)),
+    "graph": Stage("build_codebook", ("vae", _LATENTS[0], "metrics"), ("graph.npz",), ("seed", "vae", "graph")),
     "codebook": Stage(
-        _build_codebook,
-        "build_codebook",
-        ("vae", _LATENTS[0], "metrics", "graph.npz"),
-        ("codebook.npz",),
-        ("seed", "codebook"),
+        "build_codebook", ("vae", _LATENTS[0], "metrics", "graph.npz"), ("codebook.npz",), ("seed", "codebook")
     ),
-    "decoder": Stage(
-        _finetune_decoder, "build_codebook", _ENCODING, ("decoder",), ("seed", "data", "vae", "codebook", "codes")
-    ),
-    "codes": Stage(
-        _encode_splits, "build_codebook", (*_ENCODING, "decoder"), ("codes",), ("vae", "graph", "codebook", "codes")
-    ),
-    "prior": Stage(_train_prior, "train_prior", ("codes",), ("prior",), ("seed", "codebook", "prior")),
+    "decoder": Stage("build_codebook", _ENCODING, ("decoder",), ("seed", "data", "vae", "codebook", "codes")),
+    "codes": Stage("build_codebook", (*_ENCODING, "decoder"), ("codes",), ("vae", "graph", "codebook", "codes")),
+    "prior": Stage("train_prior", ("codes",), ("prior",), ("seed", "codebook", "prior")),
     "samples": Stage(
-        _generate,
         "generate",
         ("decoder", "codebook.npz", "codes", "prior"),
         ("samples.npz", "samples.png", "completions.png"),
         ("vae", "codebook", "prior", "sample"),
     ),
     "scores": Stage(
-        _score,
         "evaluate",
         ("vae", _LATENTS[2], "codebook.npz", "codes", "decoder", "prior", "classifier"),
         ("scores.json",),
         ("seed", "data", "vae", "codebook", "prior", "sample", "classifier", "scores"),
     ),
     "report": Stage(
-        _write_report,
         "evaluate",
         (*_ENCODING, "codes", "decoder", "prior", "samples.npz", "scores.json"),
         ("report",),
         ("seed", "data", "vae", "graph", "codebook", "codes", "prior", "evaluate"),
     ),
-    "vqvae": Stage(_train_vqvae, "train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
+    "vqvae": Stage("train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
 }
 _APART = ("vqvae",)  # only compared with: no part of `run_all`
 _FEATURES = ("metrics", "decoder", "codes", "report")  # stages that read the output metric of the run
+
+
+def _function(name: str) -> Callable[[Run], str]:
+    """Function of a stage; imports the stages only when one runs, so that a finished run is recognised in a second."""
+    from geovq_jax.report import build
+    from geovq_jax.stages import classifier, codebook, codes, finetune, graph, prior, samples, scores, vae, vqvae
+
+    return {
+        "vae": vae.train,
+        "latents": vae.extract_latents,
+        "classifier": classifier.train,
+        "metrics": graph.measure_metrics,
+        "graph": graph.build_graph,
+        "codebook": codebook.build_codebook,
+        "decoder": finetune.finetune_decoder,
+        "codes": codes.encode_splits,
+        "prior": prior.train,
+        "samples": samples.generate,
+        "scores": scores.score,
+        "report": build.write,
+        "vqvae": vqvae.train,
+    }[name]
 
 
 def inputs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
@@ -225,13 +148,13 @@ def run_all(workdir: Path, config: ConfigDict) -> None:
             run_stage(name, run)
     figures = json.loads((workdir / "report" / "metrics.json").read_text())["headline"]
     show_figures("test split", dict(figures))
-    console.print(f"report: {workdir / 'report' / 'index.html'}", markup=False)
+    console.print(f"report: {workdir / 'report' / 'index.html'}")
 
 
 def run_stage(name: str, run: Run) -> None:
     """Run one stage, continue it, or skip it, as the manifest says.
 
-    Several processes read before the first of them writes, and read what it wrote only after it came to the end.
+    Several processes read before the first of them writes, and read what it wrote only after it has finished.
     """
     stage, workdir, config = STAGES[name], run.workdir, run.config
     processes.wait(f"{name}: before")
@@ -260,7 +183,7 @@ def run_stage(name: str, run: Run) -> None:
 
     run.forget()
     with mesh.over(config.mesh.data, shard_parameters=config.mesh.shard_parameters):
-        outcome = stage.function(run)
+        outcome = _function(name)(run)
     run.forget()
     processes.wait(f"{name}: done")
     written = files.file_hashes(workdir, stage.outputs)
@@ -275,9 +198,7 @@ def run_stage(name: str, run: Run) -> None:
 def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -> None:
     """Refuse missing, damaged or stale inputs of the named stages.
 
-    Raises:
-        FileNotFoundError: a stage before them has not finished.
-        ValueError: its files are not as it left them, or it is stale.
+    Raises FileNotFoundError if a stage before them has not finished, ValueError if it is stale or its files changed.
     """
     manifest = records.read_manifest(workdir)
     producers = {path: name for name, stage in STAGES.items() for path in stage.outputs}
@@ -330,19 +251,17 @@ def _track(name: str, workdir: Path, config: ConfigDict) -> None:
 
 
 def verify(workdir: Path | None) -> None:
-    """Recompute the hash of every file of a finished work directory.
+    """Recompute the hash of every file of a finished work directory, and print each that differs.
 
-    Raises:
-        FileNotFoundError: the work directory holds no checksums.
-        ValueError: files are changed, missing or not recorded; each is printed on a line.
+    Raises FileNotFoundError without checksums, ValueError if files are changed, missing or not recorded.
     """
     if workdir is None:
         raise ValueError("expected --workdir=W of an earlier run, got none; give one")
     found = records.differences(workdir, ["shards", *(path for stage in STAGES.values() for path in stage.outputs)])
     if found:
-        console.print("\n".join(found), markup=False)
+        console.print("\n".join(found))
         raise ValueError(
             f"expected every file of {workdir} as it was written, but {len(found)} differ, first {found[0]}; "
             f"rerun python -m geovq_jax.run --workdir={workdir}"
         )
-    console.print(f"every file of {workdir} is as it was written", markup=False)
+    console.print(f"every file of {workdir} is as it was written")

@@ -62,14 +62,8 @@ COMPARE = {
 
 
 COMPARE_METHODS = (
-    "kmeans",
-    "mean_metric",
-    "geodesic",
-    "geodesic_refined",
-    "kmeans_context",
-    "geodesic_refined_context",
-    "vqvae",
-    "vqvae_context",
+    *("kmeans", "mean_metric", "geodesic", "geodesic_refined"),
+    *("kmeans_context", "geodesic_refined_context", "vqvae", "vqvae_context"),
 )
 
 
@@ -79,20 +73,9 @@ COMPARE_VANILLA = {
     "vae.cell_bits": 0.0,
     "graph.num_images": 20_000,
     "compare.methods": (
-        "gaussian",
-        "scalar",
-        "kmeans",
-        "kmedoids",
-        "kmeans_decoded",
-        "mean_metric",
-        "local_metrics",
-        "geodesic",
-        "geodesic_refined",
-        "geodesic_decoded",
-        "kmeans_context",
-        "geodesic_decoded_context",
-        "vqvae",
-        "vqvae_context",
+        *("gaussian", "scalar", "kmeans", "kmedoids", "kmeans_decoded"),
+        *("mean_metric", "local_metrics", "geodesic", "geodesic_refined", "geodesic_decoded"),
+        *("kmeans_context", "geodesic_decoded_context", "vqvae", "vqvae_context"),
     ),
     "compare.prior": (),
 }
@@ -102,12 +85,8 @@ COMPARE_SMOKE = SMOKE | {
     "codebook.num_clusters": 16,
     "compare.seeds": (0, 1),
     "compare.methods": (
-        "kmeans",
-        "geodesic",
-        "geodesic_refined",
-        "kmeans_context",
-        "geodesic_refined_context",
-        "vqvae",
+        *("kmeans", "geodesic", "geodesic_refined"),
+        *("kmeans_context", "geodesic_refined_context", "vqvae"),
     ),
     "compare.prior": ("kmeans",),
 }

@@ -14,14 +14,10 @@ _index, _count = 0, 1
 
 
 def join(specification: str) -> None:
-    """Join the processes of this run; to be called before any device is touched.
+    """Join the processes of this run, before any device is used.
 
-    Args:
-        specification: "auto" where SLURM, a TPU pod, Kubernetes or Open MPI tells each process its place; otherwise
-            "INDEX/COUNT@HOST:PORT", with an address of the machine of process 0 that all reach.
-
-    Raises:
-        ValueError: neither of the two, or no cluster to ask.
+    `specification` is "auto" under SLURM, Open MPI, Kubernetes or on a TPU pod, otherwise "INDEX/COUNT@HOST:PORT" with
+    an address of the machine of process 0 that all reach. Raises ValueError for anything else, or without a cluster.
     """
     global _index, _count
     import jax
@@ -47,7 +43,7 @@ def join(specification: str) -> None:
 
 
 def first() -> bool:
-    """Whether this process is the one that writes files and speaks."""
+    """Whether this process is the one that writes files and prints."""
     return _index == 0
 
 

@@ -1,8 +1,7 @@
-"""Long row-wise computations in shards on disk: a killed one loses a shard, a changed input all that depends on it.
+"""Long row-wise computations in shards on disk: an interrupted one repeats at most one shard.
 
 A folder belongs to one computation. Its `shards.json` holds the key, hashes and settings on which every shard depends,
-and the hash of each finished shard; under another key the folder is emptied. Folders are only a memory of work done:
-they may be deleted at any time.
+and the hash of each finished shard; under another key the folder is emptied. Folders may be deleted at any time.
 """
 
 import json
@@ -28,21 +27,15 @@ def run_shards(
     shard_rows: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Named arrays with a row for each of some rows, computed shard after shard; shards found on disk are read.
+    """Named arrays [num_rows, ...], computed shard by shard; finished shards on disk are read.
 
     Args:
-        folder: of this computation alone.
+        folder: folder of this computation alone.
         key: JSON values that name everything the result depends on; hashes for arrays.
-        num_rows: rows n.
-        compute: rows -> arrays whose first axis is as long; the same for the same rows.
-        shard_rows: rows in a shard, the last of which is shorter.
+        num_rows: number of rows n.
+        compute: rows -> arrays with one entry per row (ValueError otherwise), a function of the rows alone.
+        shard_rows: rows per shard; the last one may be shorter.
         progress: called with (rows done, n) after each shard.
-
-    Returns:
-        Arrays [n, ...], the bits of an unbroken call.
-
-    Raises:
-        ValueError: if a shard has another number of rows than was asked for.
     """
     if num_rows < 0 or shard_rows < 1:
         raise ValueError(f"expected a number of rows and rows in a shard, got {num_rows} and {shard_rows}")

@@ -27,12 +27,9 @@ _DAMAGES = (ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError, 
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write(file)` on a temporary binary file beside `path`, then rename it to `path`.
+    """Call `write(file)` on a temporary binary file beside `path`, then rename it to `path`; only in the first process.
 
-    Of the processes of a run only the first writes.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written; names `path`, which stays as it was.
+    An OSError (full disk, read-only folder) names `path`, which stays as it was.
     """
     if not processes.first():
         return
@@ -59,15 +56,9 @@ def save_npz(path: Path, **arrays: Any) -> None:
 
 
 def load_npz(path: Path, *, stage: str) -> dict[str, np.ndarray]:
-    """Read every array of an npz file without pickle.
+    """Read every array of an npz file without pickle; errors name the entry point `stage` that writes it.
 
-    Args:
-        path: the file.
-        stage: the entry point that writes it, named in the error.
-
-    Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: it is truncated or not an npz file of plain arrays.
+    Raises FileNotFoundError without the file, ValueError if it is truncated or not an npz file of plain arrays.
     """
     if not path.is_file():
         raise FileNotFoundError(f"expected {path}, found none; run python -m geovq_jax.{stage} first")
@@ -110,11 +101,7 @@ def hash_arrays(arrays: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Hold the work directory for one run; the lock ends with its first process, however that ends.
-
-    Raises:
-        ValueError: another run holds it.
-    """
+    """Hold the work directory for one run, until its first process ends; ValueError if another run holds it."""
     if not processes.first():
         yield
         return
@@ -143,16 +130,9 @@ def remove(path: Path) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """Plain JSON values from numbers, arrays, records, mappings and sequences; floats keep six significant digits.
+    """Plain JSON values from numbers, arrays, records, mappings and sequences; ValueError for other types.
 
-    Args:
-        value: what to convert; numbers that are not finite become None, since JSON has no word for them.
-
-    Returns:
-        Dicts, lists, strings, numbers, booleans and None.
-
-    Raises:
-        ValueError: a value of another type.
+    Floats keep six significant digits; those that are not finite become None, since JSON cannot express them.
     """
     if value is None or isinstance(value, str | bool):
         return value

@@ -1,5 +1,6 @@
 """Gather the cells of a comparison: results as JSON, tables in Markdown, scores of every image, and a report page."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -73,34 +74,24 @@ _QUESTIONS = (
 
 
 def title_of(name: str) -> str:
-    """What tables call a method of the comparison.
-
-    Raises:
-        ValueError: a method that is not known.
-    """
+    """Name of a method of the comparison in tables."""
     if name in JOINT:
         return JOINT[name]
     base = name.removesuffix(SEARCHED)
-    if base not in METHODS:
-        known = (*METHODS, *JOINT)
-        raise ValueError(
-            f"expected compare.methods among {', '.join(known)}, those before vqvae also with {SEARCHED}, got {name}"
-        )
     return METHODS[base].title + (", in context" if name != base else "")
 
 
 def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
-    """Gather the cells below a work directory into `output`/<name>.json, .npz and .md, and report/index.html.
+    """Gather the trials below a work directory into `output`/<name>.json, .npz and .md, and report/index.html.
 
-    Raises:
-        ValueError: methods of unequal bits an image, which no table may hold.
+    Raises ValueError if methods differ in bits per image, which no table may hold.
     """
     name = config.name.removeprefix("compare-")
     cells = _cells(workdir, config)
     rows = [_row(method, rung, records) for (method, rung), records in _by_row(cells).items()]
     if len({row["bits"] for row in rows}) > 1:
         raise ValueError(
-            "expected the same bits an image of every method, got "
+            "expected the same bits per image of every method, got "
             + ", ".join(f"{row['method']} {row['bits']:.0f}" for row in rows)
             + "; compare codebooks of one size"
         )
@@ -114,11 +105,8 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
     seeds = list(config.compare.seeds)
     record = describe(config)
     record["config"]["data"].pop("dir")
-    result = to_json(
-        record
-        | {"name": name, "seeds": seeds, "bits_per_image": rows[0]["bits"]}
-        | {"rows": rows, "differences": differences}
-    )
+    record |= {"name": name, "seeds": seeds, "bits_per_image": rows[0]["bits"]}
+    result = to_json(record | {"rows": rows, "differences": differences})
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / f"{name}.json", result)
     save_npz(output / f"{name}.npz", **scores)
@@ -128,7 +116,7 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
     write_report(
         workdir / "report" / "index.html",
         title=f"geovq_jax: comparison on {name}",
-        subtitle=f"{rows[0]['bits']:.0f} bits an image, seeds {', '.join(map(str, seeds))}",
+        subtitle=f"{rows[0]['bits']:.0f} bits per image, seeds {', '.join(map(str, seeds))}",
         sections=[Section("Codes against codes", tables=tables, figures=_figures(rows, differences))],
     )
     return f"{output / name}.json, {workdir / 'report' / 'index.html'}"
@@ -136,11 +124,10 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
 
 def _cells(workdir: Path, config: ConfigDict) -> dict[tuple[str, int], tuple[list[dict[str, Any]], dict[str, Any]]]:
     cells = {}
-    for method in config.compare.methods:
-        for seed in config.compare.seeds:
-            path = workdir / f"seed{seed}" / "cells" / f"{method}.json"
-            rows = json.loads(path.read_text())["rows"]
-            cells[method, seed] = rows, load_npz(path.with_suffix(".npz"), stage="compare")
+    for method, seed in itertools.product(config.compare.methods, config.compare.seeds):
+        path = workdir / f"seed{seed}" / "cells" / f"{method}.json"
+        rows = json.loads(path.read_text())["rows"]
+        cells[method, seed] = rows, load_npz(path.with_suffix(".npz"), stage="compare")
     return cells
 
 
@@ -155,28 +142,20 @@ def _by_row(cells: dict[tuple[str, int], Any]) -> dict[tuple[str, str], list[dic
 def _row(method: str, rung: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the seeds, with the value of each seed beside."""
     first = records[0]
-    row: dict[str, Any] = {
-        "method": method,
-        "title": title_of(method),
-        "rung": rung,
-        "bits": first["bits"],
-        "cells": first["cells"],
-    }
+    row: dict[str, Any] = {"method": method, "title": title_of(method), "rung": rung}
     row |= {part: first[part] for part in ("bits", "cells", "steps", "images_seen", "searches", "search_gradients")}
     for column in (*_COLUMNS, *_GENERATION, "continuous_psnr", "continuous_ssim"):
         values = [record[column] for record in records if column in record]
         if values:
             row |= {column: float(np.mean(values)), f"{column}_seeds": values}
     if "units" in first:
-        row["units"] = {
-            unit: float(np.mean([record["units"][unit]["rms"] for record in records])) for unit in first["units"]
-        }
+        row["units"] = {unit: float(np.mean([r["units"][unit]["rms"] for r in records])) for unit in first["units"]}
     return row
 
 
 def _differences(cells: dict[tuple[str, int], Any], config: ConfigDict) -> list[dict[str, Any]]:
     """Paired differences in PSNR over the images of all seeds, and the mean of each seed."""
-    found = []
+    differences = []
     for (first, first_rung), (second, second_rung) in _QUESTIONS:
         if first not in config.compare.methods or second not in config.compare.methods:
             continue
@@ -185,17 +164,11 @@ def _differences(cells: dict[tuple[str, int], Any], config: ConfigDict) -> list[
             for seed in config.compare.seeds
         ]
         interval = paired_difference(*(np.concatenate(side) for side in zip(*pairs, strict=True)), seed=0)
-        found.append(
-            {
-                "first": f"{title_of(first)}, {first_rung}",
-                "second": f"{title_of(second)}, {second_rung}",
-                "psnr": interval.value,
-                "low": interval.low,
-                "high": interval.high,
-                "psnr_seeds": [float(np.mean(a.astype(np.float64) - b)) for a, b in pairs],
-            }
-        )
-    return found
+        titles = {"first": f"{title_of(first)}, {first_rung}", "second": f"{title_of(second)}, {second_rung}"}
+        difference = {"psnr": interval.value, "low": interval.low, "high": interval.high}
+        seeds = [float(np.mean(a.astype(np.float64) - b)) for a, b in pairs]
+        differences.append(titles | difference | {"psnr_seeds": seeds})
+    return differences
 
 
 def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], config: ConfigDict) -> list[Table]:
@@ -206,15 +179,11 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
     errors = [[row["title"], *(row["units"][unit] for unit in units)] for row in rows if "units" in row]
     budget = ("steps", "images_seen", "searches", "search_gradients")
     cost = [[row["title"], row["rung"], *(row[part] for part in budget)] for row in rows]
-    gaps = [
-        [
-            entry["first"],
-            entry["second"],
-            Interval(entry["psnr"], entry["low"], entry["high"]),
-            ", ".join(f"{value:+.2f}" for value in entry["psnr_seeds"]),
-        ]
-        for entry in differences
-    ]
+    gaps = []
+    for entry in differences:
+        interval = Interval(entry["psnr"], entry["low"], entry["high"])
+        each = ", ".join(f"{value:+.2f}" for value in entry["psnr_seeds"])
+        gaps.append([entry["first"], entry["second"], interval, each])
     tables = [
         Table(f"Test split, means over {seeds} seeds", ["codes", "rung", *(_COLUMNS[c] for c in columns)], scores),
         Table(
@@ -242,15 +211,9 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
     gaps = {f"{entry['first']} - {entry['second']}": entry["psnr"] for entry in differences}
     limits = {f"{entry['first']} - {entry['second']}": (entry["low"], entry["high"]) for entry in differences}
     tuned = [row for row in rows if row["rung"] in ("decoder", "joint", "encoder")]
-    best = [row for row in rows if "prior" in row and row["rung"] in ("decoder", "joint", "encoder")]
-    pictures = [
-        ReportFigure(
-            "Test PSNR, mean and range over seeds",
-            figures.comparison(quality, "PSNR [dB]", intervals=spread),
-            "psnr",
-            quality,
-        ),
-    ]
+    best = [row for row in tuned if "prior" in row]
+    figure = figures.comparison(quality, "PSNR [dB]", intervals=spread)
+    pictures = [ReportFigure("Test PSNR, mean and range over seeds", figure, "psnr", quality)]
     if gaps:
         two_lines = {name: name.replace(" - ", "\n- ") for name in gaps}
         figure = figures.comparison(
@@ -262,11 +225,11 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
         pictures.append(ReportFigure("Paired differences with 95 % intervals", figure, "differences", gaps))
     if tuned:
         entropies = [float(np.log2(row["perplexity"])) for row in tuned]
-        label = "entropy of the use of the codes [bits a code]"
+        label = "entropy of the use of the codes [bits per code]"
         pictures.append(_against_psnr(tuned, entropies, "Entropy of the codes and distortion", "entropy_psnr", label))
     if best:
         rates = [row["prior"] * row["cells"] for row in best]
-        label = "prior [bits an image]"
+        label = "prior [bits per image]"
         pictures.append(_against_psnr(best, rates, "Rate under the prior and distortion", "rate_distortion", label))
     return pictures
 

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import pipeline, processes
-from geovq_jax.comparison.tables import JOINT, SEARCHED, title_of, write_results
+from geovq_jax.comparison.tables import JOINT, SEARCHED, write_results
 from geovq_jax.config import settings
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
@@ -55,18 +55,10 @@ class Coded(NamedTuple):
 def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
     """Run every trial of a comparison that is not finished, one after the other, and gather the results.
 
-    Args:
-        workdir: holds a work directory `seed<k>` for each seed.
-        config: of the comparison.
-        output: folder that the results go to.
-
-    Raises:
-        ValueError: several processes share the run, or methods that are not known.
+    `workdir` holds a work directory `seed<k>` for each seed. Raises ValueError if several processes share the run.
     """
     if not processes.alone():
         raise ValueError("expected one process for a comparison, got several; give each seeds of its own instead")
-    for name in (*config.compare.methods, *config.compare.prior):
-        title_of(name)
     for seed in config.compare.seeds:
         own = config.copy_and_resolve_references()
         with own.unlocked():
@@ -97,9 +89,8 @@ def run_trial(name: str, run: Run) -> None:
 
 def fit_codes(method: str, run: Run) -> Coded:
     """Code vectors of a method on the run's nodes, and the codes of every split without search."""
-    quantizer, _ = methods.fit(
-        method, nodes_of(run, run.clusters), run.config.codebook.num_clusters, seed=run.config.seed
-    )
+    config, nodes = run.config, nodes_of(run, run.clusters)
+    quantizer, _ = methods.fit(method, nodes, config.codebook.num_clusters, seed=config.seed)
     return Coded(quantizer.vectors, {split: assigned(run, quantizer, split).codes for split in SPLITS})
 
 
@@ -107,9 +98,8 @@ def _searched(
     run: Run, model: Autoencoder, found: Coded, *, splits: tuple[str, ...] = SPLITS, own_metrics: Any = None
 ) -> Coded:
     codes = {split: found.codes[split] for split in splits}
-    return Coded(
-        found.vectors, found.codes | searched(run, model, found.vectors, codes, "trial", own_metrics=own_metrics)
-    )
+    codes = searched(run, model, found.vectors, codes, "trial", own_metrics=own_metrics)
+    return Coded(found.vectors, found.codes | codes)
 
 
 def post_hoc_rows(name: str, run: Run) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
@@ -156,12 +146,10 @@ def joint_rows(name: str, run: Run) -> tuple[list[dict[str, Any]], dict[str, np.
         directory, times = run.workdir / name, 2
     model, fit = vqvae.fit_vqvae(run, directory, start=start, times=times)
     joint = Autoencoder(model.params, model.arch)
-    found = Coded(
-        vqvae.vectors(model), {split: vqvae.encode(model, getattr(run.dataset, split).images) for split in SPLITS}
-    )
+    codes = {split: vqvae.encode(model, getattr(run.dataset, split).images) for split in SPLITS}
+    found = Coded(vqvae.vectors(model), codes)
     if name.endswith(SEARCHED):
-        metrics = None
-        quantized = found.vectors[found.codes["test"]]
+        metrics, quantized = None, found.vectors[found.codes["test"]]
         if quantized.ndim > 2:
             measured = measure(decoder_of(joint), quantized)
             metrics = {"test": measured.reshape(*quantized.shape, quantized.shape[-1])}
@@ -185,8 +173,7 @@ def _codes_record(run: Run, codes: dict[str, np.ndarray]) -> dict[str, Any]:
     record = {
         "bits": float(np.log2(num_codes)) * cells,
         "cells": cells,
-        "used": usage["used"],
-        "perplexity": usage["perplexity"],
+        **{part: usage[part] for part in ("used", "perplexity")},
         **clustering_scores(codes["test"], labels["test"])._asdict(),
         "probe": linear_probe(
             codes["train"][probe], labels["train"][probe], codes["test"], labels["test"], num_codes
@@ -215,9 +202,8 @@ def _generation(name: str, run: Run, model: Autoencoder, found: Coded) -> dict[s
             progress=progress,
         )
     size = dataset.test.images[0].size
-    lengths = likelihoods(
-        prior, arch, found.codes["train"], found.codes["test"], dataset.test.labels, num_dimensions=size
-    )
+    train, test = found.codes["train"], found.codes["test"]
+    lengths = likelihoods(prior, arch, train, test, dataset.test.labels, num_dimensions=size)
     real = real_images(dataset, num_items=config.scores.num_items, seed=config.seed)
     drawn, _ = draw(jax.random.key(config.sample.seed), prior, arch, real.labels, dict(config.sample))
     decode = partial(decode_images, decoder_of(model))
@@ -226,8 +212,8 @@ def _generation(name: str, run: Run, model: Autoencoder, found: Coded) -> dict[s
         for images, pixels in {
             "reference": real.reference,
             "real": real.floor,
-            "reconstructions": decode(found.vectors[found.codes["test"][real.rows]]),
-            "samples": decode(found.vectors[drawn.reshape(len(drawn), *found.codes["test"].shape[1:])]),
+            "reconstructions": decode(found.vectors[test[real.rows]]),
+            "samples": decode(found.vectors[drawn.reshape(len(drawn), *test.shape[1:])]),
         }.items()
     }
     reference = predictions.pop("reference").features
@@ -268,8 +254,9 @@ def _add(
     }
     if trained == "frozen":
         own_scores = image_scores(truth, continuous)
+        decoded = {"decoded chord": quantized - continuous, "pixels against truth": quantized - truth}
         record |= {
-            "units": _units(run, latents, quantized_latents, truth, continuous, quantized),
+            "units": _units(run, quantized_latents - latents, decoded),
             "continuous_psnr": float(np.mean(own_scores.psnr)),
             "continuous_ssim": float(np.mean(own_scores.ssim)),
         }
@@ -278,23 +265,12 @@ def _add(
     images[f"ssim_{trained}"] = np.asarray(scores.ssim, np.float32)
 
 
-def _units(
-    run: Run,
-    latents: np.ndarray,
-    quantized_latents: np.ndarray,
-    truth: np.ndarray,
-    continuous: np.ndarray,
-    quantized: np.ndarray,
-) -> dict[str, dict[str, float]]:
+def _units(run: Run, gaps: np.ndarray, decoded: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Error of quantization in every unit in which it can be measured."""
-    gaps = (quantized_latents - latents).reshape(-1, latents.shape[-1])
-    units = {
-        "latent": np.linalg.norm(gaps, axis=1),
-        "decoded chord": np.linalg.norm((quantized - continuous).reshape(len(truth), -1), axis=1),
-        "pixels against truth": np.linalg.norm((quantized - truth).reshape(len(truth), -1), axis=1),
-    }
-    metrics = run.metrics("test")
+    gaps, metrics = gaps.reshape(-1, gaps.shape[-1]), run.metrics("test")
+    units = {"latent": np.linalg.norm(gaps, axis=1)}
     if metrics is not None:
         squares = np.einsum("ni,nij,nj->n", gaps, metrics.reshape(-1, *metrics.shape[-2:]), gaps)
-        units = {"latent": units.pop("latent"), "pull-back": np.sqrt(np.maximum(squares, 0.0)), **units}
+        units["pull-back"] = np.sqrt(np.maximum(squares, 0.0))
+    units |= {name: np.linalg.norm(gap.reshape(len(gap), -1), axis=1) for name, gap in decoded.items()}
     return distortion(units)

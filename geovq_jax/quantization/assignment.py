@@ -34,14 +34,10 @@ _CHUNK = 4096  # latents, or images of grids, whose metrics or decoded images ar
 
 
 class Quantizer(NamedTuple):
-    """A fitted codebook with everything that choosing a code needs.
+    """A fitted codebook with everything that choosing a code needs; `method` is a name in `METHODS`.
 
-    Attributes:
-        method: name in `METHODS`.
-        assignment: how a latent gets its code.
-        vectors: the latents that stand for the codes [K, d].
-        transform: linear map [d, m] of the assignment "linear", else None.
-        tokenizer: nodes of the graph with their codes, of the assignment "graph", else None.
+    `vectors` are the latents that stand for the codes; `transform` is the linear map of the assignment "linear",
+    `tokenizer` the coded nodes of the graph of the assignment "graph".
     """
 
     method: str
@@ -86,16 +82,15 @@ def assign(
 
     Args:
         quantizer: fitted codebook.
-        latents: [n, d] or grids [n, h, w, d].
-        decode_fn: decoder whose metric the quantizer was fitted in.
-        metrics: pull-back metric of each latent, [n, d, d] or [n h w, d, d] in any leading shape; computed where they
-            are needed and not given.
+        latents: vectors or grids.
+        decode_fn: decoder in whose metric the quantizer was fitted.
+        metrics: pull-back metric of each latent or cell, with any leading shape; computed if needed and not given.
         neighbours: graph nodes through which a latent may reach a medoid, of the assignment "graph".
         context: of the metrics of cells: own or isolated, see `cell_metrics`.
         progress: called with (latents done, n).
 
     Returns:
-        Codes int32 of shape [n] or [n, h, w], every entry in [0, K), and distances in the unit of the assignment.
+        Codes int32 in [0, K), [n] or [n, h, w], and distances in the unit of the assignment.
 
     Raises:
         ValueError: latents of another dimension, or not finite.
@@ -137,13 +132,11 @@ def _assign_local(quantizer, decode_fn, neighbours, context, latents, metrics):
 
 
 def _assign_on_graph(quantizer, decode_fn, neighbours, context, latents, metrics):
-    tokenizer = quantizer.tokenizer
-    if tokenizer.metrics is None:
-        return encode_measured(tokenizer, rows_of(latents), None, k=neighbours)
-    if metrics is None:
-        found = encode_on_graph(tokenizer, latents, decode_fn, k=neighbours, context=context)
+    on_metrics = quantizer.tokenizer.metrics is not None
+    if on_metrics and metrics is None:
+        found = encode_on_graph(quantizer.tokenizer, latents, decode_fn, k=neighbours, context=context)
         return found.codes.ravel(), found.distances.ravel()
-    return encode_measured(tokenizer, rows_of(latents), metrics, k=neighbours)
+    return encode_measured(quantizer.tokenizer, rows_of(latents), metrics if on_metrics else None, k=neighbours)
 
 
 def _assign_decoded(quantizer, decode_fn, neighbours, context, latents, metrics):
@@ -175,10 +168,9 @@ def search(
     Args:
         decode_fn: decoder that will read the codes.
         vectors: code vectors.
-        codes: where to start, [n] or [n, h, w].
-        images: what the decoder should give, in [0, 1].
-        metrics: pull-back metric of each cell, which only proposes moves; computed at the code vectors where it is not
-            given.
+        codes: initial codes, [n] or [n, h, w].
+        images: targets of the decoder, in [0, 1].
+        metrics: pull-back metric of each cell, which only proposes moves; by default taken at the code vectors.
         sweeps: passes over a grid, see `encode_in_context`.
         progress: called with (images done, n).
 
@@ -197,12 +189,8 @@ def search(
             own = measure(decode_fn, vectors[codes[rows]]).reshape(*codes[rows].shape, *2 * vectors.shape[1:])
         else:
             own = metrics[rows]
-        done = None if progress is None else partial(_shifted, progress, start, len(codes))
-        parts.append(
-            encode_in_context(decode_fn, vectors, codes[rows], own, images[rows], sweeps=sweeps, progress=done).codes
-        )
+        found = encode_in_context(decode_fn, vectors, codes[rows], own, images[rows], sweeps=sweeps)
+        parts.append(found.codes)
+        if progress is not None:
+            progress(min(rows.stop, len(codes)), len(codes))
     return np.concatenate(parts)
-
-
-def _shifted(progress: Progress, start: int, total: int, done: int, _: int) -> None:
-    progress(start + done, total)

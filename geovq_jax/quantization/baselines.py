@@ -1,4 +1,4 @@
-"""Codebooks that know no geodesics, fitted to the same latents as the geodesic one and read through the same interface.
+"""Codebooks without geodesics, fitted to the same latents as the geodesic one and read through the same interface.
 
 Each function returns a `Baseline`: K vectors, and a linear map under which a latent's code is its nearest vector.
 """
@@ -21,29 +21,16 @@ _ITERATIONS = 100
 
 
 class Baseline(NamedTuple):
-    """A codebook whose cells are Voronoi cells under a linear map of latent space.
-
-    Attributes:
-        vectors: [K, d], the latents that stand for the codes.
-        transform: [d, m]; distances are Euclidean after it. The identity for Euclidean cells.
-    """
+    """A codebook of latents whose cells are Voronoi cells: Euclidean after the linear map `transform`."""
 
     vectors: Float[np.ndarray, "K d"]
     transform: Float[np.ndarray, "d m"]
 
 
 def encode(baseline: Baseline, latents: Float[np.ndarray, "*n d"]) -> Int[np.ndarray, "*n"]:
-    """Code of each latent: the nearest vector after the baseline's linear map.
+    """Code of each latent, [n] or [n, h, w] int32: the nearest vector after the baseline's linear map.
 
-    Args:
-        baseline: from one of the functions below.
-        latents: [n, d] or grids [n, h, w, d].
-
-    Returns:
-        Codes int32 of shape [n] or [n, h, w], every entry in [0, K).
-
-    Raises:
-        ValueError: latents of another form or dimension, or not finite.
+    Raises ValueError for latents of another form or dimension, or not finite.
     """
     check_array("code vectors", baseline.vectors, "K d")
     size = baseline.vectors.shape[1]
@@ -55,19 +42,7 @@ def encode(baseline: Baseline, latents: Float[np.ndarray, "*n d"]) -> Int[np.nda
 
 
 def kmeans(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
-    """Euclidean K-means, the best of three starts.
-
-    Args:
-        latents: [n, d] training latents.
-        num_clusters: K.
-        seed: of the starts.
-
-    Returns:
-        Baseline with Euclidean cells.
-
-    Raises:
-        ValueError: fewer latents than clusters, or latents that are not finite.
-    """
+    """Euclidean K-means, the best of three starts; ValueError for fewer latents than clusters or latents not finite."""
     _check(latents, num_clusters)
     return Baseline(_kmeans(latents, num_clusters, seed), np.eye(latents.shape[1], dtype=latents.dtype))
 
@@ -75,19 +50,8 @@ def kmeans(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
 def mahalanobis(latents: Latents, metric: Float[np.ndarray, "d d"], num_clusters: int, *, seed: int) -> Baseline:
     """K-means in one constant metric, such as the mean pull-back metric E[J'J] over the training latents.
 
-    With metric = A A', distances are Euclidean after z -> A' z; the centres are means of latents.
-
-    Args:
-        latents: [n, d] training latents.
-        metric: symmetric, positive semi-definite.
-        num_clusters: K.
-        seed: of the starts.
-
-    Returns:
-        Baseline whose map is the square root of the metric.
-
-    Raises:
-        ValueError: as `kmeans`, or a metric of another size or with a negative eigenvalue.
+    With metric = A A', distances are Euclidean after z -> A' z, the map of the baseline; the centres are means of
+    latents. Raises ValueError as `kmeans`, and for a metric that is not positive semi-definite.
     """
     _check(latents, num_clusters)
     size = latents.shape[1]
@@ -104,21 +68,10 @@ def mahalanobis(latents: Latents, metric: Float[np.ndarray, "d d"], num_clusters
 
 
 def kmedoids(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
-    """Euclidean K-medoids of squared distances, by alternation from K-means centres.
+    """Euclidean K-medoids of squared distances, by alternation from K-means centres; the vectors are latents.
 
     The member that minimises the squared distances to its cell is the one nearest to the cell's mean, since the sum is
     N |z - mean|^2 + constant; so both halves of an iteration are exact and O(n K).
-
-    Args:
-        latents: [n, d] training latents.
-        num_clusters: K.
-        seed: of the K-means starts.
-
-    Returns:
-        Baseline whose vectors are latents.
-
-    Raises:
-        ValueError: as `kmeans`.
     """
     _check(latents, num_clusters)
     identity = np.eye(latents.shape[1], dtype=latents.dtype)
@@ -136,23 +89,11 @@ def kmedoids(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
 def decoded_kmeans(
     decode_fn: DecodeFn, latents: Latents, num_clusters: int, *, seed: int, batch_size: int = 256
 ) -> tuple[Baseline, Float[np.ndarray, "K p"], Int[np.ndarray, " n"]]:
-    """K-means of the decoded images: the bound for codebooks of vanilla latents in continuous-quantized error.
+    """K-means of the decoded training latents, whose images are all held in memory.
 
-    Its centres are means of images, which no latent need decode to, and its cells are cut in image space.
-
-    Args:
-        decode_fn: map of one latent [d] to an image.
-        latents: [n, d] training latents; the images of all of them are held in memory.
-        num_clusters: K.
-        seed: of the start.
-        batch_size: latents decoded at a time.
-
-    Returns:
-        Baseline with the latent of each cell whose image is nearest to the cell's mean image; the mean images, flat
-        [K, p]; codes of the training latents [n].
-
-    Raises:
-        ValueError: as `kmeans`.
+    Its centres are means of images, which no latent need decode to, and its cells are cut in image space. Returns the
+    baseline with the latent of each cell whose image is nearest to the cell's mean image, the mean images, flat [K, p],
+    and the codes of the latents [n].
     """
     _check(latents, num_clusters)
     images = decode_all(decode_fn, latents, batch_size=batch_size).reshape(len(latents), -1)
@@ -165,20 +106,9 @@ def decoded_kmeans(
 def encode_decoded(
     decode_fn: DecodeFn, vectors: Float[np.ndarray, "K d"], images: Float[np.ndarray, "n ..."]
 ) -> Int[np.ndarray, " n"]:
-    """Code of each image: the one whose vector decodes nearest to it.
+    """Code of each image, of the decoded shape or flat: the one whose vector decodes nearest to it.
 
     The assignment for codebooks of vanilla latents: K images are decoded, so the search is exact.
-
-    Args:
-        decode_fn: map of one latent [d] to an image.
-        vectors: code vectors.
-        images: of the shape that is decoded, or flat.
-
-    Returns:
-        Codes int32 [n], every entry in [0, K).
-
-    Raises:
-        ValueError: images of another size than the decoded ones.
     """
     known = decode_all(decode_fn, vectors).reshape(len(vectors), -1)
     check_form("images", images, " ".join("n" * getattr(images, "ndim", 1)))
@@ -187,19 +117,7 @@ def encode_decoded(
 
 
 def gaussian(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
-    """Vectors drawn from the normal distribution with the latents' mean and covariance: a codebook without learning.
-
-    Args:
-        latents: [n, d] training latents.
-        num_clusters: K.
-        seed: of the draw.
-
-    Returns:
-        Baseline with Euclidean cells.
-
-    Raises:
-        ValueError: as `kmeans`.
-    """
+    """Vectors drawn from the normal distribution with the latents' mean and covariance: a codebook without learning."""
     check_array("latents", latents, "n d", CHECK_ENCODER)
     check_count("the number of latents", len(latents), 2, advice="one latent has no covariance")
     check_count("num_clusters", num_clusters)
@@ -210,19 +128,11 @@ def gaussian(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
 
 
 def scalar(latents: Latents, levels: tuple[int, ...]) -> Baseline:
-    """Finite scalar quantization after the fact: a grid of quantiles along the leading principal axes.
+    """Finite scalar quantization after training: a grid of quantiles along the leading principal axes.
 
-    Axis i carries levels[i] values, the means of equally filled bins; the other axes stay at the mean.
-
-    Args:
-        latents: [n, d] training latents.
-        levels: values along each axis, at most d of them; their product is K. See `scalar_levels`.
-
-    Returns:
-        Baseline whose map keeps the principal axes in use, so that the nearest vector is the nearest level of each.
-
-    Raises:
-        ValueError: more levels than dimensions or latents, or latents that are not finite.
+    Axis i carries levels[i] values, the means of equally filled bins; the other axes stay at the mean. The map keeps
+    the axes in use, so that the nearest vector is the nearest level of each. There are at most d levels; their product
+    is K.
 
     Reference: Mentzer et al. 2023, "Finite scalar quantization: VQ-VAE made simple".
     """
@@ -244,8 +154,7 @@ def scalar(latents: Latents, levels: tuple[int, ...]) -> Baseline:
 def scalar_levels(num_codes: int, dimensions: int) -> tuple[int, ...]:
     """Levels of about four values whose product is K, most values first.
 
-    Raises:
-        ValueError: a K that is no power of two, or with too many factors for the dimensions.
+    Raises ValueError for a K that is no power of two.
     """
     check_count("num_codes", num_codes)
     check_count("dimensions", dimensions)
@@ -257,7 +166,7 @@ def scalar_levels(num_codes: int, dimensions: int) -> tuple[int, ...]:
 
 
 def cell_means(latents: Latents, codes: Int[np.ndarray, " n"], num_clusters: int) -> Float[np.ndarray, "K d"]:
-    """Mean latent of each cell, [K, d]; of all latents where a cell is empty."""
+    """Mean latent of each cell; of all latents where a cell is empty."""
     counts = np.bincount(codes, minlength=num_clusters)
     sums = np.stack([np.bincount(codes, column, minlength=num_clusters) for column in latents.T], axis=1)
     means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], latents.mean(axis=0)[None])
@@ -277,7 +186,7 @@ def _kmeans(points: np.ndarray, num_clusters: int, seed: int, *, restarts: int =
 def nearest_members(
     points: Float[np.ndarray, "n d"], codes: Int[np.ndarray, " n"], vectors: Float[np.ndarray, "K d"]
 ) -> Int[np.ndarray, " K"]:
-    """Row of the member of each cluster nearest to its vector; of the nearest point of all where a cluster is empty."""
+    """Row of each cluster's member nearest to its vector; of the nearest point of all where a cluster is empty."""
     distances = np.sum((points - vectors[codes]) ** 2, axis=1)
     order = np.lexsort((distances, codes))
     cells, first = np.unique(codes[order], return_index=True)

@@ -14,14 +14,11 @@ from geovq_jax.workdir import hash_arrays, save_npz
 
 
 class Codebook(NamedTuple):
-    """K code vectors and what is known of their cells.
+    """Code vectors (latents), and what is known of their cells.
 
-    Attributes:
-        vectors: [K, d] float32, the latents that stand for the codes.
-        medoids: [K] int64, graph nodes of the medoids; -1 for a vector that is no node of the graph.
-        counts: [K] int64, graph nodes in each cell.
-        radii: [K] float64, largest geodesic distance of a cell's nodes to its medoid (units of the graph's edges).
-        settings: plain values: how it was built; `settings["vae"]` is the hash of the VAE's parameters.
+    `medoids` are graph nodes, -1 for a vector that is no node; `counts` and `radii` the number of graph nodes of each
+    cell and their largest geodesic distance to the medoid; `settings` how it was built, with the hash of the VAE's
+    parameters as "vae".
     """
 
     vectors: Float[np.ndarray, "K d"]
@@ -44,11 +41,7 @@ def save_codebook(path: Path, codebook: Codebook, **nodes: np.ndarray) -> None:
 
 
 def codebook_of(arrays: Mapping[str, np.ndarray], path: Path) -> Codebook:
-    """The codebook among the arrays of an npz file.
-
-    Raises:
-        ValueError: arrays are missing or damaged; names `path`.
-    """
+    """The codebook among the arrays of the npz file `path`; ValueError if arrays are missing or damaged."""
     try:
         settings = json.loads(str(arrays["settings"]))
         return Codebook(arrays["vectors"], arrays["medoids"], arrays["counts"], arrays["radii"], settings)

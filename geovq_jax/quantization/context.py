@@ -19,25 +19,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.batching import Progress, map_chunks
-from geovq_jax.geometry.checks import (
-    CHECK_DECODER,
-    check_array,
-    check_count,
-    check_finite,
-    check_ids,
-    check_images,
-)
+from geovq_jax.geometry.checks import CHECK_DECODER, check_array, check_count, check_finite, check_ids, check_images
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 
 class InContext(NamedTuple):
-    """Codes after the search.
-
-    Attributes:
-        codes: [n, h, w] int32.
-        before: [n], squared error of each image under the codes that came in, summed over x.
-        after: [n], the same under `codes`; nowhere larger than `before`.
-    """
+    """Codes after the search, and the squared error of each image, summed over x, before and after; it never rises."""
 
     codes: Int[np.ndarray, "n h w"]
     before: Float[np.ndarray, " n"]
@@ -60,19 +47,16 @@ def encode_in_context(
     Args:
         decode_fn: f, map of one grid [h, w, d] to an array x.
         vectors: code vectors.
-        codes: where to start, such as the tokenizer's.
+        codes: initial codes, such as the tokenizer's.
         metrics: pull-back metric of every cell, at the unquantized latent or at its code vector.
-        targets: what to match: the images themselves, or decoded latents; of the shape of x.
+        targets: the images to match, or decoded latents; of the shape of x.
         sweeps: passes over the grid, four decodes and gradients each.
         batch_size: images at a time.
         progress: called with (images done, n).
 
-    Returns:
-        InContext.
-
     Raises:
         ValueError: codes outside [0, K), arrays of another form or not finite, a decoder that gives NaN or infinity
-            for the codes that came in, or as `check_latents`.
+            for the initial codes, or as `check_latents`.
 
     Reference: for the closed loop, Gersho & Gray 1992, "Vector quantization and signal compression", chapter 12; for
     the damping, Marquardt 1963, "An algorithm for least-squares estimation of nonlinear parameters".

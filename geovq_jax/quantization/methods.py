@@ -18,13 +18,7 @@ from geovq_jax.quantization.tokenizer import Encoded
 
 
 class Clusters(NamedTuple):
-    """K-medoids of the graph of the training latents.
-
-    Attributes:
-        medoids: node of each medoid [K].
-        labels: medoid of each node, as a position in `medoids` [n].
-        distances: distance along the graph from each node to its medoid [n].
-    """
+    """K-medoids of the graph: node of each medoid, position in `medoids` and graph distance of each node's medoid."""
 
     medoids: Int[np.ndarray, " K"]
     labels: Int32[np.ndarray, " n"]
@@ -32,14 +26,10 @@ class Clusters(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """Training latents that a codebook is fitted to; each vector, or each cell of a grid, is a node.
+    """Training latents that a codebook is fitted to; each vector, or each cell of a grid, is one of n nodes.
 
-    Attributes:
-        decode_fn: decoder of one latent.
-        latents: of m images, [m, d] or [m, h, w, d]: n = m or m h w nodes.
-        metrics: pull-back metric at each node [n, d, d]; None where the method needs none.
-        clusters: of the nodes, for the methods with `on_graph`.
-        graph_metrics: the metrics that the lengths of the graph were measured by; None for Euclidean lengths.
+    `metrics` are for methods with `on_metrics`, `clusters` for those with `on_graph`; `graph_metrics` are those by
+    which the graph was measured, None for Euclidean lengths.
     """
 
     decode_fn: DecodeFn
@@ -50,14 +40,10 @@ class Nodes(NamedTuple):
 
 
 class Method(NamedTuple):
-    """One way to make codes.
+    """One way to make codes; `title` is its name in tables.
 
-    Attributes:
-        title: its name in tables.
-        fit: (nodes, K, seed) -> code vectors [K, d], and the linear map of the assignment "linear".
-        assignment: how a latent gets its code.
-        on_graph: whether it starts from K-medoids of the graph.
-        on_metrics: whether it reads the metric at each latent.
+    `fit` maps (nodes, K, seed) to code vectors [K, d] and the linear map of the assignment "linear". `on_graph` says
+    that it starts from K-medoids of the graph, `on_metrics` that it reads the metric at each latent.
     """
 
     title: str
@@ -165,7 +151,7 @@ def fit(method: str, nodes: Nodes, num_codes: int, *, seed: int) -> tuple[Quanti
         seed: of starts and draws.
 
     Returns:
-        The quantizer, and the code of each node [n] with its distance in the unit of the assignment.
+        The quantizer, and the code of each node with its distance in the unit of the assignment.
 
     Raises:
         ValueError: a method that is not known, or one whose metrics or clusters are missing; as the method.
@@ -183,10 +169,8 @@ def fit(method: str, nodes: Nodes, num_codes: int, *, seed: int) -> tuple[Quanti
     assignment = assignment_of(method, spatial=nodes.latents.ndim == 4)
     quantizer = Quantizer(method, assignment, vectors, transform if assignment == "linear" else None)
     if assignment == "graph":
-        labels, distances = _clusters(nodes).labels, _clusters(nodes).distances
-        quantizer = quantizer._replace(
-            tokenizer=tokenizer_of(rows_of(nodes.latents), nodes.graph_metrics, labels, distances)
-        )
-        return quantizer, Encoded(labels, distances)
+        _, labels, distances = _clusters(nodes)
+        tokenizer = tokenizer_of(rows_of(nodes.latents), nodes.graph_metrics, labels, distances)
+        return quantizer._replace(tokenizer=tokenizer), Encoded(labels, distances)
     encoded = assign(quantizer, nodes.latents, nodes.decode_fn, metrics=nodes.metrics)
     return quantizer, Encoded(encoded.codes.ravel(), encoded.distances.ravel())

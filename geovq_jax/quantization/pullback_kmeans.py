@@ -1,7 +1,7 @@
 """Centres in the linearised pull-back distance: K-means in which every latent measures with the metric at itself.
 
 The squared distance from a latent z to a centre c is (c - z)' G(z) (c - z), the decoded distance |f(c) - f(z)|^2 to
-first order in c - z. It needs one metric a latent and no graph, and both halves of Lloyd's iteration are exact for it.
+first order in c - z. It needs one metric per latent, no graph, and both halves of Lloyd's iteration are exact for it.
 """
 
 from typing import NamedTuple
@@ -14,20 +14,15 @@ from jaxtyping import Array, Float, Int32
 from geovq_jax.geometry.batching import Progress, map_chunks
 from geovq_jax.geometry.checks import CHECK_DECODER, CHECK_ENCODER, check_array, check_count, check_number
 
-_PROXIMAL = (
-    1e-4  # of the mean eigenvalue of a cell's summed metric: keeps a centre still where its cell measures nothing
-)
+_PROXIMAL = 1e-4  # of the mean eigenvalue of a cell's summed metric: unmeasured directions do not move
 
 
 class PullbackKMeans(NamedTuple):
-    """Centres and their cells.
+    """Centres, the nearest centre of each latent, and the course of the iteration.
 
-    Attributes:
-        centres: [K, d].
-        labels: [n] int32, the nearest centre of each latent.
-        cost: mean over latents of the squared linearised distance to their centre.
-        history: [t], cost before the first and after each iteration; never rises.
-        converged: the last iteration lowered the cost by no more than the tolerance.
+    `cost` is the mean over latents of the squared linearised distance to their centre; `history` is the cost before the
+    first and after each iteration and never rises; `converged` if the last one lowered it by no more than the
+    tolerance.
     """
 
     centres: Float[np.ndarray, "K d"]
@@ -47,13 +42,12 @@ def assign_pullback(
     """Nearest centre of each latent in the metric at the latent.
 
     Args:
-        latents: z.
+        latents, centres: z and c.
         metrics: G(z), symmetric and positive semi-definite.
-        centres: c.
         batch_size: latents at a time; memory is batch_size (d^2 + K) numbers.
 
     Returns:
-        Labels [n] and squared distances (c - z)' G(z) (c - z) [n], in squared units of x.
+        Labels and squared distances (c - z)' G(z) (c - z), in squared units of x.
 
     Raises:
         ValueError: shapes that do not fit, or values that are not finite.
@@ -100,10 +94,9 @@ def pullback_kmeans(
     measures do not move.
 
     Args:
-        latents: n training latents.
-        metrics: their pull-back metrics.
-        centres: where to start, such as the medoids of geodesic cells.
-        max_iterations: largest number of iterations.
+        latents, metrics: training latents and their pull-back metrics.
+        centres: initial centres, such as the medoids of geodesic cells.
+        max_iterations: limit of the iterations.
         tolerance: relative fall of the cost below which an iteration is the last.
         progress: called with (iterations done, max_iterations).
 

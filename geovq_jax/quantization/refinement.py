@@ -32,14 +32,11 @@ CONJUGATE_STEPS = 12
 
 
 class Refined(NamedTuple):
-    """Centres after refinement.
+    """Centres, the centre of each latent ([n] or [n, h, w]), and the course of the iteration.
 
-    Attributes:
-        centres: [K, d].
-        labels: int32 [n] or [n, h, w], the centre of each latent.
-        cost: mean over latents (vanilla) or images (spatial) of the squared distance in decoded space, summed over x.
-        history: [t], cost before and after each iteration; never rises.
-        converged: the last iteration lowered the cost by no more than the tolerance.
+    `cost` is the mean over latents (vanilla) or images (spatial) of the squared distance in decoded space, summed over
+    x; `history` is the cost before and after each iteration and never rises; `converged` if the last one lowered it by
+    no more than the tolerance.
     """
 
     centres: Float[np.ndarray, "K d"]
@@ -69,11 +66,11 @@ def refine_centres(
 
     Args:
         decode_fn: f, map of one latent [d] to an array x of any shape.
-        centres: where to start, such as medoids.
+        centres: initial centres, such as medoids.
         latents: the training latents; f of all of them is held in memory.
         labels: centre of each latent, such as its geodesic cell.
         assignment: "given" keeps the labels, "decoded" assigns anew by distance in decoded space at every iteration.
-        max_iterations: largest number of iterations, a step of every centre each.
+        max_iterations: limit of the iterations, one step of every centre each.
         tolerance: relative fall of the cost below which an iteration is the last.
         batch_size: latents decoded, or centres moved, at a time.
         progress: called with (iterations done, max_iterations).
@@ -82,7 +79,7 @@ def refine_centres(
         Refined; a centre without latents stays where it is.
 
     Raises:
-        ValueError: for labels outside [0, K), shapes that do not fit, a decoder that gives NaN or infinity, or as
+        ValueError: labels outside [0, K), shapes that do not fit, a decoder that gives NaN or infinity, or as
             `check_latents`.
     """
     check_images(decode_fn, latents, "n d")
@@ -118,9 +115,7 @@ def refine_centres(
     return Refined(z, labels, history[-1], np.asarray(history), converged)
 
 
-def _check(
-    centres: Any, latents: Any, labels: Any, max_iterations: int, tolerance: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _check(centres: Any, latents: Any, labels: Any, max_iterations: int, tolerance: float) -> tuple[np.ndarray, ...]:
     """The centres and labels as arrays; refuses those that do not belong to the latents."""
     check_array("centres", centres, f"K {latents.shape[-1]}")
     labels = check_ids("labels", labels, len(centres), " ".join(map(str, latents.shape[:-1])))
@@ -170,11 +165,9 @@ def _cell_means(images: np.ndarray, targets: np.ndarray, labels: np.ndarray) -> 
 
 
 def _mean_square(images: np.ndarray, targets: np.ndarray, labels: np.ndarray, step: int = 4096) -> float:
-    total = 0.0
-    for start in range(0, len(targets), step):
-        part = slice(start, start + step)
-        total += float(np.sum((images[labels[part]] - targets[part]) ** 2, dtype=np.float64))
-    return total / len(targets)
+    parts = (slice(start, start + step) for start in range(0, len(targets), step))
+    squares = (np.sum((images[labels[part]] - targets[part]) ** 2, dtype=np.float64) for part in parts)
+    return float(sum(squares)) / len(targets)
 
 
 def _nearest_rows(targets: np.ndarray, images: np.ndarray, step: int = 4096) -> np.ndarray:
@@ -204,14 +197,14 @@ def refine_cell_centres(
 
     Minimises mean_i |f(c[labels_i]) - f(z_i)|^2 over all centres c at once. A step solves the Gauss-Newton equations
     (H + a h N) s = -g of all centres by conjugate gradients, N the number of cells of each centre and h their mean
-    curvature; a product with H = sum_i J_i' J_i takes one jvp and one vjp an image, and no matrix is formed.
+    curvature; a product with H = sum_i J_i' J_i takes one jvp and one vjp per image, and no matrix is formed.
 
     Args:
         decode_fn: f, map of one grid [h, w, d] to an array of any shape.
-        centres: where to start, such as medoids.
+        centres: initial centres, such as medoids.
         grids: latents of the images to fit; a few thousand suffice.
         labels: centre of each cell, kept.
-        max_iterations: largest number of steps tried.
+        max_iterations: limit of the steps tried.
         tolerance: relative fall of the cost below which an accepted step is the last.
         batch_size: images at a time.
         progress: called with (steps tried, max_iterations).

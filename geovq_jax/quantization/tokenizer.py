@@ -38,13 +38,9 @@ _LEAST_OWN = 0.5
 
 
 class Tokenizer(NamedTuple):
-    """What encoding needs of the training graph; no images, no edges.
+    """What encoding needs of the training graph: latent, code and geodesic distance to its medoid of each node.
 
-    Attributes:
-        points: [n, d] float32, latents of the graph's nodes.
-        metrics: [n, d, d] float32, pull-back metric at each node, or None where edges are Euclidean.
-        labels: [n] int32, code of each node.
-        distances: [n] float64, geodesic distance of each node to its medoid.
+    `metrics` are the pull-back metrics at the nodes, None where edges are Euclidean. Latents and metrics are float32.
     """
 
     points: Float[np.ndarray, "n d"]
@@ -54,12 +50,7 @@ class Tokenizer(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Codes of latents.
-
-    Attributes:
-        codes: int32 [n], or [n, h, w] of spatial latents; every entry in [0, K).
-        distances: float64, of the same shape: geodesic distance of each latent to its medoid.
-    """
+    """Codes int32 of latents, [n] or [n, h, w], in [0, K), and the geodesic distance of each latent to its medoid."""
 
     codes: Int[np.ndarray, "n ..."]
     distances: Float[np.ndarray, "n ..."]
@@ -79,7 +70,7 @@ def encode(
 
     Args:
         tokenizer: nodes with their codes and distances.
-        latents: held-out latents, [n, d] or grids [n, h, w, d].
+        latents: held-out latents or grids of them.
         decode_fn: decoder of one latent, whose metric the graph's edges have; None exactly where they are Euclidean.
         k: neighbours through which a latent may enter the graph.
         context: of the cells of grids, as the graph was built: own or isolated.
@@ -87,13 +78,12 @@ def encode(
         progress: called with (images done, n).
 
     Returns:
-        Encoded; a function of the arguments, the same bits on every run. Of vectors [n, d], entries are passed over
-        that could be the best only if the latent's speed to them were below half of that in the mean metric of all.
+        Encoded, the same bits on every run. Of vectors [n, d], entries are passed over that could be the best only if
+        the latent's speed to them were below half of that in the mean metric of all.
 
     Raises:
-        ValueError: a decoder given to a Euclidean tokenizer or missing for a pull-back one; latents that are neither
-            vectors nor grids, or not finite; a decoder or metrics with NaN or infinity, as the number of latents that
-            meet them, cells of grids counted one by one.
+        ValueError: a decoder given to a Euclidean tokenizer or missing for a pull-back one; latents of another form or
+            not finite; a decoder or metrics with NaN or infinity, with the number of latents (or cells) concerned.
     """
     _check(tokenizer, decode_fn, "a decoder", k)
     grids = getattr(latents, "ndim", 0) == 4
@@ -123,22 +113,18 @@ def encode(
 
 
 def encode_measured(
-    tokenizer: Tokenizer,
-    latents: Float[np.ndarray, "m d"],
-    metrics: Float[np.ndarray, "m d d"] | None,
-    *,
-    k: int,
+    tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], metrics: Float[np.ndarray, "m d d"] | None, *, k: int
 ) -> Encoded:
     """Codes of single latents whose metrics are at hand.
 
     Args:
         tokenizer: nodes with their codes and distances.
-        latents: m latents, or cells of grids.
+        latents: latents, or cells of grids.
         metrics: pull-back metric at each latent; None exactly where the tokenizer has none.
         k: neighbours through which a latent may enter the graph.
 
     Returns:
-        Encoded, codes [m] and distances [m]. Among equal distances the nearest entry wins.
+        Encoded; among equal distances the nearest entry wins.
 
     Raises:
         ValueError: metrics given to a Euclidean tokenizer or missing for a pull-back one; latents or metrics of another
@@ -174,11 +160,11 @@ def _encode_measured(tokenizer: Tokenizer, latents: np.ndarray, metrics: np.ndar
 
 
 def _encode_vectors(tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], decode_fn: DecodeFn, k: int) -> Encoded:
-    """As `encode_measured`, with the decoder asked only about entries that may be the best.
+    """As `encode_measured`, with the decoder evaluated only for entries that may be the best.
 
     Half of an edge's length is known from its entry's metric. The other half, of the latent's own metric, is expected
-    as in the mean metric of the entries and taken to be at least `_LEAST_OWN` of that. Entries are asked about in the
-    order of what they promise, until none can undercut the best: the best of all where that ratio holds.
+    as in the mean metric of the entries and taken to be at least `_LEAST_OWN` of that. Entries are evaluated in the
+    order of the expected total, until none can be shorter than the best: the best of all where that ratio holds.
     """
     assert tokenizer.metrics is not None
     entry = knn(tokenizer.points, min(k, len(tokenizer.points)), queries=latents).indices

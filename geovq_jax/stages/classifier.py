@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,13 +19,12 @@ from geovq_jax.terminal import progress_bar
 from geovq_jax.training import tracking
 from geovq_jax.training.loop import Fit, fit
 from geovq_jax.training.optimizer import make_optimizer
-from geovq_jax.training.tracking import Writer
 
 Images = UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
 
 
 class Predictions(NamedTuple):
-    """Predictions of n images: `labels` [n], `confidences` [n] (probability of the label), `features` [n, f]."""
+    """Predictions of n images; a confidence is the probability of the label."""
 
     labels: Int[np.ndarray, " n"]
     confidences: Float[np.ndarray, " n"]
@@ -49,40 +47,16 @@ def _predict_batch(
 def log_probabilities(
     params: PyTree, arch: classifier.Architecture, images: Images, *, batch_size: int = 256
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n f"]]:
-    """Log probabilities of the classes and features of n images.
-
-    Args:
-        params: from `classifier.init`.
-        arch: sizes.
-        images: images [n, H, W, C], uint8 or float in [0, 1].
-        batch_size: images at once.
-
-    Returns:
-        Log probabilities [n, C] in nats and features [n, f].
-
-    Raises:
-        ValueError: the images have another shape than the classifier's.
-    """
+    """Log probabilities of the classes in nats, and features; ValueError for images of another shape."""
     if images.shape[1:] != tuple(arch.image_shape):
         raise ValueError(f"expected images of shape {arch.image_shape}, got {images.shape[1:]}; use the run's data set")
-
-    run = partial(_predict_batch, params, arch)
-    table, hidden = map_chunks(run, (images,), batch_size=min(batch_size, len(images)))
+    predict_fn = partial(_predict_batch, params, arch)
+    table, hidden = map_chunks(predict_fn, (images,), batch_size=min(batch_size, len(images)))
     return np.asarray(table), np.asarray(hidden)
 
 
 def predict(params: PyTree, arch: classifier.Architecture, images: Images, *, batch_size: int = 256) -> Predictions:
-    """Most probable class, its probability, and the features of n images.
-
-    Args:
-        params: from `classifier.init`.
-        arch: sizes.
-        images: images [n, H, W, C], uint8 or float in [0, 1].
-        batch_size: images at once.
-
-    Returns:
-        The predictions, in order.
-    """
+    """Most probable class, its probability, and the features of images, uint8 or float in [0, 1]."""
     table, hidden = log_probabilities(params, arch, images, batch_size=batch_size)
     return Predictions(table.argmax(axis=1).astype(np.int32), np.exp(table.max(axis=1)), hidden)
 
@@ -95,39 +69,17 @@ def fit_classifier(
     valid_labels: Int[np.ndarray, " m"],
     *,
     key: Key[Array, ""],
-    indices_fn: Callable[[int], Int[np.ndarray, " b"]],
     num_steps: int = 1500,
     learning_rate: float = 2e-3,
     weight_decay: float = 1e-2,
     augment_fn: Callable[[Key[Array, ""], Float[Array, "b H W C"]], Float[Array, "b H W C"]] | None = None,
-    evaluate_every: int = 250,
-    directory: str | Path | None = None,
-    metadata: dict[str, Any] | None = None,
-    log: Writer | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
 ) -> Fit:
     """Train the classifier and keep the parameters with the lowest validation cross-entropy.
 
-    Args:
-        arch: sizes.
-        train_images: training images.
-        train_labels: their classes.
-        valid_images: validation images.
-        valid_labels: their classes.
-        key: decides parameters, dropout and augmentation.
-        indices_fn: step -> rows of its batch, on the host.
-        num_steps: steps to take.
-        learning_rate: peak of a cosine schedule.
-        weight_decay: decoupled decay of the kernels.
-        augment_fn: varies the images of a batch, (key, images) -> images.
-        evaluate_every: steps between evaluations.
-        directory: where checkpoints go, and where an interrupted training continues.
-        metadata: JSON settings kept with the checkpoints; a training continues only under equal ones.
-        log: receives the figures of each evaluation.
-        progress: called with (steps done, num_steps).
-
-    Returns:
-        Parameters of the best evaluation and the history, whose `valid/accuracy` is a share in [0, 1].
+    `learning_rate` is the peak of a cosine schedule, `weight_decay` that of the kernels, `augment_fn` a map (key,
+    images) -> images of a batch; `options` go to `training.loop.fit`. The history's `valid/accuracy` is a share in [0,
+    1].
     """
     init_key, fit_key = jax.random.split(key)
 
@@ -152,13 +104,8 @@ def fit_classifier(
         key=fit_key,
         optimizer=make_optimizer(learning_rate=learning_rate, num_steps=num_steps, weight_decay=weight_decay),
         num_steps=num_steps,
-        indices_fn=indices_fn,
         evaluate_fn=evaluate_fn,
-        evaluate_every=evaluate_every,
-        directory=directory,
-        metadata=metadata,
-        log=log,
-        progress=progress,
+        **options,
     )
 
 
@@ -168,16 +115,11 @@ def train(run: Run) -> str:
     with progress_bar("training the classifier") as progress:
         found = fit_classifier(
             classifier_architecture(section, dataset),
-            dataset.train.images,
-            dataset.train.labels,
-            dataset.valid.images,
-            dataset.valid.labels,
+            *(dataset.train.images, dataset.train.labels),
+            *(dataset.valid.images, dataset.valid.labels),
             key=jax.random.key(config.seed),
             indices_fn=partial(
-                data.batch_indices,
-                config.seed,
-                num_examples=len(dataset.train.images),
-                batch_size=section.batch_size,
+                data.batch_indices, config.seed, num_examples=len(dataset.train.images), batch_size=section.batch_size
             ),
             num_steps=section.num_steps,
             learning_rate=section.learning_rate,

@@ -31,9 +31,7 @@ def build_codebook(run: Run) -> str:
     reached = encoded.codes >= 0
     radii = np.zeros(section.num_clusters)
     np.maximum.at(radii, encoded.codes[reached], encoded.distances[reached])
-    medoids = np.full(section.num_clusters, -1)
-    if found is not None and run.method == "geodesic":
-        medoids = found.medoids
+    medoids = found.medoids if found and run.method == "geodesic" else np.full(section.num_clusters, -1)
     save_codebook(
         run.workdir / "codebook.npz",
         Codebook(
@@ -41,13 +39,8 @@ def build_codebook(run: Run) -> str:
             medoids=np.asarray(medoids, np.int64),
             counts=np.bincount(encoded.codes[reached], minlength=section.num_clusters),
             radii=radii,
-            settings={
-                **dict(section),
-                "vae": run.vae_hash,
-                "graph": run.graph.settings,
-                "seed": run.config.seed,
-                "method": run.method,
-            },
+            settings=dict(section)
+            | {"vae": run.vae_hash, "graph": run.graph.settings, "seed": run.config.seed, "method": run.method},
         ),
         node_labels=np.asarray(encoded.codes, np.int32),
         node_distances=np.asarray(encoded.distances, np.float64),
@@ -84,7 +77,7 @@ def nodes_of(run: Run, clusters: methods.Clusters | None) -> methods.Nodes:
 
 
 def cluster(run: Run) -> geometry.KMedoids:
-    """K-medoids of the graph; the state of the search is saved now and then, and an interrupted one continues."""
+    """K-medoids of the graph; the state is saved every `SAVE_EVERY` seconds, and an interrupted search continues."""
     section, graph = run.config.codebook, run.graph.graph
     key = {
         "graph": hash_arrays({name: getattr(graph, name) for name in ("data", "indices", "indptr")}),

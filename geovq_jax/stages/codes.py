@@ -15,7 +15,7 @@ from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.workdir import hash_arrays, save_npz
 
-SEARCH_SHARD = 1_000  # images whose search a kill loses at most
+SEARCH_SHARD = 1_000  # images whose search an interruption loses at most
 
 
 def encode_splits(run: Run) -> str:
@@ -71,21 +71,12 @@ def searched(
     *,
     own_metrics: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Codes of some splits after a search under a decoder; finished shards are kept.
+    """Codes of some splits after a search under the decoder of an autoencoder, from initial codes [n] or [n, h, w].
 
-    Args:
-        run: gives images, and the metric at each latent.
-        autoencoder: its decoder reads the codes.
-        vectors: code vectors [K, d].
-        codes: split -> codes to start from, [n] or [n, h, w].
-        name: of the folder of shards.
-        own_metrics: split -> metrics of cells [n, h, w, d, d], in place of the run's.
-
-    Returns:
-        Split -> codes.
+    `name` is that of the folder of shards, which are kept; `own_metrics` [n, h, w, d, d] take the place of the run's.
     """
     decode_fn, config = decoder_of(autoencoder), run.config
-    found = {}
+    searched_codes = {}
     for split, start in codes.items():
         metrics = None
         if start.ndim > 1 and own_metrics is not None:
@@ -97,11 +88,9 @@ def searched(
         def improved(
             rows: slice, start: np.ndarray = start, metrics: np.ndarray | None = metrics, images: np.ndarray = images
         ) -> dict[str, np.ndarray]:
-            own = None if metrics is None else metrics[rows]
-            sweeps = config.codes.sweeps
-            return {
-                "codes": assignment.search(decode_fn, vectors, start[rows], images[rows], metrics=own, sweeps=sweeps)
-            }
+            own, sweeps = None if metrics is None else metrics[rows], config.codes.sweeps
+            found = assignment.search(decode_fn, vectors, start[rows], images[rows], metrics=own, sweeps=sweeps)
+            return {"codes": found}
 
         key = {
             "decoder": parameters_hash(autoencoder.params),
@@ -109,19 +98,18 @@ def searched(
             "sweeps": config.codes.sweeps,
             "metrics": run.vae_hash if own_metrics is None else hash_arrays({"metrics": own_metrics[split]}),
         }
+        folder = run.workdir / "shards" / f"search_{name}_{split}"
         with progress_bar(f"search for codes of {split}") as progress:
-            folder = run.workdir / "shards" / f"search_{name}_{split}"
             shards = run_shards(folder, key, len(start), improved, shard_rows=SEARCH_SHARD, progress=progress)
-        found[split] = shards["codes"]
-    return found
+        searched_codes[split] = shards["codes"]
+    return searched_codes
 
 
 def code_pictures(run: Run) -> Float[np.ndarray, "K height width channels"]:
     """One decoded picture per code, in [0, 1].
 
-    A code of vanilla latents is an image by itself. A code of a grid's cells is set into the grid of the image that its
-    representative comes from; the picture is the part of the decoded image at that cell, with half a cell around it,
-    white beyond the border.
+    A code of vanilla latents is an image by itself. A code of a grid is set into the grid of its representative's
+    image; the picture is that cell of the decoded image, with half a cell around it, white beyond the border.
     """
     vectors, mean = run.codebook.vectors, run.latents("train").mean
     if mean.ndim == 2:

@@ -22,7 +22,7 @@ from geovq_jax.models import vae
 from geovq_jax.stages.codes import assigned, searched
 from geovq_jax.stages.records import BATCH, Autoencoder
 from geovq_jax.stages.run import Run
-from geovq_jax.terminal import ProgressCallback, progress_bar
+from geovq_jax.terminal import progress_bar
 from geovq_jax.training import checkpoint, loop, optimizer, tracking
 from geovq_jax.workdir import remove
 
@@ -30,14 +30,7 @@ Trained = Literal["decoder", "codes"]
 
 
 class Tuned(NamedTuple):
-    """Outcome of a fine-tuning.
-
-    Attributes:
-        params: the autoencoder's parameters with the trained decoder.
-        vectors: [K, d], the code vectors that it reads.
-        frozen: validation error before, mean squared error a pixel.
-        error: validation error after.
-    """
+    """Parameters with the trained decoder, code vectors, and validation error per pixel before and after."""
 
     params: Any
     vectors: Float[np.ndarray, "K d"]
@@ -46,17 +39,14 @@ class Tuned(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Outcome of a fine-tuning in parts: what was tuned, and the codes under which its last part was trained."""
+    """Outcome of a fine-tuning in parts, and the codes under which its last part was trained."""
 
     tuned: Tuned
     codes: dict[str, Integer[np.ndarray, "n ..."]]
 
 
 def finetune_decoder(run: Run) -> str:
-    """Train the decoder to reconstruct images from their codes, into `decoder/`.
-
-    With codebook.finetune_decoder off, `decoder/` holds the VAE's own weights.
-    """
+    """Train the decoder to reconstruct images from codes, into `decoder/`; if that is off, store the VAE's weights."""
     section, directory = run.config.codebook, run.workdir / "decoder"
     metadata = settings(run.config, "seed", "data", "vae", "codebook", "codes")
     if not section.finetune_decoder:
@@ -67,12 +57,7 @@ def finetune_decoder(run: Run) -> str:
     if search:
         codes = searched(run, run.autoencoder, run.codebook.vectors, codes, "part0")
     found = finetune_in_parts(
-        run,
-        codes,
-        run.codebook.vectors,
-        search=search,
-        directory=directory,
-        metadata=metadata,
+        run, codes, run.codebook.vectors, search=search, directory=directory, metadata=metadata
     ).tuned
     before, after = (-10 * np.log10(error) for error in (found.frozen, found.error))
     return f"validation PSNR of the mean squared error {before:.2f} dB frozen, {after:.2f} dB fine-tuned"
@@ -90,17 +75,10 @@ def finetune_in_parts(
 ) -> Parts:
     """Fine-tune in codes.searches equal parts with a search of all codes between them; in one part without search.
 
-    Args:
-        run: gives images, autoencoder and settings.
-        codes: split -> codes to start from, already searched; those of "train" and "valid" are trained on.
-        vectors: code vectors.
-        search: whether codes are searched.
-        trained: "decoder", or "codes" for the code vectors too.
-        directory: where checkpoints go and an interrupted training continues; None keeps none.
-        metadata: JSON settings kept with the checkpoints.
-
-    Returns:
-        Parts; its `tuned.frozen` is the validation error before the first part.
+    `codes` have been searched already; those of "train" are trained on, those of "valid" select. `trained` is
+    "decoder", or "codes" for the code vectors too. `directory` is the place of checkpoints, from which an interrupted
+    training continues, None for none; `metadata` are settings kept with them. The result's `tuned.frozen` is the error
+    before the first part.
     """
     config, codes, model = run.config, dict(codes), run.autoencoder
     count = config.codes.searches if search else 1
@@ -148,30 +126,11 @@ def finetune(
     learning_rate: float,
     batch_size: int,
     seed: int,
-    metadata: dict[str, Any] | None = None,
-    log: tracking.Writer | None = None,
-    progress: ProgressCallback | None = None,
+    **options: Any,
 ) -> Tuned:
-    """Train what reads the codes to reconstruct the training images from them; the codes do not change.
+    """Train on `codes` of the splits "train" and "valid", which stay; selected by the validation error.
 
-    Args:
-        directory: where checkpoints go and an interrupted training continues; None keeps none.
-        dataset: images of the splits "train" and "valid".
-        codes: "train" and "valid" -> codes [n] or [n, h, w] of these images.
-        params: the autoencoder's parameters.
-        arch: its sizes.
-        vectors: code vectors to start from.
-        trained: "decoder" for the decoder alone, "codes" for the code vectors too.
-        num_steps: gradient steps.
-        learning_rate: peak of the cosine schedule.
-        batch_size: images a step.
-        seed: of the order of batches.
-        metadata: JSON settings kept with the checkpoints.
-        log: receives the figures of each evaluation.
-        progress: called with (steps done, num_steps).
-
-    Returns:
-        Tuned, selected by the validation error.
+    `trained` is "decoder", or "codes" for the code vectors too; `options` go to `training.loop.fit`.
     """
     fixed = jnp.asarray(vectors)
     start = params if trained == "decoder" else params | {"vectors": fixed}
@@ -205,9 +164,7 @@ def finetune(
         evaluate_fn=evaluate_fn,
         evaluate_every=max(1, num_steps // 4),
         directory=directory,
-        metadata=metadata,
-        log=log,
-        progress=progress,
+        **options,
     )
     learnt = dict(fit.params)
     tuned = np.asarray(learnt.pop("vectors", fixed))

@@ -5,14 +5,15 @@ import json
 import numpy as np
 
 from geovq_jax import geometry
-from geovq_jax.geometry.graphs.knn import Neighbours, rerank
+from geovq_jax.geometry.graphs.knn import rerank
+from geovq_jax.quantization.codebook import parameters_hash
 from geovq_jax.shards import run_shards
 from geovq_jax.stages.records import SPLITS
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.workdir import hash_arrays, save_npz
 
-# Rows per shard: the images whose metrics, nodes whose neighbours and edges whose lengths a kill loses at most.
+# Rows per shard: images whose metrics, nodes whose neighbours and edges whose lengths an interruption loses at most.
 METRIC_SHARD, NEIGHBOUR_SHARD, EDGE_SHARD = 4096, 65536, 2**22
 
 
@@ -28,7 +29,7 @@ def measure_metrics(run: Run) -> str:
 def _metrics(run: Run, split: str) -> np.ndarray:
     """Metrics [nodes, d, d] of the latents of a split, spatial cells in the context of their own image."""
     latents, context = run.latents(split).mean, run.config.graph.context
-    d = latents.shape[-1]
+    d, kind = latents.shape[-1], run.config.graph.output_metric
     with progress_bar(f"metric at each latent of {split}") as progress:
 
         def metrics_of(rows: slice) -> dict[str, np.ndarray]:
@@ -45,18 +46,11 @@ def _metrics(run: Run, split: str) -> np.ndarray:
             "arch": str(run.autoencoder.arch),
             "latents": hash_arrays({"latents": latents}),
             "context": context,
-            "output": _output_key(run),
+            "output": kind if kind != "features" else f"features of {parameters_hash(run.classifier.params)}",
         }
         folder = run.workdir / "shards" / f"metrics_{split}"
         found = run_shards(folder, key, len(latents), metrics_of, shard_rows=METRIC_SHARD)
     return found["metrics"].reshape(-1, d, d)
-
-
-def _output_key(run: Run) -> str:
-    from geovq_jax.quantization.codebook import parameters_hash
-
-    kind = run.config.graph.output_metric
-    return kind if kind != "features" else f"features of {parameters_hash(run.classifier.params)}"
 
 
 def build_graph(run: Run) -> str:
@@ -90,9 +84,7 @@ def build_graph(run: Run) -> str:
         points, neighbours, metrics, symmetry=section.symmetry, repair=False, length_fn=lengths_of
     )
     before = geometry.connectivity(separate).num_components
-    graph = separate
-    if section.repair and before > 1:
-        graph = geometry.join_components(points, separate, metrics)
+    graph = geometry.join_components(points, separate, metrics) if section.repair and before > 1 else separate
     save_npz(
         run.workdir / "graph.npz",
         data=graph.data,
@@ -115,9 +107,11 @@ def _neighbours(run: Run, points: np.ndarray, metrics: np.ndarray | None) -> np.
     def nearest(rows: slice) -> dict[str, np.ndarray]:
         asked = np.arange(rows.start, rows.stop)
         found = geometry.knn(points, candidates, rows=asked, metric=section.metric, backend=section.backend)
-        if candidates > section.k:
-            found = _reranked(points, metrics, asked, found, section.k)
-        return {"indices": found.indices}
+
+        def length_fn(edges: np.ndarray) -> np.ndarray:
+            return geometry.straight_lengths(points, np.stack([asked[edges[:, 0]], edges[:, 1]], axis=1), metrics)
+
+        return {"indices": (rerank(found, section.k, length_fn) if candidates > section.k else found).indices}
 
     key = {"points": hash_arrays({"points": points}), "k": section.k, "metric": section.metric}
     key |= {"backend": section.backend, "rerank": section.rerank}
@@ -132,12 +126,3 @@ def _neighbours(run: Run, points: np.ndarray, metrics: np.ndarray | None) -> np.
             shard_rows=NEIGHBOUR_SHARD,
             progress=progress,
         )["indices"]
-
-
-def _reranked(
-    points: np.ndarray, metrics: np.ndarray | None, rows: np.ndarray, found: Neighbours, k: int
-) -> Neighbours:
-    def length_fn(edges: np.ndarray) -> np.ndarray:
-        return geometry.straight_lengths(points, np.stack([rows[edges[:, 0]], edges[:, 1]], axis=1), metrics)
-
-    return rerank(found, k, length_fn)

@@ -18,7 +18,7 @@ from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import gpt
 from geovq_jax.stages.records import BATCH, prior_architecture
 from geovq_jax.stages.run import Run
-from geovq_jax.terminal import ProgressCallback, progress_bar
+from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
 
 Codes = Integer[np.ndarray, "n ..."]
@@ -40,25 +40,13 @@ def fit_prior(
     num_classes: int,
     section: ConfigDict,
     seed: int,
-    metadata: dict[str, Any] | None = None,
-    log: tracking.Writer | None = None,
-    progress: ProgressCallback | None = None,
+    **options: Any,
 ) -> tuple[Any, gpt.Architecture, loop.Fit]:
-    """Train a prior on any codes, selected by bits a code given the class on the validation split.
+    """Train a prior on any codes, selected by bits per code given the class on the validation split.
 
-    Args:
-        directory: where checkpoints go, and where an interrupted training continues; None keeps none.
-        splits: "train" and "valid" -> codes [n], [n, t] or [n, h, w] in [0, num_codes), and classes [n].
-        num_codes: K.
-        num_classes: number of classes.
-        section: the configuration's section `prior`.
-        seed: of the parameters, of dropout and of the order of batches.
-        metadata: JSON settings kept with the checkpoints; a training continues only under equal ones.
-        log: receives the figures of each evaluation.
-        progress: called with (steps done, steps).
-
-    Returns:
-        Best parameters, sizes, and the training's history.
+    `splits` has codes in [0, num_codes) and classes of "train" and "valid"; `section` is the configuration's `prior`;
+    `directory` is the place of checkpoints, from which an interrupted training continues, None for none; `options` go
+    to `training.loop.fit`. Returns best parameters, sizes, and the training.
     """
     codes, labels = splits["train"]
     valid_codes, valid_labels = splits["valid"]
@@ -66,15 +54,8 @@ def fit_prior(
     init_key, fit_key = jax.random.split(jax.random.key(seed + 1))
 
     def loss_fn(params, key, step, batch):
-        return gpt.loss(
-            key,
-            params,
-            arch,
-            batch["codes"],
-            batch["labels"],
-            label_smoothing=section.label_smoothing,
-            label_dropout=section.label_dropout,
-        )
+        rates = {"label_smoothing": section.label_smoothing, "label_dropout": section.label_dropout}
+        return gpt.loss(key, params, arch, batch["codes"], batch["labels"], **rates)
 
     def evaluate_fn(params):
         return {"objective": -float(log_probabilities(params, arch, valid_codes, valid_labels).mean()) / np.log(2)}
@@ -96,9 +77,7 @@ def fit_prior(
         evaluate_every=section.evaluate_every,
         patience=section.patience,
         directory=directory,
-        metadata=metadata,
-        log=log,
-        progress=progress,
+        **options,
     )
     return fit.params, arch, fit
 
@@ -122,18 +101,9 @@ def likelihoods(
     *,
     num_dimensions: int,
 ) -> dict[str, Likelihood]:
-    """Code length of held-out codes under a prior with and without the class, and under simple models.
+    """Code length of held-out codes under a prior with and without the class, and under models of the training codes.
 
-    Args:
-        params: of the prior.
-        arch: its sizes.
-        train_codes: training codes, which the unigram and the bigram model count.
-        codes: held-out codes, shaped alike.
-        labels: their classes.
-        num_dimensions: values of one image, H * W * C.
-
-    Returns:
-        "gpt", "gpt_without_class", "bigram", "unigram", "uniform" -> `Likelihood`.
+    `num_dimensions` is the number of values of one image, H * W * C.
     """
     table = {
         "gpt": log_probabilities(params, arch, codes, labels),

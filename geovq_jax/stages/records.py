@@ -26,14 +26,9 @@ Record = TypeVar("Record")
 
 
 class Latents(NamedTuple):
-    """Posterior of every image of a split, in data-set order.
+    """Posterior of every image of a split, in data-set order: vectors [n, d] or grids [n, h, w, d].
 
-    Attributes:
-        mean: [n, d], or a grid [n, h, w, d].
-        log_variance: like `mean`.
-        label: class of each image [n].
-        index: row of each image in the source's original file [n].
-        image_shape: (height, width, channels) of the images.
+    `index` is the row of each image in the source's original file, `image_shape` (height, width, channels).
     """
 
     mean: Float[np.ndarray, "n ..."]
@@ -44,15 +39,11 @@ class Latents(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Graph of the training latents.
+    """Graph of the training latents: edge lengths, latents and metrics of the nodes (None where edges are Euclidean).
 
-    Attributes:
-        graph: symmetric, [n, n], lengths of the edges.
-        points: latent of each node [n, d].
-        rows: training images whose latents are the nodes, in ascending order [m]; n = m, or m h w cells of their grids.
-        metrics: metric at each node [n, d, d], or None where the edges are Euclidean.
-        components_before_repair: number of connected components before bridges joined them.
-        settings: section `graph` of the configuration, as JSON.
+    `rows` are the training images whose latents are the nodes, in ascending order: n = m, or m h w cells of their
+    grids. `components_before_repair` counts connected components before bridges joined them; `settings` is section
+    `graph` as JSON.
     """
 
     graph: sparse.csr_array
@@ -64,13 +55,9 @@ class Graph(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """Codes of every image of a split.
+    """Codes of every image of a split, [n] or [n, h, w], and the distance of each latent to its code.
 
-    Attributes:
-        codes: [n] or [n, h, w], every entry in [0, K).
-        distance: of each latent to its code, in the unit of the assignment; shaped as `codes`.
-        label: class of each image [n].
-        index: row of each image in the source's original file [n].
+    Distances are in the unit of the assignment; `index` is the row of each image in the source's original file.
     """
 
     codes: Int32[np.ndarray, "n ..."]
@@ -80,14 +67,7 @@ class Codes(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Samples of a prior.
-
-    Attributes:
-        codes: [n] or [n, h, w].
-        images: the codes decoded, in [0, 1].
-        labels: class of each sample [n].
-        log_probabilities: of each code under the prior, in nats [n, t].
-    """
+    """Samples of a prior: codes, decoded images in [0, 1], classes, and log probability of each code in nats."""
 
     codes: Int[np.ndarray, "n ..."]
     images: Float[np.ndarray, "n H W C"]
@@ -117,11 +97,9 @@ class Classifier(NamedTuple):
 
 
 def read_record(path: Path, kind: Callable[..., Record], *, stage: str) -> Record:
-    """An npz file as the record of its arrays.
+    """An npz file as the record of its arrays; errors name the entry point `stage` that writes it.
 
-    Raises:
-        FileNotFoundError: the file is missing; names the entry point `stage` that writes it.
-        ValueError: it is damaged, or holds other arrays.
+    Raises FileNotFoundError without the file, ValueError if it is damaged or holds other arrays.
     """
     arrays = load_npz(path, stage=stage)
     try:
@@ -133,12 +111,7 @@ def read_record(path: Path, kind: Callable[..., Record], *, stage: str) -> Recor
 
 
 def read_graph(path: Path) -> Graph:
-    """The record of a graph.npz file.
-
-    Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: it is damaged.
-    """
+    """The record of a graph.npz file; raises as `read_record`."""
     arrays = load_npz(path, stage="build_codebook")
     size = len(arrays["indptr"]) - 1
     return Graph(
@@ -184,9 +157,8 @@ def posterior(
     autoencoder: Autoencoder, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
 ) -> vae.Posterior:
     """Posterior mean and log variance of images, uint8 or float in [0, 1]."""
-    return jax.device_get(
-        map_chunks(partial(_encode, autoencoder.arch, autoencoder.params), (images,), batch_size=BATCH)
-    )
+    encode = partial(_encode, autoencoder.arch, autoencoder.params)
+    return jax.device_get(map_chunks(encode, (images,), batch_size=BATCH))
 
 
 @partial(jax.jit, static_argnums=0)

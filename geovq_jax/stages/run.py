@@ -1,7 +1,7 @@
 """An opened run: typed, cached access to everything in a work directory.
 
-A stage, a section of the report, a comparison, the explorer and a notebook each take a `Run`. Every file is opened at
-most once per `Run`, when it is first asked for. Only this module and the stages that write know names of files.
+Stages, sections of the report, comparisons, the explorer and notebooks take a `Run`. Every file is opened at most once
+per `Run`, when it is first needed. Only this module and the stages that write use names of files.
 """
 
 import json
@@ -24,24 +24,7 @@ from geovq_jax.models import gpt, vae
 from geovq_jax.models.sampling import balanced_labels, draw
 from geovq_jax.quantization import assignment, methods
 from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup, parameters_hash
-from geovq_jax.stages.records import (
-    Autoencoder,
-    Classifier,
-    Codes,
-    Drawn,
-    Graph,
-    Latents,
-    Prior,
-    classifier_architecture,
-    decode_images,
-    decoder_of,
-    features_of,
-    posterior,
-    prior_architecture,
-    read_graph,
-    read_record,
-    vae_architecture,
-)
+from geovq_jax.stages import records
 from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
 
@@ -52,15 +35,10 @@ class Run:
     """A work directory and its configuration, opened; see the module's docstring.
 
     Attributes are computed on first access and kept; `forget` drops what the files of a stage have replaced.
-
-    Args:
-        workdir: the work directory.
-        config: its configuration.
     """
 
     def __init__(self, workdir: Path, config: ConfigDict):
-        self.workdir = workdir
-        self.config = config
+        self.workdir, self.config = workdir, config
         self._kept: dict[tuple[str, ...], Any] = {}
 
     def forget(self) -> None:
@@ -82,19 +60,17 @@ class Run:
             section.name,
             data_dir=section.dir or None,
             seed=self.config.seed,
-            max_train=section.max_train or None,
-            max_valid=section.max_valid or None,
-            max_test=section.max_test or None,
+            **{name: section[name] or None for name in ("max_train", "max_valid", "max_test")},
         )
 
     def images(self, split: str) -> Float[np.ndarray, "n H W C"]:
         """Images of a split, float32 in [0, 1]."""
         return self._once(("images", split), lambda: np.asarray(data.to_float(getattr(self.dataset, split).images)))
 
-    def latents(self, split: str) -> Latents:
+    def latents(self, split: str) -> records.Latents:
         """Latents of a split."""
         path = self.workdir / "latents" / f"{split}.npz"
-        return self._once(("latents", split), lambda: read_record(path, Latents, stage="train_vae"))
+        return self._once(("latents", split), lambda: records.read_record(path, records.Latents, stage="train_vae"))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -106,13 +82,14 @@ class Run:
         """Best parameters of a training, of the shapes that `init` gives."""
         return checkpoint.load(self.workdir / folder / "best", jax.eval_shape(init, jax.random.key(0)))
 
-    def _load_autoencoder(self, folder: str) -> Autoencoder:
+    def _load_autoencoder(self, folder: str) -> records.Autoencoder:
         known = (self.workdir / "latents" / "train.npz").is_file()
-        arch = vae_architecture(self.config.vae, self.image_shape if known else self.dataset.train.images.shape[1:])
-        return Autoencoder(self._restore(folder, partial(vae.init, arch=arch)), arch)
+        shape = self.image_shape if known else self.dataset.train.images.shape[1:]
+        arch = records.vae_architecture(self.config.vae, shape)
+        return records.Autoencoder(self._restore(folder, partial(vae.init, arch=arch)), arch)
 
     @cached_property
-    def autoencoder(self) -> Autoencoder:
+    def autoencoder(self) -> records.Autoencoder:
         """The trained VAE."""
         return self._load_autoencoder("vae")
 
@@ -124,7 +101,7 @@ class Run:
     @cached_property
     def decode_fn(self) -> jax.tree_util.Partial:
         """The VAE's decoder: one latent [d] or grid [h, w, d] -> image [H, W, C]."""
-        return decoder_of(self.autoencoder)
+        return records.decoder_of(self.autoencoder)
 
     @cached_property
     def metric_fn(self) -> jax.tree_util.Partial:
@@ -132,18 +109,18 @@ class Run:
         kind = self.config.graph.output_metric
         if kind == "pixels":
             return self.decode_fn
-        output_map = bernoulli_map if kind == "bernoulli" else features_of(self.classifier)
+        output_map = bernoulli_map if kind == "bernoulli" else records.features_of(self.classifier)
         return as_pytree(with_output_metric(self.decode_fn, output_map))
 
     @cached_property
-    def tuned(self) -> Autoencoder:
+    def tuned(self) -> records.Autoencoder:
         """The autoencoder whose decoder was fine-tuned on the codes."""
         return self._load_autoencoder("decoder")
 
     @cached_property
     def tuned_decode_fn(self) -> jax.tree_util.Partial:
         """The fine-tuned decoder, which reads code vectors."""
-        return decoder_of(self.tuned)
+        return records.decoder_of(self.tuned)
 
     @property
     def method(self) -> str:
@@ -170,9 +147,9 @@ class Run:
         return self._once(("metrics", split), load)
 
     @cached_property
-    def graph(self) -> Graph:
+    def graph(self) -> records.Graph:
         """The graph of the training latents."""
-        return read_graph(self.workdir / "graph.npz")
+        return records.read_graph(self.workdir / "graph.npz")
 
     @property
     def graph_latents(self) -> Float[np.ndarray, "m ..."]:
@@ -202,11 +179,7 @@ class Run:
 
     @cached_property
     def quantizer(self) -> assignment.Quantizer:
-        """The codebook with everything that choosing a code needs.
-
-        Raises:
-            ValueError: a codebook of another VAE.
-        """
+        """The codebook with everything that choosing a code needs; ValueError for a codebook of another VAE."""
         book, file = self.codebook, self._codebook_file
         if book.settings["vae"] != self.vae_hash:
             raise ValueError(
@@ -217,16 +190,14 @@ class Run:
         kind = methods.assignment_of(method, spatial=self.latents("train").mean.ndim == 4)
         tokenizer = None
         if kind == "graph":
-            clusters = self.clusters
-            tokenizer = assignment.tokenizer_of(
-                self.graph.points, self.graph.metrics, clusters.labels, clusters.distances
-            )
+            _, labels, distances = self.clusters
+            tokenizer = assignment.tokenizer_of(self.graph.points, self.graph.metrics, labels, distances)
         return assignment.Quantizer(method, kind, book.vectors, file.get("transform"), tokenizer)
 
-    def codes(self, split: str) -> Codes:
+    def codes(self, split: str) -> records.Codes:
         """Codes of a split."""
         path = self.workdir / "codes" / f"{split}.npz"
-        return self._once(("codes", split), lambda: read_record(path, Codes, stage="build_codebook"))
+        return self._once(("codes", split), lambda: records.read_record(path, records.Codes, stage="build_codebook"))
 
     @property
     def num_classes(self) -> int:
@@ -234,15 +205,15 @@ class Run:
         return int(self.codes("train").label.max()) + 1
 
     @cached_property
-    def prior(self) -> Prior:
+    def prior(self) -> records.Prior:
         """The prior over the codes."""
-        arch = prior_architecture(
+        arch = records.prior_architecture(
             self.config.prior,
             self.codes("train").codes.shape[1:],
             num_codes=len(self.codebook.vectors),
             num_classes=self.num_classes,
         )
-        return Prior(self._restore("prior", partial(gpt.init, arch=arch)), arch)
+        return records.Prior(self._restore("prior", partial(gpt.init, arch=arch)), arch)
 
     @property
     def has_prior(self) -> bool:
@@ -250,10 +221,10 @@ class Run:
         return checkpoint.exists(self.workdir / "prior" / "best")
 
     @cached_property
-    def classifier(self) -> Classifier:
+    def classifier(self) -> records.Classifier:
         """The run's classifier."""
-        arch = classifier_architecture(self.config.classifier, self.dataset)
-        return Classifier(self._restore("classifier", partial(classifiers.init, arch=arch)), arch)
+        arch = records.classifier_architecture(self.config.classifier, self.dataset)
+        return records.Classifier(self._restore("classifier", partial(classifiers.init, arch=arch)), arch)
 
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
@@ -262,7 +233,7 @@ class Run:
 
     @cached_property
     def scores(self) -> dict[str, Any]:
-        """Scores of the samples; empty where too few test images were there to score."""
+        """Scores of the samples; empty if there were too few test images."""
         return json.loads((self.workdir / "scores.json").read_text())
 
     @property
@@ -272,7 +243,7 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What config.json says of versions, commit, platform and devices."""
+        """The content of config.json: versions, commit, platform and devices."""
         return json.loads((self.workdir / "config.json").read_text())
 
     def encode(self, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]) -> Int32[np.ndarray, "n ..."]:
@@ -289,7 +260,7 @@ class Run:
         """
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not len(images):
             raise ValueError(f"expected images [n, {str(self.image_shape)[1:-1]}], got {images.shape}; resize them")
-        latents = np.asarray(posterior(self.autoencoder, images).mean)
+        latents = np.asarray(records.posterior(self.autoencoder, images).mean)
         codes = self.tokenize(latents)
         if self.config.codes.search == "none":
             return codes
@@ -317,9 +288,9 @@ class Run:
         Raises:
             ValueError: a code outside [0, K).
         """
-        return decode_images(self.tuned_decode_fn, lookup(self.codebook, codes))
+        return records.decode_images(self.tuned_decode_fn, lookup(self.codebook, codes))
 
-    def sample(self, num_samples: int, *, class_id: int = -1, seed: int = 0) -> Drawn:
+    def sample(self, num_samples: int, *, class_id: int = -1, seed: int = 0) -> records.Drawn:
         """Draws codes from the prior under the run's sampling settings, and decodes them.
 
         Args:
@@ -341,7 +312,7 @@ class Run:
         labels = balanced_labels(num_samples, class_id, arch.num_classes)
         codes, log_p = draw(jax.random.key(seed), params, arch, labels, dict(self.config.sample))
         codes = codes.reshape(len(labels), *self.codes("train").codes.shape[1:])
-        return Drawn(codes, self.decode(codes), labels, log_p)
+        return records.Drawn(codes, self.decode(codes), labels, log_p)
 
 
 def load_run(workdir: str | Path) -> Run:

@@ -16,21 +16,16 @@ NUM_COMPLETED = 10
 
 
 def check_class(run: Run) -> None:
-    """Refuse a class that the prior does not know, before earlier samples are removed.
-
-    Raises:
-        ValueError: the class is out of range.
-    """
+    """Refuse a class that the prior was not trained on (ValueError), before earlier samples are removed."""
     classes, class_id = run.num_classes, run.config.sample.class_id
     if class_id >= classes:
         raise ValueError(f"expected sample.class_id below {classes}, got {class_id}; -1 samples every class")
 
 
 def generate(run: Run) -> str:
-    """Draw codes for every class (or one), decode them, and write samples.npz and a grid with one row a class.
+    """Draw codes for every class (or one), decode them, and write samples.npz and a grid with one row per class.
 
-    Codes of a grid are completed too: the upper halves of some validation images continue in several ways, into the
-    same npz and completions.png.
+    The upper halves of some validation grids are completed too, into the same npz and completions.png.
     """
     section, (params, arch) = run.config.sample, run.prior
     check_class(run)
@@ -40,9 +35,7 @@ def generate(run: Run) -> str:
     valid = run.codes("valid")
     codes = codes.reshape(len(labels), *valid.codes.shape[1:])
     images = run.decode(codes)
-    completed = {}
-    if arch.length > 1 and section.num_completions > 0:
-        completed = _complete(completion_key, run)
+    completed = _complete(completion_key, run) if arch.length > 1 and section.num_completions > 0 else {}
     save_npz(
         run.workdir / "samples.npz",
         codes=codes,
@@ -92,7 +85,7 @@ def prompt_length(code_shape: tuple[int, ...]) -> int:
 def completion_figure(
     completed: dict[str, np.ndarray], originals: Float[np.ndarray, "r H W C"] | None = None
 ) -> Figure:
-    """A row an image: the original [r, H, W, C] (if given), its codes decoded, the half that is kept, completions."""
+    """One row per image: the original (if given), its decoded codes, the kept half, completions."""
     images = completed["completion_images"]
     code_shape = completed["completion_codes"].shape[2:]
     kept = images[:, :1].copy()

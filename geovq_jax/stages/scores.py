@@ -23,14 +23,11 @@ MIN_ITEMS = 12
 
 
 class Real(NamedTuple):
-    """Real images that samples are scored against, from the test split and the training split.
+    """Real images that samples are scored against.
 
-    Attributes:
-        reference: one half of the test split (or as many images as wanted), [m, H, W, C] in [0, 1].
-        floor: as many other test images; their scores against the reference are what samples can reach.
-        labels: [m] classes of `floor`: samples drawn for them have its balance of classes.
-        rows: [m] places of `floor` in the test split.
-        train: training images [n, H, W, C], uint8.
+    `reference` is one half of the test split (or as many images as wanted), in [0, 1], `floor` as many other test
+    images: their scores against the reference are what samples can reach. `labels` and `rows` are classes and places of
+    `floor` in the test split; samples drawn for `labels` have its class balance. `train` holds the training images.
     """
 
     reference: Float[np.ndarray, "m H W C"]
@@ -64,20 +61,13 @@ def score_samples(
     seed: int,
     resamples: int,
 ) -> dict[str, dict[str, Any]]:
-    """Scores of sets of images against real ones, in the features of the run's classifier.
+    """Scores of sets of images in [0, 1] against real ones, in the features of the run's classifier.
 
-    Args:
-        classifier: of the run.
-        images: name of a set -> images in [0, 1]; all sets are cut to the smallest.
-        labels: name -> class of each image: the one asked for, or that of the image reconstructed.
-        real: see `real_images`; its floor is scored too, as the set "real".
-        seed: of halves and bootstraps.
-        resamples: halvings behind each interval of a distance.
-
-    Returns:
-        Name -> "frechet", "kernel", "precision", "recall", "density", "coverage" (see `SampleScores`), "consistency"
-        (share in the class asked for by the classifier), each an `Interval`; "consistency_per_class"; "diversity" (mean
-        within-class distance, None where no class has two images); "memorisation" (see `Memorisation`).
+    `labels` are the classes asked for, or those of the images reconstructed; the floor of `real` is scored too, as
+    "real". All sets are cut to the smallest; `resamples` are the halvings per interval of a distance. Returns for each
+    set "frechet", "kernel", "precision", "recall", "density", "coverage" (see `SampleScores`) and "consistency" (share
+    in the class asked for, by the classifier), each an `Interval`; "consistency_per_class"; "diversity" (mean
+    within-class distance, None where no class has two images); "memorisation" (see `Memorisation`).
     """
     sets = {"real": real.floor, **images}
     asked = {"real": real.labels, **labels}

@@ -21,11 +21,7 @@ SHARD = 64 * BATCH  # images; half a minute or so of encoding
 
 
 def check_sizes(run: Run) -> None:
-    """Refuse, before anything is trained, what cannot fit the data: a class, neighbours or codes that are not there.
-
-    Raises:
-        ValueError: the key, what was expected and what came.
-    """
+    """Refuse, before training, a class, neighbours or codes that the data cannot provide; ValueError names the key."""
     config, dataset = run.config, run.dataset
     arch = vae_architecture(run.config.vae, dataset.train.images.shape[1:])
     images = min(config.graph.num_images or len(dataset.train.images), len(dataset.train.images))
@@ -107,9 +103,9 @@ def train(run: Run) -> str:
 def mean_over_batches(metrics_fn: Any, images: np.ndarray) -> dict[str, float]:
     """Mean of a batch function's metrics over equal batches of a split; the rest of the division is left out."""
     size = min(BATCH, len(images))
-    batches = [metrics_fn(images[start : start + size]) for start in range(0, len(images) - size + 1, size)]
-    gathered = jax.device_get(batches)
-    return {name: float(np.mean([batch[name] for batch in gathered])) for name in gathered[0]}
+    starts = range(0, len(images) - size + 1, size)
+    batches = jax.device_get([metrics_fn(images[start : start + size]) for start in starts])
+    return {name: float(np.mean([batch[name] for batch in batches])) for name in batches[0]}
 
 
 def extract_latents(run: Run) -> str:

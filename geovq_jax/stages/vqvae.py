@@ -24,13 +24,7 @@ _SEED_IMAGES = 2_000
 
 
 class Model(NamedTuple):
-    """A trained VQ-VAE.
-
-    Attributes:
-        params: encoder, decoder and, for "ema", codebook.
-        arch: sizes.
-        quantizer: settings.
-    """
+    """A trained VQ-VAE: parameters of encoder, decoder and, for "ema", codebook; sizes; settings of the quantizer."""
 
     params: Any
     arch: vae.Architecture
@@ -42,18 +36,14 @@ def quantizer_of(config: ConfigDict) -> vqvae.Quantizer:
     section = config.vqvae
     levels = tuple(section.levels)
     return vqvae.Quantizer(
-        method=section.method,
         num_codes=quantizers.fsq_size(levels) if section.method == "fsq" else config.codebook.num_clusters,
-        decay=section.decay,
-        commitment=section.commitment,
-        gradient=section.gradient,
-        reseed=section.reseed,
         levels=levels,
+        **{name: section[name] for name in ("method", "decay", "commitment", "gradient", "reseed")},
     )
 
 
 def architecture_of(run: Run) -> vae.Architecture:
-    """The VAE's sizes; for "fsq" with one latent dimension a level."""
+    """The VAE's sizes; for "fsq" with one latent dimension per level."""
     section, arch = run.config.vqvae, vae_architecture(run.config.vae, run.dataset.train.images.shape[1:])
     return arch._replace(latent_dim=len(section.levels)) if section.method == "fsq" else arch
 
@@ -73,24 +63,12 @@ def train(run: Run) -> str:
 
 
 def fit_vqvae(
-    run: Run,
-    directory: Path,
-    *,
-    start: Any = None,
-    times: int = 1,
-    log: tracking.Writer | None = None,
+    run: Run, directory: Path, *, start: Any = None, times: int = 1, log: tracking.Writer | None = None
 ) -> tuple[Model, loop.Fit]:
-    """Train, or continue, a VQ-VAE with checkpoints in a directory.
+    """Train, or continue, a VQ-VAE with checkpoints in a directory, selected by the validation squared error.
 
-    Args:
-        run: gives images and settings.
-        directory: of the checkpoints.
-        start: parameters to fine-tune in codebook.finetune_steps; None trains fresh ones for the whole budget.
-        times: train for so many budgets.
-        log: receives the figures of each evaluation.
-
-    Returns:
-        The model with the smallest squared error on the validation split, and its training.
+    `start` holds parameters to fine-tune in codebook.finetune_steps; None trains fresh ones for the whole budget.
+    `times` multiplies the budget.
     """
     config, dataset, section = run.config, run.dataset, run.config.vqvae
     arch, quantizer = architecture_of(run), quantizer_of(config)
@@ -162,5 +140,5 @@ def encode(model: Model, images: np.ndarray) -> Integer[np.ndarray, "n ..."]:
 
 
 def vectors(model: Model) -> Float[np.ndarray, "K d"]:
-    """Code vectors [K, d] that the decoder reads."""
+    """Code vectors that the decoder reads."""
     return np.asarray(vqvae.codebook_vectors(model.params, model.quantizer))

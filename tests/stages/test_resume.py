@@ -9,8 +9,7 @@ from geovq_jax import geometry
 from geovq_jax import workdir as files
 from geovq_jax.config import default_config
 from geovq_jax.geometry.clustering import kmedoids
-from geovq_jax.stages import codebook, graph
-from geovq_jax.stages import run as runs
+from geovq_jax.stages import codebook, graph, records
 from geovq_jax.stages.records import Autoencoder
 from geovq_jax.stages.run import Run
 
@@ -34,7 +33,7 @@ class Bench:
         monkeypatch.setattr(graph, "EDGE_SHARD", 250)
         monkeypatch.setattr(Run, "_load_autoencoder", lambda *_: Autoencoder(self.params, "small"))
         monkeypatch.setattr(
-            runs,
+            records,
             "decoder_of",
             lambda model: jax.tree_util.Partial(lambda p, z: jnp.tanh(z @ p["weights"]), model.params),
         )
