@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from geovq_jax.comparison import tables
+from geovq_jax.comparison import tables, trials
 from geovq_jax.config import experiment
 from geovq_jax.data.datasets import Dataset, Split
 from geovq_jax.models import vae
