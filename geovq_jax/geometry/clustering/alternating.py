@@ -1,7 +1,6 @@
 """Alternating K-medoids on a graph, one round at a time: every medoid moves to the best node of its Voronoi cell."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,16 +20,9 @@ MAX_CANDIDATES = 256  # members tried as medoid of a cell; larger cells offer a 
 class AlternateState(NamedTuple):
     """An alternating search between two rounds: with the graph, all that the rest of the search depends on.
 
-    Attributes:
-        medoids: node ids.
-        labels: place of every node's nearest medoid among them.
-        distance: distance to it.
-        weights: weight of each node.
-        stale: cells that may have a better medoid than theirs.
-        history: weighted mean cost of the first medoids and after each round.
-        rng: state of the random generator (`seeding.generator_state`).
-        tolerance: share of the cost by which a round must lower it for another to follow.
-        converged: the last round improved no more than that.
+    `labels` and `distance` are the place among the medoids of every node's nearest one, and the distance to it; `stale`
+    marks cells that may have a better medoid than theirs. `converged`: the last round lowered the cost by no more than
+    the share `tolerance` of it. `weights`, `history` and `rng` are as in `SwapState`.
     """
 
     medoids: Int64[np.ndarray, " K"]
@@ -63,39 +55,24 @@ def assign(graph: Graph, medoids: Int64[np.ndarray, " K"], weights: Float[np.nda
 
 
 def init(
-    graph: Graph,
-    medoids: Int64[np.ndarray, " K"],
-    *,
-    weights: Float64[np.ndarray, " n"],
-    seed: int,
-    tolerance: float,
+    graph: Graph, medoids: Int64[np.ndarray, " K"], *, weights: Float64[np.ndarray, " n"], seed: int, tolerance: float
 ) -> AlternateState:
     """The state before the first round, from distinct medoids, at least one in each component of the graph.
 
     The seed decides which members of large cells are tried, and where wasted medoids go.
     """
     distance, labels, cost = assign(graph, medoids, weights)
-    return AlternateState(
-        medoids=medoids,
-        labels=labels,
-        distance=distance,
-        weights=weights,
-        stale=np.ones(len(medoids), bool),
-        history=np.array([cost]),
-        rng=generator_state(np.random.default_rng(seed)),
-        tolerance=np.asarray(tolerance, np.float64),
-        converged=np.asarray(False),
-    )
+    stale, history, rng = np.ones(len(medoids), bool), np.array([cost]), generator_state(np.random.default_rng(seed))
+    limit, converged = np.asarray(tolerance, np.float64), np.asarray(False)
+    return AlternateState(medoids, labels, distance, weights, stale, history, rng, limit, converged)
 
 
 def alternate_round(graph: Graph, state: AlternateState) -> AlternateState:
     """Moves each medoid to the best node of its cell and assigns the nodes anew.
 
     Cells whose members did not change keep their medoid. A medoid that another covers at distance 0 is wasted: it is
-    drawn again, with probability proportional to w d^2. A round that does not lower the cost is taken back.
-
-    Returns:
-        The state after the round, a function of the arguments whatever the number of threads; the cost never rises.
+    drawn again, with probability proportional to w d^2. A round that does not lower the cost is undone. The result does
+    not depend on the number of threads.
     """
     rng, cost = generator_from(state.rng), state.history[-1]
     moved = _redraw_wasted(graph, state, best_members(graph, state, rng), rng)
@@ -104,8 +81,7 @@ def alternate_round(graph: Graph, state: AlternateState) -> AlternateState:
         changed = np.flatnonzero(after.labels != state.labels)
         # A large cell tries other members each time, so that it may improve though no member has changed.
         stale = np.bincount(state.labels, minlength=len(moved)) > MAX_CANDIDATES
-        stale[state.labels[changed]] = True
-        stale[after.labels[changed]] = True
+        stale[state.labels[changed]] = stale[after.labels[changed]] = True
         state = state._replace(medoids=moved, labels=after.labels, distance=after.distance, stale=stale)
     return state._replace(
         history=np.append(state.history, min(after.cost, cost)),
@@ -136,22 +112,22 @@ def best_members(graph: Graph, state: AlternateState, rng: np.random.Generator) 
     Exact in cells of up to 256 members; larger ones try 256, evenly spread over the distance from the present medoid.
     """
     order = np.lexsort((state.distance, state.labels))
-    starts = np.searchsorted(state.labels[order], np.arange(len(state.medoids) + 1))
-    cells, offsets = np.flatnonzero(state.stale), rng.random(len(state.medoids))
+    starts = np.searchsorted(state.labels[order], np.arange(1, len(state.medoids)))
+    members_of, offsets = np.split(order, starts), rng.random(len(state.medoids))
+    compiled, moved, floor = compile_graph(graph), state.medoids.copy(), np.empty(len(order))
+
+    def move(cells: Int64[np.ndarray, " c"]) -> None:
+        scratch = make_scratch(len(order))
+        for k in cells:
+            medoid, members = state.medoids[k], members_of[k]
+            members = np.append(medoid, members[members != medoid])
+            step = max(1.0, len(members) / MAX_CANDIDATES)
+            tried = members[((np.arange(min(len(members), MAX_CANDIDATES)) + offsets[k]) * step).astype(np.int64)]
+            cell = (members, tried, state.labels, state.distance, state.weights)
+            moved[k], _ = medoid_of_cell(compiled, *cell, floor, scratch)
+
+    cells = np.flatnonzero(state.stale)
     threads = min(num_threads(), max(len(cells), 1))
-    moved, floor = state.medoids.copy(), np.empty(len(order))
-    work = partial(_move, compile_graph(graph), state, np.split(order, starts[1:-1]), offsets, floor, moved)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, (cells[thread::threads] for thread in range(threads))))
+        list(pool.map(move, (cells[thread::threads] for thread in range(threads))))
     return moved
-
-
-def _move(graph, state, members_of, offsets, floor, moved, cells) -> None:
-    """Writes the best members of some cells into `moved`."""
-    scratch = make_scratch(len(floor))
-    for k in cells:
-        medoid, members = state.medoids[k], members_of[k]
-        members = np.append(medoid, members[members != medoid])
-        step = max(1.0, len(members) / MAX_CANDIDATES)
-        tried = members[((np.arange(min(len(members), MAX_CANDIDATES)) + offsets[k]) * step).astype(np.int64)]
-        moved[k], _ = medoid_of_cell(graph, members, tried, state.labels, state.distance, state.weights, floor, scratch)

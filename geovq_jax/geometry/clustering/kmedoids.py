@@ -1,7 +1,7 @@
 """K-medoids on a graph: nodes that stand for all nodes nearest to them along shortest paths.
 
-`kmedoids` is a loop over rounds of a search whose state is a NamedTuple of arrays. The same loop outside can show the
-state, save it and go on from a file, to the same bits as without the interruption:
+`kmedoids` is a loop over rounds of a search whose state is a NamedTuple of arrays. A loop like it can save the state
+and resume from the file, with the same result to the bit:
 
     state = start(graph, 512, seed=0)
     while not state.converged:
@@ -13,14 +13,16 @@ state, save it and go on from a file, to the same bits as without the interrupti
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float, Int32, Int64
 
+from geovq_jax.geometry.checks import check_choice, check_count
 from geovq_jax.geometry.clustering import alternating, swaps
 from geovq_jax.geometry.clustering.alternating import AlternateState
-from geovq_jax.geometry.clustering.seeding import Seeding, check_integer, check_weights, seed_medoids
+from geovq_jax.geometry.clustering.seeding import Seeding, check_weights, seed_medoids
 from geovq_jax.geometry.clustering.swap_state import SwapState
 from geovq_jax.geometry.graphs.graph import Graph
 
@@ -36,9 +38,8 @@ class KMedoids(NamedTuple):
         medoids: node ids, distinct.
         labels: the nearest medoid of every node, in [0, K); `labels[medoids[k]] == k`.
         cost: weighted mean over nodes of the squared geodesic distance to the medoid.
-        history: the cost of the seeding and after each round of improvement; never rises.
-        converged: the algorithm found nothing left to improve (within tolerance); False if it was stopped before, by
-            the number of rounds or the time budget.
+        history: the cost of the seeding and after each round; never rises.
+        converged: nothing was left to improve (within tolerance) before the rounds or the time budget ran out.
     """
 
     medoids: Int64[np.ndarray, " K"]
@@ -71,11 +72,10 @@ def kmedoids(
     unless a time budget cuts it short.
 
     Args:
-        graph: symmetric graph [n, n], edges hold lengths >= 0; explicit zeros are edges of length 0.
+        graph: symmetric graph [n, n] of lengths >= 0; explicit zeros are edges of length 0.
         num_clusters: K, at least the number of connected components, at most n.
         seed: decides everything that is drawn.
         init: how to choose the first medoids, see `seed_medoids`.
-        algorithm: see above.
         max_iterations: largest number of rounds, per restart.
         tolerance: a round improves if it lowers the cost by more than this share of it. At 0 the result is a local
             optimum of the algorithm.
@@ -90,8 +90,7 @@ def kmedoids(
         KMedoids; every node has a label.
 
     Raises:
-        ValueError: for a graph that is not symmetric or holds lengths that are negative or not finite (`check_graph`),
-            a `num_clusters` out of range, or other arguments of the wrong kind.
+        ValueError: as `check_graph`, for a `num_clusters` out of range, or for other arguments of the wrong kind.
 
     Reference:
         Kaufman and Rousseeuw, Clustering by means of medoids (1987); Schubert and Rousseeuw, Fast and eager k-medoids
@@ -104,24 +103,15 @@ def kmedoids(
         >>> sorted(found.medoids.tolist()), found.cost, found.converged
         ([1, 3], 0.5, True)
     """
-    check_integer("max_iterations", max_iterations, least=0)
-    check_integer("restarts", restarts, least=1)
+    check_count("max_iterations", max_iterations, 0)
+    check_count("restarts", restarts)
     if time_budget is not None and not time_budget >= 0:
         raise ValueError(f"expected time_budget in seconds >= 0, got {time_budget!r}; pass None for no limit")
     deadline = math.inf if time_budget is None else time.monotonic() + time_budget
+    begin = partial(start, graph, num_clusters, seed=seed, init=init, algorithm=algorithm, tolerance=tolerance)
     best: State | None = None
     for restart in range(restarts):
-        state = start(
-            graph,
-            num_clusters,
-            seed=seed,
-            init=init,
-            algorithm=algorithm,
-            tolerance=tolerance,
-            node_weights=node_weights,
-            perturbations=perturbations,
-            restart=restart,
-        )
+        state = begin(node_weights=node_weights, perturbations=perturbations, restart=restart)
         for iteration in range(max_iterations):
             if state.converged or time.monotonic() > deadline:
                 break
@@ -148,26 +138,15 @@ def start(
     perturbations: int | None = None,
     restart: int = 0,
 ) -> State:
-    """Chooses the first medoids and prepares the search of `kmedoids`, whose arguments these are.
+    """Chooses the first medoids for the search of `kmedoids`, whose arguments these are; the state before round one.
 
-    Args:
-        restart: which of the independent runs of this seed.
-
-    Returns:
-        State before the first round. `converged` says whether the search has ended, `history` holds the cost of the
-        seeding and after each round.
-
-    Raises:
-        ValueError: as `kmedoids`.
+    `restart` numbers the independent runs of a seed. Raises ValueError as `kmedoids`.
     """
-    if algorithm not in get_args(Algorithm):
-        raise ValueError(f"expected an algorithm among {get_args(Algorithm)}, got {algorithm!r}; choose one of these")
+    check_choice("an algorithm", algorithm, get_args(Algorithm))
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"expected a finite tolerance >= 0, got {tolerance!r}; 1e-3 is the default")
-    check_integer("seed", seed, least=0)
-    check_integer("restart", restart, least=0)
-    if perturbations is not None:
-        check_integer("perturbations", perturbations, least=0)
+    for name, count in (("seed", seed), ("restart", restart), ("perturbations", perturbations or 0)):
+        check_count(name, count, 0)
     seeds = [int(word) for word in np.random.SeedSequence([seed, restart]).generate_state(2)]
     medoids = seed_medoids(graph, num_clusters, seed=seeds[0], method=init, weights=node_weights)
     weights = check_weights(node_weights, graph.shape[0])
@@ -179,18 +158,14 @@ def start(
 
 
 def step(graph: Graph, state: State) -> State:
-    """One round of the search: `swap_round` or `alternate_round`. The state that it is given stays as it is."""
+    """One round of the search, `swap_round` or `alternate_round`; does not change the state that it is given."""
     if isinstance(state, SwapState):
         return swaps.swap_round(graph, state)
     return alternating.alternate_round(graph, state)
 
 
 def load_state(arrays: Mapping[str, np.ndarray]) -> State:
-    """The state of a search from its arrays by name, as `np.savez(path, **state._asdict())` wrote them.
-
-    Raises:
-        ValueError: if the names are not those of a state.
-    """
+    """The state whose arrays `np.savez(path, **state._asdict())` wrote; ValueError for names that are not a state's."""
     for kind in (SwapState, AlternateState):
         if set(arrays) == set(kind._fields):
             return kind(**{name: arrays[name] for name in kind._fields})

@@ -5,14 +5,14 @@ there on all distances are finite, and the far away are far by length, not by be
 """
 
 import json
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 from scipy.sparse.csgraph import connected_components
 
-from geovq_jax.geometry.clustering.kernels import compile_graph, extend_nearest, extend_reductions, make_scratch
+from geovq_jax.geometry.checks import check_choice, check_count
+from geovq_jax.geometry.clustering.kernels import compile_graph, extend_reductions, make_scratch, search_ball
 from geovq_jax.geometry.graphs.graph import Graph, check_graph
 
 Seeding = Literal["kmeans++", "greedy", "batched", "random", "farthest"]
@@ -27,43 +27,22 @@ def seed_medoids(
     method: Seeding = "kmeans++",
     weights: Float[np.ndarray, " n"] | None = None,
 ) -> Int64[np.ndarray, " K"]:
-    """Chooses K distinct nodes to start K-medoids from.
+    """Chooses K distinct nodes to start K-medoids from, listed in the order of choice.
 
-    "kmeans++" draws each next medoid with probability proportional to w d^2; "greedy" draws 2 + ln K nodes so and keeps
-    the one that lowers the cost most; "batched" draws K / 16 at a time; "farthest" takes the node of the greatest
-    distance; "random" ignores distance.
-
-    Args:
-        graph: symmetric graph of n nodes, edges hold lengths >= 0.
-        num_clusters: K, between the number of connected components and n.
-        seed: decides every draw.
-        method: see above.
-        weights: weight of each node in the cost; None for 1.
-
-    Returns:
-        Node ids, in the order in which they were chosen.
-
-    Raises:
-        ValueError: as `check_graph`; for a `num_clusters` that is no integer, below the number of components or above
-            n; for an unknown method, a negative seed, or weights of another shape, negative, not finite or all 0.
+    "kmeans++" draws each next medoid with probability proportional to w d^2; "greedy" draws 2 + ln K such nodes and
+    keeps the one that lowers the cost most; "batched" draws K / 16 at a time; "farthest" takes the node of the greatest
+    distance; "random" ignores distance. Weights None stand for 1. Raises ValueError as `kmedoids`.
 
     Reference:
         Arthur and Vassilvitskii, k-means++: the advantages of careful seeding (2007); Gonzalez, Clustering to minimize
         the maximum intercluster distance (1985); Bahmani et al., Scalable k-means++ (2012), for drawing in batches.
-
-    Example:
-        >>> from geovq_jax.geometry import graph_from_edges
-        >>> path = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([1.0, 2.0]), 3)
-        >>> sorted(seed_medoids(path, 3, seed=0).tolist())
-        [0, 1, 2]
     """
     check_graph(graph)
     n = graph.shape[0]
     weights = check_weights(weights, n)
-    check_integer("num_clusters", num_clusters, least=1)
-    check_integer("seed", seed, least=0)
-    if method not in get_args(Seeding):
-        raise ValueError(f"expected an init among {get_args(Seeding)}, got {method!r}; choose one of these")
+    check_count("num_clusters", num_clusters)
+    check_count("seed", seed, 0)
+    check_choice("an init", method, get_args(Seeding))
     num_components, component = connected_components(graph, directed=False)
     if not num_components <= num_clusters <= n:
         raise ValueError(
@@ -71,20 +50,18 @@ def seed_medoids(
             f"{num_clusters}; join the components (knn_graph(..., repair=True)) or change num_clusters"
         )
     rng = np.random.default_rng(seed)
-    medoids = _one_per_component(rng, component, num_components, weights)
+    new = _one_per_component(rng, component, num_components, weights)
     if method == "random":
-        others = np.setdiff1d(np.arange(n), medoids)
-        return np.concatenate([medoids, rng.choice(others, num_clusters - len(medoids), replace=False)])
+        others = np.setdiff1d(np.arange(n), new)
+        return np.concatenate([new, rng.choice(others, num_clusters - len(new), replace=False)])
 
-    compiled, scratch = compile_graph(graph), make_scratch(n)
-    distance, label = np.full(n, np.inf), np.zeros(n, np.int32)
+    compiled, scratch, distance = compile_graph(graph), make_scratch(n), np.full(n, np.inf)
     chosen: list[int] = []
     num_draws = 2 + int(np.log(num_clusters)) if method == "greedy" else 1
     batch_size = -(-num_clusters // NUM_ROUNDS)
-    new = medoids
     while True:
         for source in new:
-            extend_nearest(compiled, source, 0, distance, label, scratch)
+            search_ball(compiled, source, scratch._replace(distance=distance))
         chosen.extend(new)
         if len(chosen) == num_clusters:
             return np.asarray(chosen, np.int64)
@@ -103,12 +80,6 @@ def seed_medoids(
             new = new[[int(np.argmax(reductions))]]
 
 
-def check_integer(name: str, value: Any, *, least: int) -> None:
-    """Raises ValueError unless the value is an integer (True and False are not) of at least `least`."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"expected {name} as an integer >= {least}, got {value!r}; pass such a number")
-
-
 def check_weights(weights: Any, num_nodes: int) -> Float64[np.ndarray, " n"]:
     """Weights of the nodes as float64, 1 for None; ValueError unless they are n finite numbers >= 0, not all 0."""
     if weights is None:
@@ -116,13 +87,11 @@ def check_weights(weights: Any, num_nodes: int) -> Float64[np.ndarray, " n"]:
     given = np.asarray(weights)
     if given.dtype.kind not in "fiu" or given.shape != (num_nodes,):
         raise ValueError(
-            f"expected one weight per node, shape ({num_nodes},), got {given.dtype} of shape {given.shape}; "
-            "pass None for equal weights"
+            f"expected {num_nodes} node weights, got {given.dtype} of shape {given.shape}; pass None for equal weights"
         )
     if not np.isfinite(given).all() or given.min() < 0 or given.max() == 0:
         raise ValueError(
-            f"expected finite node weights >= 0, not all 0, got values in [{given.min()}, {given.max()}]; "
-            "pass None for equal weights"
+            f"expected finite weights >= 0, not all 0, got {given.min()} to {given.max()}; pass None for equal weights"
         )
     return given.astype(np.float64)
 
@@ -138,12 +107,10 @@ def draw_distinct(rng: np.random.Generator, mass: Float[np.ndarray, " n"], count
 
 def _one_per_component(rng, component, num_components, weights) -> np.ndarray:
     order = np.argsort(component, kind="stable")
-    starts = np.searchsorted(component[order], np.arange(num_components + 1))
     first = np.empty(num_components, np.int64)
-    for c, u in enumerate(rng.random(num_components)):
-        nodes = order[starts[c] : starts[c + 1]]
-        drawn = _draw(weights[nodes], u)
-        first[c] = nodes[drawn[0] if drawn.size else 0]
+    parts = np.split(order, np.searchsorted(component[order], np.arange(1, num_components)))
+    for c, (nodes, uniform) in enumerate(zip(parts, rng.random(num_components), strict=True)):
+        first[c] = nodes[next(iter(_draw(weights[nodes], uniform)), 0)]
     return first
 
 
@@ -152,9 +119,8 @@ def _draw(mass: Float[np.ndarray, " n"], uniforms: Float[np.ndarray, " m"] | flo
     total = np.cumsum(mass)
     if not total[-1] > 0.0:
         return np.empty(0, np.int64)
-    return np.searchsorted(
-        total, np.minimum(np.atleast_1d(uniforms) * total[-1], np.nextafter(total[-1], 0.0)), "right"
-    )
+    marks = np.minimum(np.atleast_1d(uniforms) * total[-1], np.nextafter(total[-1], 0.0))
+    return np.searchsorted(total, marks, "right")
 
 
 def generator_state(rng: np.random.Generator) -> np.ndarray:

@@ -4,7 +4,7 @@ All are exact in floating point, not only in principle: a distance is the least 
 monotone, and so a search that is pruned where it cannot win finds the same bits as one that is not.
 """
 
-from typing import NamedTuple, no_type_check
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int32
@@ -13,14 +13,7 @@ from geovq_jax.geometry.clustering.kernels import CompiledGraph, clear_ball, ker
 
 
 class Fields(NamedTuple):
-    """The two nearest medoids of every node, by tag.
-
-    Attributes:
-        distance1: [n] distance to the nearest medoid, infinity where there is none.
-        label1: [n] its tag, -1 where there is none.
-        distance2: [n] distance to the nearest other medoid.
-        label2: [n] its tag.
-    """
+    """Distance to the nearest and to the nearest other medoid of every node, and their tags: infinity, -1 for none."""
 
     distance1: Float64[np.ndarray, " n"]
     label1: Int32[np.ndarray, " n"]
@@ -30,16 +23,11 @@ class Fields(NamedTuple):
 
 def empty_fields(num_nodes: int) -> Fields:
     """Fields without any medoid."""
-    return Fields(
-        np.full(num_nodes, np.inf),
-        np.full(num_nodes, -1, np.int32),
-        np.full(num_nodes, np.inf),
-        np.full(num_nodes, -1, np.int32),
-    )
+    distance, label = np.full(num_nodes, np.inf), np.full(num_nodes, -1, np.int32)
+    return Fields(distance, label, distance.copy(), label.copy())
 
 
 @kernel
-@no_type_check
 def permute_graph(graph, order, place):
     """The graph whose node i is `order[i]` of this one; `place` is the inverse of `order`."""
     indptr = np.zeros_like(graph.indptr)
@@ -55,7 +43,6 @@ def permute_graph(graph, order, place):
 
 
 @kernel
-@no_type_check
 def _offer(fields, node, distance, tag, scratch, size):
     """Offers a node a way to the medoid `tag`; keeps the best two ways to different medoids, and the bound at d2."""
     if tag == fields.label1[node]:
@@ -80,7 +67,6 @@ def _offer(fields, node, distance, tag, scratch, size):
 
 
 @kernel
-@no_type_check
 def _settle(graph, fields, scratch, size):
     """Two-label Dijkstra from a heap of pending ways: each node passes on its two ways, to different medoids."""
     while size > 0:
@@ -95,11 +81,10 @@ def _settle(graph, fields, scratch, size):
 
 
 @kernel
-@no_type_check
 def fill_fields(graph, fields, medoids, scratch):
-    """Finds the two nearest of all medoids at once, in empty fields; tags are places in `medoids`.
+    """Finds the two nearest medoids of all nodes, from empty fields; tags are places in `medoids`.
 
-    Leaves `scratch.distance` equal to `distance2`, as do `add_medoid` and `remove_medoid` if they find it so.
+    Leaves `scratch.distance` equal to `distance2`; `add_medoid` and `remove_medoid` need this and keep it so.
     """
     scratch.distance[:] = np.inf
     size = 0
@@ -109,19 +94,16 @@ def fill_fields(graph, fields, medoids, scratch):
 
 
 @kernel
-@no_type_check
 def add_medoid(graph, fields, node, tag, scratch):
     """Adds a medoid in place, searching only where it is among the nearest two."""
-    size = _offer(fields, node, 0.0, np.int32(tag), scratch, 0)
-    _settle(graph, fields, scratch, size)
+    _settle(graph, fields, scratch, _offer(fields, node, 0.0, np.int32(tag), scratch, 0))
 
 
 @kernel
-@no_type_check
 def remove_medoid(graph, fields, tag, scratch):
-    """Takes a medoid out in place.
+    """Removes a medoid in place.
 
-    Where it was nearest the second takes its place; the second of every node that knew it is then found from the
+    Where it was nearest, the second becomes the nearest; the second of every node affected is then found from the
     neighbours, whose ways to their other medoids are known.
     """
     count = 0
@@ -140,26 +122,21 @@ def remove_medoid(graph, fields, tag, scratch):
     for place in range(count):
         node = scratch.order[place]
         for edge in range(graph.indptr[node], graph.indptr[node + 1]):
-            other = graph.indices[edge]
+            other, length = graph.indices[edge], graph.lengths[edge]
             if fields.label1[other] >= 0:
-                along = fields.distance1[other] + graph.lengths[edge]
-                size = _offer(fields, node, along, fields.label1[other], scratch, size)
+                size = _offer(fields, node, fields.distance1[other] + length, fields.label1[other], scratch, size)
             if fields.label2[other] >= 0:
-                along = fields.distance2[other] + graph.lengths[edge]
-                size = _offer(fields, node, along, fields.label2[other], scratch, size)
+                size = _offer(fields, node, fields.distance2[other] + length, fields.label2[other], scratch, size)
     _settle(graph, fields, scratch, size)
 
 
 @kernel
-@no_type_check
 def removal_losses(fields, weights, free, loss, orphans):
-    """Writes what removing each medoid would cost and how many nodes it would leave without any.
+    """Writes what removing each medoid would cost and how many nodes it would leave without any; returns sum w d1^2.
 
-    Returns the present cost, sum w d1^2. The tag `free`, of no medoid, gets one orphan that no candidate adopts.
+    The tag `free`, of no medoid, gets one orphan that no candidate adopts.
     """
-    loss[:] = 0.0
-    orphans[:] = 0
-    cost = 0.0
+    loss[:], orphans[:], cost = 0.0, 0, 0.0
     for node in range(weights.shape[0]):
         near = fields.distance1[node] * fields.distance1[node]
         tag = fields.label1[node]
@@ -173,7 +150,6 @@ def removal_losses(fields, weights, free, loss, orphans):
 
 
 @kernel
-@no_type_check
 def swap_changes(graph, fields, weights, loss, orphans, candidates, scratch, change, partner):
     """Writes the change of sum w d^2 under each candidate's best swap, and the tag that it would replace.
 
@@ -181,8 +157,7 @@ def swap_changes(graph, fields, weights, loss, orphans, candidates, scratch, cha
     with d(candidate, u) < d2(u) differ from plain removal, and d2 is 1-Lipschitz along edges, so the ball that is
     pruned there holds them all. `loss` and `orphans` come from `removal_losses`; `scratch.distance` equals d2.
     """
-    saved = np.zeros(loss.shape[0])
-    adopted = np.zeros(loss.shape[0], np.int64)
+    saved, adopted = np.zeros(loss.shape[0]), np.zeros(loss.shape[0], np.int64)
     for i in range(candidates.shape[0]):
         count = search_ball(graph, candidates[i], scratch)
         gain = 0.0
@@ -201,12 +176,10 @@ def swap_changes(graph, fields, weights, loss, orphans, candidates, scratch, cha
             else:
                 adopted[tag] += 1
         clear_ball(scratch, fields.distance2, count)
-        best = np.inf
-        partner[i] = -1
+        best, partner[i] = np.inf, -1
         for tag in range(loss.shape[0]):
             if orphans[tag] == adopted[tag] and loss[tag] + saved[tag] < best:
                 best = loss[tag] + saved[tag]
                 partner[i] = tag
-        saved[:] = 0.0
-        adopted[:] = 0
+        saved[:], adopted[:] = 0.0, 0
         change[i] = gain + best

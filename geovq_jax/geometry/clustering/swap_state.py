@@ -1,7 +1,6 @@
 """The state of a search by swaps, as arrays, and its working form, in which one round changes medoids in place."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,27 +18,21 @@ TRUE, FALSE = np.asarray(True), np.asarray(False)
 class SwapState(NamedTuple):
     """A search by swaps between two rounds: with the graph, all that the rest of the search depends on.
 
-    There are K + 1 tags for medoids, one of them free: `medoids` is -1 there. The fields `distance1` to `label2` (see
-    `swap_kernels.Fields`) are stored cell after cell, so that a ball lies in few pages of memory.
+    There are K + 1 tags for medoids, one of them free. The fields `distance1` to `label2` (see `swap_kernels.Fields`)
+    are stored cell after cell, so that a ball lies in few pages of memory.
 
     Attributes:
         medoids: node of each tag, -1 at the free one.
         order: the nodes in the order of the four fields.
-        distance1: distance to the nearest medoid.
-        label1: its tag.
-        distance2: distance to the nearest other medoid, infinity where there is none.
-        label2: its tag, -1 where there is none.
-        weights: weight of each node.
+        weights: weight of each node in the cost.
         promise: change of the cost found when each node was last tried, -infinity before.
         queue: nodes still to be tried in this pass, in this order.
         history: weighted mean cost of the first medoids and after each round.
         rng: state of the random generator (`seeding.generator_state`).
         tolerance: share of the cost by which a round must lower it to count as an improvement.
         perturbations: attempts left to leave the local optimum.
-        first_pass: the queue belongs to the first pass over all nodes.
-        pass_improved: some round of this pass improved.
-        perturbing: the next round is a perturbation.
-        perturbed: some perturbation was kept since the last descent.
+        first_pass, pass_improved: the queue is of the first pass over all nodes; some round of this pass improved.
+        perturbing, perturbed: the next round is a perturbation; one was kept since the last descent.
         converged: nothing is left to try.
     """
 
@@ -64,11 +57,9 @@ class SwapState(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What the best swap of each candidate would do.
+    """Best swap of each candidate: change of sum w d^2 (negative: better) and tag of the medoid replaced.
 
-    Attributes:
-        change: change of sum w d^2 (negative: better), infinity where no medoid can be given up.
-        partner: tag of the medoid to give up, -1 where none can be.
+    Where no medoid can be given up, these are infinity and -1.
     """
 
     change: Float[np.ndarray, " c"]
@@ -76,12 +67,7 @@ class Changes(NamedTuple):
 
 
 class WorkingMedoids:
-    """The medoids of a state, with methods that change them in place; nodes come in and go out by the graph's ids.
-
-    Attributes:
-        medoids: node of each tag, -1 at the free one.
-        cost: sum of w d^2.
-    """
+    """The `medoids` of a state and their `cost`, sum w d^2, changed in place; nodes are named by the graph's ids."""
 
     def __init__(self, graph: Graph, state: SwapState) -> None:
         n, num_tags = graph.shape[0], len(state.medoids)
@@ -105,23 +91,20 @@ class WorkingMedoids:
         places = self._place[candidates]
         found = Changes(np.empty(len(places)), np.empty(len(places), np.int64))
         parts = min(len(self._scratch), max(1, len(places) * len(self._weights) // SERIAL_WORK))
-        work = partial(self._search, places, found, parts)
+
+        def search(part: int) -> None:
+            rows, scratch = slice(part * len(places) // parts, (part + 1) * len(places) // parts), self._scratch[part]
+            if part:
+                scratch.distance[:] = self._fields.distance2
+            given = (self._graph, self._fields, self._weights, self._loss, self._orphans, places[rows])
+            kernels.swap_changes(*given, scratch, found.change[rows], found.partner[rows])
+
         if parts == 1:
-            work(0)
+            search(0)
         else:
             with ThreadPoolExecutor(parts) as pool:
-                list(pool.map(work, range(parts)))
+                list(pool.map(search, range(parts)))
         return found
-
-    def _search(self, places: np.ndarray, found: Changes, parts: int, thread: int) -> None:
-        scratch = self._scratch[thread]
-        if thread:
-            scratch.distance[:] = self._fields.distance2
-        part = slice(thread * len(places) // parts, (thread + 1) * len(places) // parts)
-        kernels.swap_changes(
-            self._graph, self._fields, self._weights, self._loss, self._orphans, places[part], scratch,
-            found.change[part], found.partner[part],
-        )  # fmt: skip
 
     def swap(self, node: int, partner: int) -> None:
         """Puts a node in the place of the medoid with the tag `partner`."""

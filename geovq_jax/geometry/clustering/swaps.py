@@ -14,8 +14,7 @@ from geovq_jax.geometry.clustering.swap_state import FALSE, TRUE, SwapState, Wor
 from geovq_jax.geometry.graphs.graph import Graph
 
 CANDIDATES_PER_CLUSTER = 16  # tried in a round
-RELOCATED = 16  # a perturbation relocates one medoid of so many,
-LEAST_RELOCATED = 4  # but so many at least: fewer fall back into the same optimum
+RELOCATED, LEAST_RELOCATED = 16, 4  # a perturbation relocates K / 16 medoids, at least 4: fewer fall back
 ROUNDING = 1e-12  # improvements below this share of the cost may be rounding, and are left
 
 
@@ -39,23 +38,19 @@ def init(
     fields = kernels.Fields(*(field[order] for field in fields))
     loss, orphans = np.empty(num_clusters + 1), np.empty(num_clusters + 1, np.int64)
     cost = kernels.removal_losses(fields, weights[order], num_clusters, loss, orphans)
-    queue = rng.permutation(n)
     return SwapState(
-        medoids=np.append(medoids, -1),
-        order=order,
-        **fields._asdict(),
-        weights=weights,
+        np.append(medoids, -1),
+        order,
+        *fields,
+        weights,
         promise=np.full(n, -np.inf),
-        queue=queue,
+        queue=rng.permutation(n),
         history=np.array([cost / weights.sum()]),
-        rng=generator_state(rng),
+        rng=generator_state(rng),  # after the queue was drawn
         tolerance=np.asarray(tolerance, np.float64),
         perturbations=np.asarray(perturbations, np.int64),
         first_pass=TRUE,
-        pass_improved=FALSE,
-        perturbing=FALSE,
-        perturbed=FALSE,
-        converged=FALSE,
+        **dict.fromkeys(("pass_improved", "perturbing", "perturbed", "converged"), FALSE),
     )
 
 
@@ -67,10 +62,8 @@ def swap_round(graph: Graph, state: SwapState) -> SwapState:
     the nodes is in random order; later ones begin with the nodes that came nearest to an improvement when last tried,
     and give way to the next pass at their first round without improvement. When a pass begins with such a round, the
     descent has ended. A perturbation then moves a sixteenth of the medoids to nodes drawn in proportion to w d^2, tries
-    the nodes whose nearest two medoids changed, and is kept if the cost has fallen.
-
-    Returns:
-        The state after the round, a function of the arguments whatever the number of threads; the cost never rises.
+    the nodes whose nearest two medoids changed, and is kept if the cost has fallen. The cost never rises, and the
+    result does not depend on the number of threads.
 
     Reference:
         Kaufman and Rousseeuw, Clustering by means of medoids (1987); Schubert and Rousseeuw, Fast and eager k-medoids
@@ -85,12 +78,8 @@ def _descend(work: WorkingMedoids, state: SwapState) -> SwapState:
     _try(work, state.queue[:size], promise)
     improved = before - work.cost > state.tolerance * before
     queue, pass_improved = state.queue[size:], state.pass_improved | improved
-    state = work.store(state)._replace(
-        promise=promise,
-        queue=queue,
-        pass_improved=pass_improved,
-        history=np.append(state.history, work.cost / state.weights.sum()),
-    )
+    history = np.append(state.history, work.cost / state.weights.sum())
+    state = work.store(state)._replace(promise=promise, queue=queue, pass_improved=pass_improved, history=history)
     ended = len(queue) == 0
     if not improved and (ended or state.tolerance > 0) and (state.first_pass or not pass_improved):
         return _descended(state)
@@ -128,12 +117,8 @@ def _perturb(work: WorkingMedoids, state: SwapState) -> SwapState:
     kept, mean = work.cost < (1.0 - ROUNDING) * cost, state.history[-1]
     if kept:
         state, mean = work.store(state)._replace(perturbed=TRUE), work.cost / state.weights.sum()
-    state = state._replace(
-        promise=promise,
-        rng=generator_state(rng),
-        history=np.append(state.history, mean),
-        perturbations=state.perturbations - 1,
-    )
+    state = state._replace(promise=promise, rng=generator_state(rng), history=np.append(state.history, mean))
+    state = state._replace(perturbations=state.perturbations - 1)
     return state if state.perturbations > 0 else _descended(state)
 
 
@@ -153,9 +138,8 @@ def _try(work: WorkingMedoids, nodes: Int64[np.ndarray, " t"], promise: Float64[
             if change >= -ROUNDING * work.cost:
                 break
             if taken:  # the medoids are no longer those that the batch was evaluated against
-                again = work.best_swaps(candidates[place : place + 1])
-                promise[candidates[place]] = change = again.change[0]
-                partner = again.partner[0]
+                (change,), (partner,) = work.best_swaps(candidates[place : place + 1])
+                promise[candidates[place]] = change
             if change < -ROUNDING * work.cost:
                 work.swap(int(candidates[place]), int(partner))
                 taken = True

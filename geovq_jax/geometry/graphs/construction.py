@@ -1,12 +1,14 @@
 """From points to a connected graph: bridges between components, measured graphs, k-nearest-neighbour graphs."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import sparse
+from scipy.sparse import csgraph
 from scipy.spatial import cKDTree
 
 from geovq_jax.geometry.checks import check_choice, check_count, check_lengths
@@ -23,20 +25,18 @@ from geovq_jax.geometry.graphs.graph import (
 from geovq_jax.geometry.graphs.knn import Backend, Metric, Neighbours, knn, prepare_points, tree_pays
 
 LengthFn = Callable[[np.ndarray], Any]
-
-# Neighbours among which a bridge is sought before a search by components.
-_LOOK_AROUND = 16
+_LOOK_AROUND = 16  # neighbours among which a bridge is sought before a search by components
 
 
-def bridges(points: Float[Array, "n d"] | Float[np.ndarray, "n d"], graph: Graph) -> Int[np.ndarray, "b 2"]:
+def bridges(points: Float[Array | np.ndarray, "n d"], graph: Graph) -> Int[np.ndarray, "b 2"]:
     """Finds the shortest bridges that join all components: the Euclidean minimum spanning tree over them.
 
-    Boruvka's rounds: every component but the one of the largest names its shortest edge to another component, and the
-    named edges that close no cycle are kept. Exact in the Euclidean distance of the points. A bridge joins what was
-    separate, so it changes no distance inside a component, whatever length it is given.
+    Boruvka's rounds: every component except the largest proposes its shortest edge to another component, and the
+    proposals that close no cycle are kept. Exact in the Euclidean distance of the points. A bridge changes no distance
+    inside a component, whatever length it is given.
 
     Args:
-        points: nodes [n, d].
+        points: nodes.
         graph: symmetric graph [n, n] on them.
 
     Returns:
@@ -50,9 +50,8 @@ def bridges(points: Float[Array, "n d"] | Float[np.ndarray, "n d"], graph: Graph
     x = prepare_points(points, "euclidean")
     check_graph(graph)
     if len(x) != graph.shape[0]:
-        raise ValueError(
-            f"expected one point per node, got {len(x)} points and {graph.shape[0]} nodes; pass the points of the graph"
-        )
+        got = f"{len(x)} points and {graph.shape[0]} nodes"
+        raise ValueError(f"expected one point per node, got {got}; pass the points of the graph")
     labels = components(graph)
     small = np.flatnonzero(labels > 0)
     if not len(small):
@@ -64,7 +63,10 @@ def bridges(points: Float[Array, "n d"] | Float[np.ndarray, "n d"], graph: Graph
         order = np.lexsort((partner, small, length))
         candidates = order[np.unique(labels[small[order]], return_index=True)[1]]  # the shortest of each component
         candidates = candidates[np.lexsort((candidates, length[candidates]))]
-        kept, merged = _forest(labels[small[candidates]], labels[partner[candidates]], int(labels.max()) + 1)
+        # Weighted by their order, the pairs that close no cycle are the spanning tree; label 0 stays 0.
+        pairs, rank = (labels[small[candidates]], labels[partner[candidates]]), np.arange(1.0, len(candidates) + 1)
+        tree = csgraph.minimum_spanning_tree(sparse.csr_array((rank, pairs), shape=2 * (labels.max() + 1,)))
+        kept, merged = np.isin(rank, tree.data), csgraph.connected_components(tree, directed=False)[1]
         found_edges.append(np.stack([small[candidates], partner[candidates]], axis=1)[kept])
         found_lengths.append(length[candidates][kept])
         labels = merged[labels]
@@ -79,13 +81,12 @@ def _nearest_foreign(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nearest foreign point of each row; infinitely far where its component has a nearer pair elsewhere."""
     foreign = labels[near.indices] != labels[rows][:, None]
-    first = foreign.argmax(axis=1)
-    at = np.arange(len(rows))
-    partner = near.indices[at, first].astype(np.int64)
-    length = np.where(foreign[at, first], near.distances[at, first], np.inf)
+    first = np.arange(len(rows)), foreign.argmax(axis=1)
+    partner = near.indices[first].astype(np.int64)
+    length = np.where(foreign[first], near.distances[first], np.inf)
     best = np.full(labels.max() + 1, np.inf)
     np.minimum.at(best, labels[rows], length)
-    # A row whose near points are all its own can still win if they end before its component's best pair.
+    # A row whose near points are all of its component can still win if they end before the component's best pair.
     open_rows = np.flatnonzero(np.isinf(length) & (near.distances[:, -1] < best[labels[rows]]))
     own = labels[rows[open_rows]]
     # Two different labels differ in some bit: per bit, search the rows of either value among the points of the other.
@@ -112,23 +113,6 @@ def _nearest(x: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return position, np.linalg.norm(x[position] - queries, axis=1)
 
 
-def _forest(a: np.ndarray, b: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Kruskal: which pairs (a, b), in this order, close no cycle; and the new label of each old one (0 stays)."""
-    parent = list(range(num_labels))
-
-    def root(label: int) -> int:
-        while parent[label] != label:
-            parent[label] = label = parent[parent[label]]
-        return label
-
-    kept = np.zeros(len(a), bool)
-    for i, (left, right) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
-        low, high = sorted((root(left), root(right)))
-        kept[i] = low != high
-        parent[high] = low
-    return kept, np.unique([root(label) for label in range(num_labels)], return_inverse=True)[1]
-
-
 def straight_lengths(
     points: Float[np.ndarray, "n d"], edges: Int[np.ndarray, "e 2"], metrics: Float[np.ndarray, "n d d"] | None = None
 ) -> Float[np.ndarray, " e"]:
@@ -138,9 +122,6 @@ def straight_lengths(
         points: nodes.
         edges: node pairs.
         metrics: metric tensor at each node; None for Euclidean lengths.
-
-    Returns:
-        Lengths in float64.
 
     Raises:
         ValueError: as `lengths_from_metrics`.
@@ -189,15 +170,12 @@ def metric_graph(
 def join_components(
     points: Float[np.ndarray, "n d"], graph: Graph, metrics: Float[np.ndarray, "n d d"] | None = None
 ) -> sparse.csr_array:
-    """Joins the components of a graph by their shortest bridges, with lengths as `straight_lengths` measures them.
+    """Joins the components of a graph into one by their shortest bridges, as long as `straight_lengths` says.
 
     Args:
         points: nodes.
         graph: symmetric graph [n, n] on them.
         metrics: metric tensor at each node; None for Euclidean lengths.
-
-    Returns:
-        A graph of one component.
 
     Raises:
         ValueError: as `bridges`.
@@ -207,7 +185,7 @@ def join_components(
 
 
 def knn_graph(
-    points: Float[Array, "n d"] | Float[np.ndarray, "n d"],
+    points: Float[Array | np.ndarray, "n d"],
     k: int,
     *,
     symmetry: Symmetry = "union",
@@ -223,12 +201,11 @@ def knn_graph(
 ) -> sparse.csr_array:
     """Builds the symmetric k-nearest-neighbour graph of a set of points.
 
-    Neighbours are found by `metric`; edges are as long as the pull-back metric of `decode_fn` says, or `length_fn`, or
-    else the distance itself (`weights="connectivity"`: 1). Bridges that repair connects components with are measured in
-    the same way as every other edge.
+    Neighbours are found by `metric`; edges are as long as the pull-back metric of `decode_fn` or `length_fn` says, else
+    as the distance itself (`weights="connectivity"`: 1). Bridges are measured in the same way as every other edge.
 
     Args:
-        points: nodes [n, d].
+        points: nodes.
         k: neighbours of each node, 1 <= k < n.
         symmetry: "union" keeps an edge if either end names the other, "mutual" only if both do.
         metric: distance of the neighbour search, "euclidean" or "cosine".
@@ -261,11 +238,7 @@ def knn_graph(
         edges = np.concatenate([edges, bridges(x, graph_from_edges(edges, np.ones(len(edges)), len(x)))])
     distances = np.linalg.norm(x[edges[:, 0]] - x[edges[:, 1]], axis=1)
     if decode_fn is not None:
-        z = jnp.asarray(points)
-
-        def length_fn(chosen: np.ndarray) -> Any:
-            return edge_lengths(decode_fn, z, chosen, rule=rule)
-
+        length_fn = partial(edge_lengths, decode_fn, jnp.asarray(points), rule=rule)
     if length_fn is not None:
         lengths = subset_lengths(edges, distances, length_fn, max_edges, seed=seed)
     elif weights == "connectivity":
@@ -286,22 +259,11 @@ def subset_lengths(
 ) -> Float[np.ndarray, " e"]:
     """Measures a sample of the edges and estimates the others in the same unit.
 
-    The edges are divided into equal bins by distance and the sample is drawn evenly from them. An edge that is not
-    measured is as long as its distance times the bin's ratio, sum of lengths over sum of distances.
+    The edges are divided into equal bins by their Euclidean `distances`; `max_edges` (None for all) are drawn evenly
+    from them and measured by one call of `length_fn`. Any other is as long as its distance times the bin's ratio, sum
+    of lengths over sum of distances.
 
-    Args:
-        edges: node pairs [e, 2].
-        distances: their Euclidean lengths [e].
-        length_fn: lengths [m] of edges [m, 2]; called once.
-        max_edges: number of edges to measure; None for all.
-        seed: draws the sample.
-        num_bins: number of bins.
-
-    Returns:
-        Lengths [e], measured or estimated, in the unit of length_fn.
-
-    Raises:
-        ValueError: for max_edges < num_bins, or a length_fn that does not return one finite length >= 0 per edge.
+    Raises ValueError for max_edges < num_bins, or a length_fn that does not return one finite length >= 0 per edge.
     """
 
     def measure(chosen: np.ndarray) -> np.ndarray:
@@ -315,8 +277,7 @@ def subset_lengths(
     bins = np.array_split(np.argsort(distances, kind="stable"), num_bins)
     quotas = np.diff(np.linspace(0, max_edges, num_bins + 1).astype(int))
     samples = [rng.choice(members, quota, replace=False) for members, quota in zip(bins, quotas, strict=True)]
-    chosen = np.concatenate(samples)
-    lengths = np.zeros(len(edges))
+    chosen, lengths = np.concatenate(samples), np.zeros(len(edges))
     lengths[chosen] = measure(edges[chosen])
     for members, sample in zip(bins, samples, strict=True):
         others, total = np.setdiff1d(members, sample), distances[sample].sum()

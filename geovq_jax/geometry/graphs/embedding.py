@@ -35,7 +35,7 @@ def geodesic_map(graph: Graph, *, seed: int, num_dimensions: int = 2, num_landma
         graph: symmetric connected graph [n, n], edges hold lengths >= 0.
         seed: chooses the landmarks.
         num_dimensions: q.
-        num_landmarks: nodes from which distances are taken, at most n.
+        num_landmarks: nodes from which distances are taken; all n where there are fewer.
 
     Returns:
         GeodesicMap; each axis has its largest entry positive, so that the map does not flip between runs.
@@ -56,13 +56,10 @@ def geodesic_map(graph: Graph, *, seed: int, num_dimensions: int = 2, num_landma
     landmarks = np.sort(np.random.default_rng(seed).permutation(size)[: max(num_landmarks, num_dimensions + 1)])
     squared = np.asarray(dijkstra(graph, landmarks), np.float64) ** 2
     if not np.isfinite(squared).all():
-        raise ValueError(
-            "expected a connected graph, got nodes that no path reaches; join them with add_edges, bridges"
-        )
+        raise ValueError("expected a connected graph, got nodes that no path reaches; join them by join_components")
     among = squared[:, landmarks]
     centre = among.mean(axis=1)
-    gram = -0.5 * (among - centre[:, None] - centre[None, :] + centre.mean())
-    values, vectors = np.linalg.eigh(gram)
+    values, vectors = np.linalg.eigh(-0.5 * (among - centre[:, None] - centre[None, :] + centre.mean()))
     values, vectors = values[::-1], vectors[:, ::-1]
     first = np.maximum(values[:num_dimensions], 0.0)
     scale = np.where(first > 0, 1.0 / np.sqrt(np.where(first > 0, first, 1.0)), 0.0)
@@ -81,24 +78,16 @@ class Plane(NamedTuple):
 
 
 def principal_plane(points: Float[np.ndarray, "n d"]) -> Plane:
-    """First two principal axes of a cloud of points, d >= 2.
+    """First two principal axes of finite points, d >= 2 (else ValueError).
 
-    Args:
-        points: the cloud [n, d].
-
-    Returns:
-        The plane; each axis has its largest entry positive, so that the map does not flip between runs.
-
-    Raises:
-        ValueError: fewer than two dimensions, or points that are not finite.
+    Each axis has its largest entry positive, so that the map does not flip between runs.
     """
     check_array("points", points, "n d")
     if points.shape[1] < 2:
         raise ValueError(f"expected points of at least 2 dimensions, got {points.shape[1]}; draw a histogram instead")
     mean = points.mean(axis=0, dtype=np.float64)
     _, singular, axes = np.linalg.svd(np.linalg.qr(points - mean[None, :], mode="r"))
-    variance = singular**2
-    axes = axes[:2]
+    variance, axes = singular**2, axes[:2]
     largest = axes[np.arange(2), np.abs(axes).argmax(axis=1)]
     total = variance.sum()
     explained = np.zeros(2)
@@ -107,13 +96,5 @@ def principal_plane(points: Float[np.ndarray, "n d"]) -> Plane:
 
 
 def project(plane: Plane, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 2"]:
-    """Coordinates of points in a plane: (x - mean) axes'.
-
-    Args:
-        plane: the plane.
-        points: points [n, d].
-
-    Returns:
-        Coordinates [n, 2].
-    """
+    """Coordinates of points in a plane: (x - mean) axes'."""
     return (points - plane.mean[None, :]) @ plane.axes.T

@@ -1,4 +1,4 @@
-"""Symmetric sparse graphs: neighbours to edges, edges to CSR, and the whole way from points to a connected graph.
+"""Symmetric sparse graphs: neighbours to edges, edges to CSR, checks and connected components.
 
 A graph is a `scipy.sparse.csr_array` in float64, symmetric, without self-loops. Every stored entry is an edge, also one
 that stores 0.0: coincident points are joined by an edge of length zero. `csgraph.dijkstra` and
@@ -23,7 +23,7 @@ def unique_edges(neighbours: Int[np.ndarray, "n k"], *, symmetry: Symmetry = "un
     """Lists each undirected edge of a neighbour table once, as (a, b) with a < b, in lexicographic order.
 
     Args:
-        neighbours: indices [n, k], row i naming the neighbours of node i.
+        neighbours: row i names the neighbours of node i.
         symmetry: "union" keeps a pair if either names the other, "mutual" only if both do.
 
     Returns:
@@ -54,21 +54,20 @@ def unique_edges(neighbours: Int[np.ndarray, "n k"], *, symmetry: Symmetry = "un
 
 
 def graph_from_edges(
-    edges: Int[np.ndarray, "e 2"], lengths: Float[np.ndarray, " e"] | Float[Array, " e"], num_nodes: int
+    edges: Int[np.ndarray, "e 2"], lengths: Float[np.ndarray | Array, " e"], num_nodes: int
 ) -> sparse.csr_array:
     """Builds the symmetric graph of a list of edges; of parallel edges the shortest counts.
 
     Args:
-        edges: node pairs [e, 2], in either direction.
-        lengths: lengths [e] >= 0; zeros are stored as edges.
+        edges: node pairs, in either direction.
+        lengths: >= 0; zeros are stored as edges.
         num_nodes: number of nodes n.
 
     Returns:
         csr_array [n, n] in float64 with sorted int32 indices, each edge stored in both directions.
 
     Raises:
-        ValueError: for edges that are not pairs of nodes, self-loops, another number of lengths than of edges, and
-            lengths that are negative or not finite.
+        ValueError: for edges that are not pairs of different nodes, or not one finite length >= 0 per edge.
 
     Example:
         >>> graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3).toarray().tolist()
@@ -95,12 +94,6 @@ def graph_from_edges(
 def edges_of(graph: Graph) -> tuple[Int[np.ndarray, "e 2"], Float[np.ndarray, " e"]]:
     """Lists the edges (a < b) of a symmetric graph [n, n] and their lengths: the inverse of `graph_from_edges`.
 
-    Args:
-        graph: symmetric graph.
-
-    Returns:
-        Node pairs int32 [e, 2] and lengths [e].
-
     Raises:
         ValueError: as `check_graph`.
     """
@@ -111,41 +104,26 @@ def edges_of(graph: Graph) -> tuple[Int[np.ndarray, "e 2"], Float[np.ndarray, " 
 
 
 def add_edges(
-    graph: Graph, edges: Int[np.ndarray, "e 2"], lengths: Float[np.ndarray, " e"] | Float[Array, " e"]
+    graph: Graph, edges: Int[np.ndarray, "e 2"], lengths: Float[np.ndarray | Array, " e"]
 ) -> sparse.csr_array:
-    """Adds edges to a symmetric graph; where an edge exists already, the shorter length counts.
-
-    Args:
-        graph: symmetric graph [n, n].
-        edges: node pairs [e, 2].
-        lengths: their lengths [e] >= 0.
-
-    Returns:
-        The larger graph [n, n].
+    """Adds edges of given lengths >= 0 to a symmetric graph; where an edge exists already, the shorter length counts.
 
     Raises:
         ValueError: as `graph_from_edges` and `check_graph`.
     """
-    check_graph(graph)
     old_edges, old_lengths = edges_of(graph)
-    new_edges = check_ids("edges", edges, graph.shape[0], "e* 2")
-    new_lengths = check_lengths("lengths", lengths, str(len(new_edges)))
-    return graph_from_edges(
-        np.concatenate([old_edges, new_edges]), np.concatenate([old_lengths, new_lengths]), graph.shape[0]
-    )
+    edges = np.concatenate([old_edges, check_ids("edges", edges, graph.shape[0], "e* 2")])
+    new_lengths = check_lengths("lengths", lengths, str(len(edges) - len(old_edges)))
+    return graph_from_edges(edges, np.concatenate([old_lengths, new_lengths]), graph.shape[0])
 
 
 class Connectivity(NamedTuple):
     """Size and connectedness of a graph.
 
     Attributes:
-        num_nodes: number of nodes.
         num_edges: number of undirected edges, those of length zero included.
-        num_components: number of connected components.
         largest_fraction: share of the nodes in the largest component.
-        degree_min: least number of edges at a node.
-        degree_mean: mean number of edges at a node.
-        degree_max: largest number of edges at a node.
+        degree_min, degree_mean, degree_max: of the numbers of edges per node.
     """
 
     num_nodes: int
@@ -160,17 +138,14 @@ class Connectivity(NamedTuple):
 def check_graph(graph: Any) -> None:
     """Refuses what is not a symmetric graph of lengths >= 0.
 
-    Raises:
-        ValueError: another type or shape, parts that do not fit together, an entry twice, a self-loop, a length that is
-            negative, infinite or NaN, or an edge without its equal in the other direction.
+    Raises ValueError for another type or shape, parts that do not fit together, an entry twice, a self-loop, a length
+    that is negative, infinite or NaN, or an edge without its equal in the other direction.
     """
     mend = "build it with graph_from_edges or knn_graph"
     if not isinstance(graph, sparse.csr_array | sparse.csr_matrix):
         raise ValueError(f"expected a graph as scipy.sparse.csr_array, got {type(graph).__name__}; {mend}")
     if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or graph.shape[0] == 0:
-        raise ValueError(
-            f"expected a square matrix of edge lengths for at least one node, got shape {graph.shape}; {mend}"
-        )
+        raise ValueError(f"expected a square matrix of lengths of at least one node, got shape {graph.shape}; {mend}")
     _check_parts(graph, mend)
     check_lengths("edge lengths", graph.data, "e*")
     # Sorted by row of the transpose, every list of neighbours comes out in ascending order.
@@ -181,16 +156,12 @@ def check_graph(graph: Any) -> None:
         raise ValueError(f"expected edges between different nodes, got a self-loop; {mend}")
     if ((here.indices[1:] == here.indices[:-1]) & (rows[1:] == rows[:-1])).any():
         raise ValueError(f"expected every edge once in each direction, got one twice; {mend}")
-    if not (
-        np.array_equal(here.indptr, back.indptr)
-        and np.array_equal(here.indices, back.indices)
-        and np.array_equal(here.data, back.data)
-    ):
+    if not all(np.array_equal(getattr(here, part), getattr(back, part)) for part in ("indptr", "indices", "data")):
         raise ValueError(f"expected a symmetric graph, got one that is not; {mend}")
 
 
 def _check_parts(graph: Graph, mend: str) -> None:
-    """Refuses arrays that are no CSR matrix: SciPy and compiled loops read memory where these say."""
+    """Refuses arrays that are no valid CSR matrix: SciPy and compiled loops would read beyond their ends."""
     for name, kinds in (("indptr", "i"), ("indices", "i"), ("data", "fiu")):
         part = getattr(graph, name, None)
         if not isinstance(part, np.ndarray) or part.ndim != 1 or part.dtype.kind not in kinds or part.itemsize < 4:
@@ -199,9 +170,7 @@ def _check_parts(graph: Graph, mend: str) -> None:
             raise ValueError(f"expected {name} of the graph as {numbers} of 32 or 64 bits, got {found}; {mend}")
     size, indptr, lengths = graph.shape[0], graph.indptr, (len(graph.indices), len(graph.data))
     if len(indptr) != size + 1 or indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any():
-        raise ValueError(
-            f"expected indptr of the graph as {size + 1} integers from 0 that never fall, got others; {mend}"
-        )
+        raise ValueError(f"expected indptr as {size + 1} integers from 0 that never fall, got others; {mend}")
     if lengths != (indptr[-1], indptr[-1]):
         raise ValueError(f"expected {indptr[-1]} indices and edge lengths, as indptr says, got {lengths}; {mend}")
     check_ids("indices of the graph", graph.indices, size, "e*")
@@ -211,9 +180,7 @@ def components(graph: Graph) -> Int[np.ndarray, " n"]:
     """Labels the connected components, the largest as 0 (ties by the least node)."""
     _, labels = csgraph.connected_components(graph, directed=False)
     order = np.argsort(-np.bincount(labels), kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank[labels].astype(np.int32)
+    return np.argsort(order)[labels].astype(np.int32)
 
 
 def connectivity(graph: Graph) -> Connectivity:
@@ -223,13 +190,7 @@ def connectivity(graph: Graph) -> Connectivity:
         ValueError: as `check_graph`.
     """
     check_graph(graph)
-    n, degrees, labels = graph.shape[0], np.diff(graph.indptr), components(graph)
-    return Connectivity(
-        num_nodes=n,
-        num_edges=int(graph.nnz) // 2,
-        num_components=int(labels.max(initial=-1)) + 1,
-        largest_fraction=float(np.mean(labels == 0)),
-        degree_min=int(degrees.min()),
-        degree_mean=float(degrees.mean()),
-        degree_max=int(degrees.max()),
-    )
+    degrees, labels = np.diff(graph.indptr), components(graph)
+    num_components, largest_fraction = int(labels.max()) + 1, float(np.mean(labels == 0))
+    spread = int(degrees.min()), float(degrees.mean()), int(degrees.max())
+    return Connectivity(graph.shape[0], int(graph.nnz) // 2, num_components, largest_fraction, *spread)

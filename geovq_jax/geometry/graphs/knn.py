@@ -24,8 +24,7 @@ from geovq_jax.geometry.checks import (
 Backend = Literal["auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf"]
 Metric = Literal["euclidean", "cosine"]
 
-# Candidates beyond k that a float32 search returns, so that float64 can settle the order of near ties.
-_SLACK = 8
+_SLACK = 8  # candidates beyond k that a float32 search returns, so that float64 can settle the order of near ties
 _GROUPS = 32
 
 
@@ -42,10 +41,10 @@ class Neighbours(NamedTuple):
 
 
 def knn(
-    points: Float[Array, "n d"] | Float[np.ndarray, "n d"],
+    points: Float[Array | np.ndarray, "n d"],
     k: int,
     *,
-    queries: Float[Array, "m d"] | Float[np.ndarray, "m d"] | None = None,
+    queries: Float[Array | np.ndarray, "m d"] | None = None,
     rows: Int[np.ndarray, " m"] | None = None,
     backend: Backend = "auto",
     metric: Metric = "euclidean",
@@ -55,15 +54,14 @@ def knn(
     A search proposes candidates; their distances are then computed anew in float64, so that the unit and the order do
     not depend on the search. The back ends "jax", "kdtree" and "faiss" are exact: a row in which float32 could have
     hidden a nearer point is searched again in float64. "faiss_hnsw" and "faiss_ivf" are approximate. Among points at
-    equal distances the choice is deterministic but belongs to the back end; those chosen are listed by index.
+    equal distances the back end determines the choice; those chosen are listed by index.
 
     Args:
-        points: the searched points, [n, d].
+        points: the searched points.
         k: number of neighbours, at most n - 1 without queries and n with them.
         queries: if given, the neighbours of queries [m, d] among the points, excluding nothing. Otherwise the
             neighbours of each point among the others: its own row is excluded, its duplicates are not.
-        rows: without queries, ask only for the neighbours of these points; what they get does not depend on the others
-            that are asked about.
+        rows: without queries, find only the neighbours of these points; the result does not depend on the others.
         backend: "auto" takes "kdtree" on a CPU where `tree_pays`, and "jax" otherwise.
         metric: "euclidean", or "cosine" for 1 - cos(x, y).
 
@@ -71,8 +69,8 @@ def knn(
         Neighbours with m rows (n without queries and rows).
 
     Raises:
-        ValueError: for a k out of range, rows that do not exist, points that are not finite or of another form, zero
-            vectors under "cosine", unknown names.
+        ValueError: for k or rows out of range, points that are not finite or of another form, zero vectors under
+            "cosine", unknown names.
     """
     x = prepare_points(points, metric)
     (n, d), available = x.shape, x.shape[0] - (queries is None)
@@ -104,24 +102,14 @@ def knn(
             again, _ = _search_kdtree(x, q[doubtful], k, their)
             mended = _settle(x, q[doubtful], again, k, their)
             found.indices[doubtful], found.distances[doubtful] = mended
-    if metric == "cosine":
-        found = found._replace(distances=found.distances**2 / 2)
-    return found
+    return found if metric == "euclidean" else found._replace(distances=found.distances**2 / 2)
 
 
 def rerank(neighbours: Neighbours, k: int, length_fn: Callable[[np.ndarray], Any]) -> Neighbours:
-    """Keeps of every row the k neighbours that are nearest by another length.
+    """Keeps of each row of candidates, such as `knn(points, 3 * k)`, the k nearest by another length, in its order.
 
-    Args:
-        neighbours: candidates [m, k'], k' >= k, for instance `knn(points, 3 * k)`.
-        k: number of neighbours to keep.
-        length_fn: lengths [e] of edges int32 [e, 2] = (row, neighbour), such as the pull-back length of `edge_lengths`.
-
-    Returns:
-        Neighbours [m, k] ordered by the new length, which takes the place of the distance.
-
-    Raises:
-        ValueError: if there are fewer than k candidates, or for lengths that are no lengths.
+    `length_fn` gives the lengths [e] of edges int32 [e, 2] = (row, neighbour); they replace the distances. Raises
+    ValueError for fewer than k candidates, and for lengths that are negative or not finite.
     """
     m, candidates = neighbours.indices.shape
     check_count("k", k, 1, candidates, "search more candidates first")
@@ -167,13 +155,12 @@ def _settle(x: np.ndarray, q: np.ndarray, indices: np.ndarray, k: int, own: np.n
 
 
 def _search_kdtree(x: np.ndarray, q: np.ndarray, k: int, own: np.ndarray | None) -> tuple[np.ndarray, None]:
-    wanted = k + (own is not None)
-    _, indices = cKDTree(x, balanced_tree=False).query(q, wanted, workers=-1)
-    return indices.reshape(len(q), wanted), None
+    _, indices = cKDTree(x, balanced_tree=False).query(q, k + (own is not None), workers=-1)
+    return indices.reshape(len(q), -1), None
 
 
 def _float32_error(x: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Bound on the error of a float32 squared distance |x|^2 - 2 x.y + |y|^2, a row of q."""
+    """Bound on the error of a float32 squared distance |x|^2 - 2 x.y + |y|^2, per row of q."""
     reach = np.linalg.norm(q, axis=1) + np.linalg.norm(x, axis=1).max()
     return (x.shape[1] + 4) * 2.0**-23 * reach**2
 
@@ -198,19 +185,14 @@ def _search_jax(x: np.ndarray, q: np.ndarray, k: int, own: np.ndarray | None) ->
 
 @partial(jax.jit, static_argnames=("k", "block"))
 def _top_k(
-    rows: tuple[Float[Array, "m d"], Int[Array, " m"]],
-    points: Float[Array, "n d"],
-    squares: Float[Array, " n"],
-    k: int,
-    block: int,
+    rows: tuple[Array, Array], points: Float[Array, "n d"], squares: Float[Array, " n"], k: int, block: int
 ) -> tuple[Float[Array, "m k"], Int[Array, "m k"]]:
     """The k least |x|^2 - 2 x.q of each query, in two stages: by the least of each group, then inside the best groups.
 
     At most k groups hold one of the k least values, and these are the k groups of least minima: exact, and the costly
-    top_k sees n / 32 + 32 k values instead of n. Rows are queries and, of each, the point to leave out (-1 for none).
+    top_k sees n / 32 + 32 k values instead of n. Rows are queries [m, d] and the point [m] that each leaves out, or -1.
     """
-    n = points.shape[0]
-    groups = n // _GROUPS
+    n, groups = points.shape[0], points.shape[0] // _GROUPS
 
     def one_block(part: tuple[Array, Array]) -> tuple[Float[Array, "b k"], Int[Array, "b k"]]:
         q, own = part
@@ -235,11 +217,8 @@ def _search_faiss(
     try:
         import faiss
     except ImportError as error:
-        raise ValueError(
-            "expected faiss for this backend, got no such package; pip install 'geovq-jax[knn]'"
-        ) from error
-    n, d = x.shape
-    wanted = k + (own is not None)
+        raise ValueError("expected the package faiss, got none; pip install 'geovq-jax[knn]'") from error
+    (n, d), wanted = x.shape, k + (own is not None)
     candidates = min(wanted + _SLACK, n)
     points, queries = x.astype(np.float32), q.astype(np.float32)
     index: Any = faiss.IndexFlatL2(d)
@@ -260,7 +239,7 @@ def _search_faiss(
     squares, indices = index.search(queries, candidates)
     if kind == "flat":
         return indices, np.full(len(q), np.inf) if candidates == n else squares[:, -1] - _float32_error(x, q)
-    # An approximate search may come home with too few: these rows are searched exactly.
+    # An approximate search may find too few: these rows are searched exactly.
     short = np.flatnonzero((indices >= 0).sum(axis=1) < wanted)
     if len(short):
         indices[short, :wanted], _ = _search_kdtree(x, q[short], k, None if own is None else own[short])

@@ -1,7 +1,7 @@
 """Shortest paths on symmetric sparse graphs: Dijkstra on the host, min-plus relaxation in JAX on any device.
 
-Nodes that no source reaches have distance infinity and source -1: nothing is ever assigned to them in silence. Stored
-zeros are edges of length zero (see `geovq_jax.geometry.graph`).
+Nodes that no source reaches have distance infinity and source -1. Stored zeros are edges of length zero (see
+`geovq_jax.geometry.graphs.graph`).
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,14 @@ from scipy.sparse import csgraph
 from geovq_jax.geometry.checks import check_count, check_ids, check_number
 from geovq_jax.geometry.graphs.graph import Graph, check_graph
 
-Nodes = Int[np.ndarray, " s"] | Int[Array, " s"] | Sequence[int]
+Nodes = Int[np.ndarray | Array, " s"] | Sequence[int]
 
 
 class Nearest(NamedTuple):
-    """Nearest source of every node.
+    """Distance to, and node id of, the nearest source of every node; infinity and -1 where no source reaches."""
 
-    Attributes:
-        distance: float [n], infinity where no source reaches.
-        source: int32 [n], the node id of the nearest source (an entry of `sources`), -1 where no source reaches.
-    """
-
-    distance: Float[np.ndarray, " n"] | Float[Array, " n"]
-    source: Int[np.ndarray, " n"] | Int[Array, " n"]
+    distance: Float[np.ndarray | Array, " n"]
+    source: Int[np.ndarray | Array, " n"]
 
 
 def dijkstra(
@@ -49,8 +44,8 @@ def dijkstra(
         limit: largest distance to look at; nodes further away count as unreached.
         unweighted: count edges instead of adding lengths.
         return_predecessors: also return the node before each on its path.
-        num_jobs: processes among which the sources are divided (the search holds the interpreter's lock, so threads
-            would not help); -1 for all cores. A `joblib.parallel_config` in force decides where they run.
+        num_jobs: processes that share the sources (the search holds the interpreter's lock, so threads would not help);
+            -1 for all cores. A `joblib.parallel_config` in force decides where they run.
 
     Returns:
         Distances [s, n], infinity where a source does not reach; with `return_predecessors` also int32 [s, n], -9999 at
@@ -62,9 +57,8 @@ def dijkstra(
     check_graph(graph)
     nodes = check_ids("sources", sources, graph.shape[0])
     check_number("limit", limit)
-    search = partial(
-        csgraph.dijkstra, graph, limit=limit, unweighted=unweighted, return_predecessors=return_predecessors
-    )
+    options = {"limit": limit, "unweighted": unweighted, "return_predecessors": return_predecessors}
+    search = partial(csgraph.dijkstra, graph, **options)
     if num_jobs == 1:
         return search(indices=nodes)
     parts = np.array_split(nodes, min(len(nodes), 4 * effective_n_jobs(num_jobs)))
@@ -82,7 +76,7 @@ def nearest_source(graph: Graph, sources: Nodes, *, limit: float = np.inf) -> Ne
     Args:
         graph: symmetric graph.
         sources: node ids [s]. Among sources at equal distances the first in this list wins.
-        limit: largest distance to look at; nodes further away count as unreached.
+        limit: as in `dijkstra`.
 
     Returns:
         Nearest(distance[n], source[n]); `source` holds node ids, not positions in `sources`.
@@ -102,11 +96,7 @@ def shortest_path(graph: Graph, a: int | np.integer, b: int | np.integer) -> Int
 
     Args:
         graph: symmetric graph [n, n].
-        a: first node.
-        b: last node.
-
-    Returns:
-        Node ids [t].
+        a, b: first and last node.
 
     Raises:
         ValueError: for nodes out of range, if no path joins them, or as `check_graph`.
@@ -136,7 +126,7 @@ def read_path(predecessors: Int[np.ndarray, " n"], target: int | np.integer) -> 
 def distances_between(
     graph: Graph,
     sources: Nodes,
-    targets: Int[np.ndarray, " t"] | Int[Array, " t"] | Sequence[int],
+    targets: Int[np.ndarray | Array, " t"] | Sequence[int],
     *,
     batch_size: int = 256,
     num_jobs: int = 1,
@@ -157,23 +147,19 @@ def distances_between(
         ValueError: for an empty list, for nodes out of range, or as `check_graph`.
     """
     check_graph(graph)
-    starts, ends = (check_ids(name, ids, graph.shape[0]) for name, ids in (("sources", sources), ("targets", targets)))
+    starts, ends = check_ids("sources", sources, graph.shape[0]), check_ids("targets", targets, graph.shape[0])
     check_count("batch_size", batch_size)
     if len(ends) < len(starts):
         return distances_between(graph, ends, starts, batch_size=batch_size, num_jobs=num_jobs).T
-    table = np.empty((len(starts), len(ends)))
-    for first in range(0, len(starts), batch_size):
-        part = slice(first, first + batch_size)
-        table[part] = np.asarray(dijkstra(graph, starts[part], num_jobs=num_jobs))[:, ends]
-    return table
+    batches = [starts[first : first + batch_size] for first in range(0, len(starts), batch_size)]
+    return np.concatenate([np.asarray(dijkstra(graph, batch, num_jobs=num_jobs))[:, ends] for batch in batches])
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
 def _first_sources(indptr, indices, data, distance, sources):
     """First source in the list to attain each node's distance: a flood along tight edges, source by source."""
-    source = np.full(len(distance), -1, np.int32)
-    stack = np.empty(len(distance), np.int32)
+    source, stack = np.full(len(distance), -1, np.int32), np.empty(len(distance), np.int32)
     for s in sources:
         if source[s] >= 0:
             continue
@@ -184,7 +170,6 @@ def _first_sources(indptr, indices, data, distance, sources):
             for e in range(indptr[u], indptr[u + 1]):
                 v = indices[e]
                 if source[v] < 0 and distance[u] + data[e] == distance[v]:
-                    source[v] = s
-                    stack[height] = v
+                    source[v], stack[height] = s, v
                     height += 1
     return source

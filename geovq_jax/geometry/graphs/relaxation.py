@@ -13,6 +13,9 @@ from geovq_jax.geometry.checks import check_count, check_ids, check_lengths, is_
 from geovq_jax.geometry.graphs.graph import Graph, check_graph
 from geovq_jax.geometry.graphs.paths import Nearest, Nodes
 
+Table = Int[np.ndarray | Array, "r w"]
+TableLengths = Float[np.ndarray | Array, "r w"]
+
 
 class PaddedGraph(NamedTuple):
     """A graph as rectangular arrays, for `relax` and `relax_nearest`.
@@ -20,11 +23,6 @@ class PaddedGraph(NamedTuple):
     Rows below `num_nodes` are nodes. A node with more than w neighbours continues in overflow rows (those from
     `num_nodes` on), which its own row names as neighbours at length zero. Free slots hold the row's own number and
     length infinity.
-
-    Attributes:
-        neighbours: int32 [r, w].
-        lengths: float64 [r, w].
-        num_nodes: number of nodes n.
     """
 
     neighbours: Int[np.ndarray, "r w"]
@@ -33,7 +31,7 @@ class PaddedGraph(NamedTuple):
 
 
 def pad_graph(graph: Graph) -> PaddedGraph:
-    """Lays out a graph as rectangular arrays, of the width that takes least memory.
+    """Lays out a symmetric graph as rectangular arrays, of the width that takes least memory.
 
     Degrees of union graphs are uneven (hubs hold ten times the mean), so nodes wider than w continue in overflow rows:
     with m of them a node has room for w - m + m w neighbours. One level suffices for w >= sqrt(largest degree).
@@ -72,20 +70,15 @@ def _overflow_rows(degrees: Int[np.ndarray, " n"], width: int) -> Int[np.ndarray
 
 
 def relax(
-    neighbours: Int[np.ndarray, "r w"] | Int[Array, "r w"],
-    lengths: Float[np.ndarray, "r w"] | Float[Array, "r w"],
-    sources: Nodes,
-    *,
-    num_nodes: int | None = None,
-    batch_size: int = 128,
+    neighbours: Table, lengths: TableLengths, sources: Nodes, *, num_nodes: int | None = None, batch_size: int = 128
 ) -> Float[Array, "s n"]:
     """Computes the distances of `dijkstra` on any device by min-plus sweeps, exact when no entry changes any more.
 
     d(v) <- min(d(v), min_j d(neighbours[v, j]) + lengths[v, j])
 
     Args:
-        neighbours: nodes adjacent to each node, as `pad_graph` gives them; every edge stands in the rows of both ends.
-        lengths: lengths >= 0, infinity in free slots.
+        neighbours: of each node, as `pad_graph` gives them; every edge is in the rows of both ends.
+        lengths: of these edges, >= 0, infinity in free slots.
         sources: node ids [s].
         num_nodes: number of nodes n if there are overflow rows; all r rows by default.
         batch_size: sources swept together, on each of the devices of `mesh.over`.
@@ -96,67 +89,44 @@ def relax(
     Raises:
         ValueError: without sources, for nodes out of range, or for arrays that `pad_graph` does not make.
     """
-    n, nodes = _check(neighbours, lengths, sources, num_nodes)
+    graph, n, nodes = _check(neighbours, lengths, sources, num_nodes)
     check_count("batch_size", batch_size)
     batch = min(batch_size, -(-len(nodes) // mesh.size()))
     padded = np.pad(nodes, (0, -len(nodes) % (batch * mesh.size())), mode="edge").reshape(-1, batch)
-
-    def sweep_batches(starts: Int[Array, "batches b"], *graph: Array) -> Float[Array, "s n"]:
-        return _relax_batches(*graph, starts, n)
-
-    starts = jnp.asarray(padded, jnp.int32)
-    table = mesh.over_rows(sweep_batches, starts, jnp.asarray(neighbours), _as_float(lengths))
-    return table[: len(nodes)]
+    return mesh.over_rows(partial(_relax_batches, n=n), jnp.asarray(padded, jnp.int32), *graph)[: len(nodes)]
 
 
-def relax_nearest(
-    neighbours: Int[np.ndarray, "r w"] | Int[Array, "r w"],
-    lengths: Float[np.ndarray, "r w"] | Float[Array, "r w"],
-    sources: Nodes,
-    *,
-    num_nodes: int | None = None,
-) -> Nearest:
+def relax_nearest(neighbours: Table, lengths: TableLengths, sources: Nodes, *, num_nodes: int | None = None) -> Nearest:
     """Computes `nearest_source` on any device by min-plus sweeps that carry the source with the distance.
 
     Distance and source are ordered as a pair, so among sources at equal distances the first in the list wins. The nodes
     are split over the devices of `mesh.over`, which exchange distances and sources after each sweep.
 
-    Args:
-        neighbours: as in `relax`.
-        lengths: as in `relax`.
-        sources: node ids [s].
-        num_nodes: as in `relax`.
+    Args and errors are those of `relax`.
 
     Returns:
         Nearest(distance[n], source[n]) on the device; `source` holds node ids.
-
-    Raises:
-        ValueError: as `relax`.
     """
-    n, nodes = _check(neighbours, lengths, sources, num_nodes)
-    graph = jnp.asarray(neighbours), _as_float(lengths)
+    graph, n, nodes = _check(neighbours, lengths, sources, num_nodes)
     parts = [jax.tree.map(_fill_rows, tuple(array[rows] for array in graph)) for rows in (slice(n), slice(n, None))]
     found = mesh.over_rows(partial(_relax_labels, n=n, num_devices=mesh.size()), parts, jnp.asarray(nodes, jnp.int32))
     return Nearest(found.distance[:n], found.source[:n])  # every device returned all nodes
 
 
-def _check(neighbours: Any, lengths: Any, sources: Nodes, num_nodes: int | None) -> tuple[int, np.ndarray]:
-    """Number of nodes, and the sources as an array; the values of traced neighbours and lengths are unknown."""
+def _check(neighbours: Any, lengths: Any, sources: Nodes, num_nodes: int | None) -> tuple[tuple, int, np.ndarray]:
+    """(neighbours, lengths) on the device, n, and the sources; the values of traced arrays are not checked."""
     if not is_traced(neighbours):
         check_ids("neighbours", neighbours, None, "r w")
     check_lengths("lengths", lengths, " ".join(map(str, np.shape(neighbours))), infinite=True)
     n = len(neighbours) if num_nodes is None else num_nodes
     check_count("num_nodes", n, 1, len(neighbours), "the other rows are overflow rows")
-    return n, check_ids("sources", sources, n)
-
-
-def _as_float(lengths: Float[np.ndarray, "r w"] | Float[Array, "r w"]) -> Float[Array, "r w"]:
-    return jnp.asarray(lengths, jnp.result_type(float))
+    graph = jnp.asarray(neighbours), jnp.asarray(lengths, jnp.result_type(float))
+    return graph, n, check_ids("sources", sources, n)
 
 
 @partial(jax.jit, static_argnames="n")
 def _relax_batches(
-    neighbours: Int[Array, "r w"], lengths: Float[Array, "r w"], sources: Int[Array, "batches b"], n: int
+    sources: Int[Array, "batches b"], neighbours: Int[Array, "r w"], lengths: Float[Array, "r w"], n: int
 ) -> Float[Array, "s n"]:
     columns, column_lengths = neighbours.T, lengths.T
 
@@ -164,8 +134,8 @@ def _relax_batches(
         def column(j: Int[Array, ""], best: Float[Array, "p b"]) -> Float[Array, "p b"]:
             return jnp.minimum(best, values[columns[j, rows]] + column_lengths[j, rows, None])
 
-        shape = (columns[0, rows].shape[0], values.shape[1])
-        return jax.lax.fori_loop(0, columns.shape[0], column, jnp.full(shape, jnp.inf, values.dtype))
+        start = jnp.full((columns[0, rows].shape[0], values.shape[1]), jnp.inf, values.dtype)
+        return jax.lax.fori_loop(0, columns.shape[0], column, start)
 
     def sweep(state: tuple[Float[Array, "n b"], Array]) -> tuple[Float[Array, "n b"], Array]:
         old, _ = state
@@ -182,14 +152,14 @@ def _relax_batches(
 
 
 def _fill_rows(rows: Array) -> Array:
-    """The rows and free ones behind them, so many that `mesh.size()` divides their number."""
+    """Appends free rows until `mesh.size()` divides the number of rows."""
     free = jnp.inf if jnp.issubdtype(rows.dtype, jnp.floating) else 0
     return jnp.pad(rows, ((0, -len(rows) % mesh.size()), (0, 0)), constant_values=free)
 
 
 @partial(jax.jit, static_argnames=("n", "num_devices"))
 def _relax_labels(parts: list[tuple[Array, Array]], sources: Int[Array, " s"], n: int, num_devices: int) -> Nearest:
-    """Sweeps of the nodes' rows and the overflow rows, both (neighbours, lengths), that are this device's own."""
+    """Sweeps of this device's nodes and overflow rows, the two `parts`, both (neighbours, lengths)."""
     nodes, overflow = parts
     nobody = sources.shape[0]
 

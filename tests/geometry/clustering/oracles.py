@@ -56,9 +56,10 @@ class DenseMedoids(WorkingMedoids):
         return state._replace(medoids=self.medoids)  # the fields stay behind: nothing here reads them
 
 
-def extend_nearest(graph, source, tag, distance, label, scratch):
-    """`kernels.extend_nearest` by a search of the whole graph."""
-    np.minimum(distance, dijkstra(_matrix(graph), directed=True, indices=source), out=distance)
+def search_ball(graph, source, scratch):
+    """`kernels.search_ball` by a search of the whole graph; only the distances are right."""
+    row = dijkstra(_matrix(graph), directed=True, indices=source)
+    np.minimum(scratch.distance, row, out=scratch.distance)
 
 
 def extend_reductions(graph, candidates, distance, weights, scratch, out):

@@ -104,7 +104,7 @@ def test_whole_rows_of_distances_give_the_same_clustering(islands, algorithm, mo
     ours = kmedoids(islands, 9, seed=1, algorithm=algorithm)
     monkeypatch.setattr(swaps, "WorkingMedoids", oracles.DenseMedoids)
     monkeypatch.setattr(alternating, "medoid_of_cell", oracles.medoid_of_cell)
-    monkeypatch.setattr(seeding, "extend_nearest", oracles.extend_nearest)
+    monkeypatch.setattr(seeding, "search_ball", oracles.search_ball)
     plain = kmedoids(islands, 9, seed=1, algorithm=algorithm)
     np.testing.assert_array_equal(ours.medoids, plain.medoids)
     np.testing.assert_array_equal(ours.labels, plain.labels)
@@ -146,7 +146,7 @@ def test_seeding_reaches_every_component_and_draws_distinct_nodes(islands, metho
 @pytest.mark.parametrize("method", METHODS)
 def test_seeding_by_whole_searches_chooses_the_same_nodes(sheet, method, monkeypatch):
     ours = seed_medoids(sheet, 30, seed=7, method=method)
-    monkeypatch.setattr(seeding, "extend_nearest", oracles.extend_nearest)
+    monkeypatch.setattr(seeding, "search_ball", oracles.search_ball)
     monkeypatch.setattr(seeding, "extend_reductions", oracles.extend_reductions)
     np.testing.assert_array_equal(ours, seed_medoids(sheet, 30, seed=7, method=method))
 
@@ -302,13 +302,13 @@ WRONG_WEIGHTS = [np.zeros(600), np.ones(599), np.ones((600, 1)), np.full(600, np
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *[({"num_clusters": k}, "expected num_clusters as an integer >= 1") for k in (1.5, "3", None, True, 0, -1)],
+        *[({"num_clusters": k}, "expected an integer num_clusters >= 1") for k in (1.5, "3", None, True, 0, -1)],
         ({"num_clusters": 601}, "expected num_clusters between the graph's 1 connected components and its 600 nodes"),
         *[({"node_weights": weights}, "weight.*got.*; pass None for equal weights") for weights in WRONG_WEIGHTS],
-        *[({"seed": seed}, "expected seed as an integer >= 0") for seed in (-1, 0.5, None)],
-        *[({"restarts": count}, "expected restarts as an integer >= 1") for count in (0, 2.0)],
-        *[({"max_iterations": count}, "expected max_iterations as an integer >= 0") for count in (-1, None)],
-        ({"perturbations": -1}, "expected perturbations as an integer >= 0"),
+        *[({"seed": seed}, "expected an integer seed >= 0") for seed in (-1, 0.5, None)],
+        *[({"restarts": count}, "expected an integer restarts >= 1") for count in (0, 2.0)],
+        *[({"max_iterations": count}, "expected an integer max_iterations >= 0") for count in (-1, None)],
+        ({"perturbations": -1}, "expected an integer perturbations >= 0"),
         *[({"tolerance": value}, "expected a finite tolerance >= 0") for value in (-1e-3, np.nan, np.inf)],
         *[({"time_budget": value}, "expected time_budget in seconds >= 0") for value in (-1.0, np.nan)],
         ({"algorithm": "lloyd"}, "expected an algorithm among"),
