@@ -31,7 +31,7 @@ def build_codebook(run: Run) -> str:
     reached = encoded.codes >= 0
     radii = np.zeros(section.num_clusters)
     np.maximum.at(radii, encoded.codes[reached], encoded.distances[reached])
-    medoids = found.medoids if found and run.method == "geodesic" else np.full(section.num_clusters, -1)
+    medoids = found.medoids if found is not None and run.method == "geodesic" else np.full(section.num_clusters, -1)
     save_codebook(
         run.workdir / "codebook.npz",
         Codebook(
