@@ -80,8 +80,10 @@ def _interior_chunk(decode_fn: Any, grids: Array, nodes: Array, weights: Array, 
         start, stop = _cell(grids, edge[0]), _cell(grids, edge[1])
 
         def blended_speed(t: Array) -> Array:
+            value, velocity = start + t * (stop - start), stop - start
+
             def at(cell: Array) -> Array:
-                return speed(lambda v: decode_fn(_with_cell(grids, cell, v)), start + t * (stop - start), stop - start)
+                return speed(lambda v: decode_fn(_with_cell(grids, cell, v)), value, velocity)
 
             return (1.0 - t) * at(edge[0]) + t * at(edge[1])
 

@@ -273,13 +273,8 @@ def edge_length_errors(
     gauss(n). For chord, which is no quadrature, it is the excess of gauss(4) over it.
 
     Args:
-        decode_fn: as in `edge_lengths`.
-        z: latents, [n, d].
-        edges: pairs of rows of `z`, [e, 2].
         rule: the rule whose error is wanted.
-        order: number of nodes of the gauss rule.
-        batch_size: latents decoded at once.
-        progress: as in `edge_lengths`.
+        decode_fn, z, edges, order, batch_size, progress: as in `edge_lengths`.
 
     Returns:
         Absolute errors [e], in units of x.

@@ -87,8 +87,7 @@ def geodesic(
 
     Args:
         decode_fn: map of one latent [d] to x.
-        a: first end, [d].
-        b: last end, [d].
+        a, b: first and last end, [d].
         num_points: points of the curve, ends included.
         initial: curve to start from, [any number, d], such as a path of the graph; the straight line by default.
         tolerance: relative decrease of the energy, as predicted by the step, that counts as none.
@@ -264,12 +263,10 @@ def geodesics(
 
     Args:
         decode_fn: map of one latent [d] to x.
-        a: first ends, [n, d].
-        b: last ends, [n, d].
+        a, b: first and last ends, [n, d].
         num_points: points of each curve, ends included.
         initial: curves to start from, [n, s, d]; straight lines by default.
-        tolerance: as in `geodesic`.
-        max_iterations: as in `geodesic`.
+        tolerance, max_iterations: as in `geodesic`.
         batch_size: curves minimised at once; the default suits the device.
         progress: called with (curves done, n).
 
@@ -312,8 +309,7 @@ def length_ratios(
 
     Args:
         decode_fn: map of one latent [d] to x.
-        a: first ends, [n, d].
-        b: last ends, [n, d].
+        a, b: first and last ends, [n, d].
         graph_lengths: lengths of the shortest paths of a graph between the pairs, [n].
         num_points: points of each curve.
         initial: curves from which the geodesics start, [n, s, d]; straight lines by default.

@@ -74,8 +74,7 @@ def speed(decode_fn: DecodeFn, z: Vector, v: Vector) -> Float[Array, ""]:
 
     Args:
         decode_fn: map of one latent [d] to an array or a pytree of arrays.
-        z: the latent, [d].
-        v: the velocity at z, [d].
+        z, v: the latent and the velocity there, [d].
 
     Returns:
         Speed in units of x; its derivative at v = 0 is defined as zero.
@@ -106,9 +105,7 @@ def log_volume(metric: Metrics) -> Float[Array, "*batch"]:
 
 
 def volume(metric: Metrics) -> Float[Array, "*batch"]:
-    """Volume element: the volume in x-space of a unit cube of latents, equation (4).
-
-    sqrt(det G).
+    """Volume element: the volume in x-space of a unit cube of latents, sqrt(det G), equation (4).
 
     Args:
         metric: metric tensors [..., d, d].
