@@ -23,22 +23,11 @@ TANGENTS_IN_CACHE = 16
 def map_chunks(
     function: Callable[..., Any], arrays: tuple, *, batch_size: int, progress: Progress | None = None
 ) -> Any:
-    """Applies a batched function to consecutive chunks of rows and joins what it returns.
+    """Applies a jitted function to chunks of `batch_size` rows of all arrays and joins the pytrees that it returns.
 
     The last chunk is filled up with copies of its last row, so that every call has the same shapes. Within
-    `mesh.over(n)` the rows of each chunk are split over n devices.
-
-    Args:
-        function: jitted map of arrays [batch_size, ...] to a pytree of arrays [batch_size, ...].
-        arrays: arrays [n, ...] of the same n; host or device arrays, or tracers.
-        batch_size: rows in a chunk; every chunk has this many.
-        progress: called with (rows done, n) after each chunk.
-
-    Returns:
-        The pytree of arrays [n, ...].
-
-    Raises:
-        ValueError: if there are no rows or `batch_size` is not an integer >= 1.
+    `mesh.over(n)` the rows of each chunk are split over n devices. `progress` is called with (rows done, rows).
+    Raises ValueError if there are no rows or `batch_size` is not an integer >= 1.
     """
     check_count("batch_size", batch_size, advice="leave it out for the default")
     num_rows = arrays[0].shape[0]
@@ -52,13 +41,18 @@ def map_chunks(
     outputs = []
     for start in range(0, num_rows, batch_size):
         chunk = [array[start : start + batch_size] for array in rows]
-        missing = batch_size - chunk[0].shape[0]
-        if missing:
+        if missing := batch_size - chunk[0].shape[0]:
             chunk = [numpy.concatenate([part, numpy.repeat(part[-1:], missing, axis=0)]) for part in chunk]
         outputs.append(function(*(chunk if traced else map(mesh.split, chunk))))
         if progress is not None:
             progress(min(start + batch_size, num_rows), num_rows)
-    return jax.tree.map(lambda *parts: _join(parts, num_rows), *outputs)
+
+    def join(*parts: Any) -> Array:
+        if is_traced(parts):
+            return jnp.concatenate(parts)[:num_rows]
+        return jnp.asarray(np.concatenate(mesh.to_host(parts))[:num_rows])
+
+    return jax.tree.map(join, *outputs)
 
 
 def decode_all(
@@ -88,17 +82,9 @@ def _decode_chunk(decode_fn: Any, latents: Array) -> Array:
 
 
 def map_rows(function: Callable[..., Any], arrays: tuple, *, num_tangents: int) -> Any:
-    """Maps a function of one row over rows, within a jitted function.
+    """Maps a function of one row, which pushes `num_tangents` tangents, over the rows of arrays, within jit.
 
-    On a CPU group after group, of as many rows as stay in the cache of its cores; elsewhere all at once.
-
-    Args:
-        function: map of one row of every array to a pytree of arrays.
-        arrays: arrays [n, ...] of the same n.
-        num_tangents: tangents that one row pushes.
-
-    Returns:
-        The pytree of arrays [n, ...].
+    On a CPU it maps in groups of as many rows as stay in the cache of its cores; elsewhere all rows at once.
     """
     group, num_rows = max(1, TANGENTS_IN_CACHE * num_threads() // num_tangents), arrays[0].shape[0]
     if jax.default_backend() != "cpu" or num_rows <= group:
@@ -108,12 +94,6 @@ def map_rows(function: Callable[..., Any], arrays: tuple, *, num_tangents: int) 
     groups = [array.reshape(-1, group, *array.shape[1:]) for array in filled]
     outputs = jax.lax.map(lambda rows: jax.vmap(function)(*rows), groups)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], outputs)
-
-
-def _join(parts: tuple, num_rows: int) -> jax.Array:
-    if is_traced(parts):
-        return jnp.concatenate(parts)[:num_rows]
-    return jnp.asarray(np.concatenate(mesh.to_host(parts))[:num_rows])
 
 
 def num_threads() -> int:

@@ -4,6 +4,7 @@ A cell is one vector of a grid [h, w, d]; cell p of image i has the id i * h * w
 to docs/geometry.md.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,8 @@ from jaxtyping import Array, Float
 
 from geovq_jax.geometry.batching import Progress, map_chunks, map_rows
 from geovq_jax.geometry.checks import check_choice, check_finite, check_form, check_ids, check_latents
-from geovq_jax.geometry.curves import RULES, quadrature
-from geovq_jax.geometry.edges import Edges, default_batch_size, measure_lengths
+from geovq_jax.geometry.curves import RULES
+from geovq_jax.geometry.edges import Edges, default_batch_size, lengths_by_rule, measure_lengths
 from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, speed
 from geovq_jax.geometry.windows import Window, product_flops, push_window
 
@@ -27,59 +28,38 @@ def grid_metrics(decode_fn: DecodeFn, grid: Float[Array | np.ndarray, "h w d"]) 
 
     G_p = J_p' J_p, J_p = df(grid) / d grid_p: the diagonal blocks of the metric of the whole grid, from a single
     linearisation.
-
-    Args:
-        decode_fn: map of one grid [h, w, d] to x.
-        grid: the grid of latents.
-
-    Returns:
-        Metric tensors [h * w, d, d].
     """
     grid = jnp.asarray(grid)
-    height, width, d = grid.shape
     _, push_forward = jax.linearize(decode_fn, grid)
-    basis = jnp.eye(height * width * d, dtype=grid.dtype).reshape(height * width, d, height, width, d)
+    basis = jnp.eye(grid.size, dtype=grid.dtype).reshape(-1, grid.shape[-1], *grid.shape)
     # Cell after cell: the d tangents of one cell fit in cache, those of the whole grid do not.
     return jax.lax.map(lambda directions: gram(jax.vmap(push_forward)(directions)), basis)
 
 
 def windowed_grid_metrics(decode_fn: DecodeFn, grid: Float[Array | np.ndarray, "h w d"]) -> Float[Array, "c d d"]:
-    """The same as `grid_metrics`, with each cell's tangents pushed only where they are not zero.
+    """As `grid_metrics`, with each cell's tangents pushed only where they are not zero.
 
-    A program for every cell: less work where the decoder is local, as convolutions are, but longer to compile.
-
-    Args:
-        decode_fn: map of one grid [h, w, d] to x.
-        grid: the grid of latents.
-
-    Returns:
-        Metric tensors [h * w, d, d].
+    One program per cell: less work where the decoder is local, as convolutions are, but longer to compile.
     """
     grid = jnp.asarray(grid)
-    height, width, d = grid.shape
     _, push_forward = jax.linearize(decode_fn, grid)
 
     def cell_metric(row: int, column: int) -> Array:
         def push(vector: Array) -> list[Array]:
-            start = Window(vector[None, None, :], (row, column, 0), (height, width, d))
+            start = Window(vector[None, None, :], (row, column, 0), grid.shape)
             return [leaf.value for leaf in push_window(push_forward, start)]
 
-        return gram(jax.vmap(push)(jnp.eye(d, dtype=grid.dtype)))
+        return gram(jax.vmap(push)(jnp.eye(grid.shape[-1], dtype=grid.dtype)))
 
-    return jnp.stack([cell_metric(row, column) for row in range(height) for column in range(width)])
-
-
-@jax.jit
-def _whole_chunk(decode_fn: Any, grids: Array) -> Array:
-    return map_rows(partial(grid_metrics, decode_fn), (grids,), num_tangents=grids.shape[-1])
+    return jnp.stack([cell_metric(*cell) for cell in np.ndindex(grid.shape[:2])])
 
 
-@jax.jit
-def _windowed_chunk(decode_fn: Any, grids: Array) -> Array:
-    return map_rows(partial(windowed_grid_metrics, decode_fn), (grids,), num_tangents=grids.shape[-1])
+@partial(jax.jit, static_argnums=0)
+def _metrics_chunk(measure: Callable[..., Array], decode_fn: Any, grids: Array) -> Array:
+    return map_rows(partial(measure, decode_fn), (grids,), num_tangents=grids.shape[-1])
 
 
-# Compiling a program for every cell takes about as long as this many operations of one core.
+# Compiling one program per cell takes about as long as this many operations of one core.
 WINDOWS_COST = 1e12
 
 
@@ -87,11 +67,11 @@ def _windows_pay(decode_fn: Any, grids: Array) -> bool:
     """Whether pushing windows saves more operations than its compilation costs; accelerators would not notice."""
     if jax.default_backend() != "cpu" or grids.shape[1] * grids.shape[2] == 1:
         return False
-    whole = product_flops(jax.make_jaxpr(partial(grid_metrics, decode_fn))(grids[0]))
-    if grids.shape[0] * whole <= WINDOWS_COST:
-        return False
-    windowed = product_flops(jax.make_jaxpr(partial(windowed_grid_metrics, decode_fn))(grids[0]))
-    return grids.shape[0] * (whole - windowed) > WINDOWS_COST
+
+    def flops(measure: Callable[..., Array]) -> float:
+        return grids.shape[0] * product_flops(jax.make_jaxpr(partial(measure, decode_fn))(grids[0]))
+
+    return (whole := flops(grid_metrics)) > WINDOWS_COST and whole - flops(windowed_grid_metrics) > WINDOWS_COST
 
 
 @jax.jit
@@ -100,7 +80,11 @@ def _interior_chunk(decode_fn: Any, grids: Array, nodes: Array, weights: Array, 
         start, stop = _cell(grids, edge[0]), _cell(grids, edge[1])
 
         def blended_speed(t: Array) -> Array:
-            at = partial(_speed_within, decode_fn, grids, value=start + t * (stop - start), velocity=stop - start)
+            value, velocity = start + t * (stop - start), stop - start
+
+            def at(cell: Array) -> Array:
+                return speed(lambda v: decode_fn(_with_cell(grids, cell, v)), value, velocity)
+
             return (1.0 - t) * at(edge[0]) + t * at(edge[1])
 
         return weights @ jax.vmap(blended_speed)(nodes)
@@ -142,13 +126,6 @@ def _with_cell(grids: Array, cell: Array, value: Array) -> Array:
     return grids[image].reshape(height * width, d).at[position].set(value).reshape(height, width, d)
 
 
-def _speed_within(decode_fn: Any, grids: Array, cell: Array, value: Array, velocity: Array) -> Array:
-    def decode_cell(v: Array) -> Any:
-        return decode_fn(_with_cell(grids, cell, v))
-
-    return speed(decode_cell, value, velocity)
-
-
 def cell_metrics(
     decode_fn: DecodeFn,
     grids: Grids,
@@ -185,10 +162,9 @@ def measure_cells(
 ) -> Float[Array, "cells d d"]:
     """As `cell_metrics`, without its checks: NaN where the decoder gives NaN."""
     decode, grids = as_pytree(decode_fn), jnp.asarray(grids)
-    windows = _windows_pay(decode, grids)
-    chunk = partial(_windowed_chunk if windows else _whole_chunk, decode)
+    measure = windowed_grid_metrics if _windows_pay(decode, grids) else grid_metrics
     size = batch_size or default_batch_size(2 * grids.shape[3])
-    metrics = map_chunks(chunk, (grids,), batch_size=size, progress=progress)
+    metrics = map_chunks(partial(_metrics_chunk, measure, decode), (grids,), batch_size=size, progress=progress)
     return metrics.reshape(-1, *metrics.shape[2:])
 
 
@@ -231,19 +207,9 @@ def cell_edge_lengths(
     grids = _in_context(decode_fn, grids, context)
     cells = grids.reshape(-1, grids.shape[-1])
     ends, decode = check_ids("edges", edges, len(cells), "e* 2"), as_pytree(decode_fn)
-    if not len(ends):
-        return jnp.zeros(0, cells.dtype)
-    if rule == "chord":
-        size = batch_size or default_batch_size(4)
-        chords = map_chunks(partial(_chord_chunk, decode, grids), (ends,), batch_size=size, progress=progress)
-        return check_finite("lengths", chords)
-    end_weight, nodes, weights = quadrature(rule, order)
-    lengths = jnp.zeros(len(ends), cells.dtype)
-    if end_weight:
-        metrics = measure_cells(decode, grids, batch_size=batch_size, progress=progress)
-        lengths = 2.0 * end_weight * measure_lengths(cells, metrics, ends)
-    if len(nodes):
-        cast, size = partial(jnp.asarray, dtype=cells.dtype), batch_size or default_batch_size(2 * len(nodes))
-        function = partial(_interior_chunk, decode, grids, cast(nodes), cast(weights))
-        lengths = lengths + map_chunks(function, (ends,), batch_size=size, progress=progress)
-    return check_finite("lengths", lengths)
+
+    def mean_end_speeds() -> Array:
+        return measure_lengths(cells, measure_cells(decode, grids, batch_size=batch_size, progress=progress), ends)
+
+    parts = mean_end_speeds, partial(_interior_chunk, decode, grids), partial(_chord_chunk, decode, grids)
+    return lengths_by_rule(rule, order, cells.dtype, ends, parts, 2, batch_size, progress)

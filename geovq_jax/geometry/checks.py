@@ -23,19 +23,10 @@ def is_traced(*trees: Any) -> bool:
 
 
 def check_finite(name: str, rows: _T, advice: str = CHECK_DECODER, *, limit: float | None = None) -> _T:
-    """Refuses NaN, infinity and numbers too large for the precision in which JAX computes.
+    """Returns the rows; raises ValueError with the number of bad rows and the first of them.
 
-    Args:
-        name: what the rows are, in the plural.
-        rows: array [n, ...]; traced arrays pass.
-        advice: what to do about it.
-        limit: largest magnitude; that of the type in which JAX holds the array by default.
-
-    Returns:
-        The rows.
-
-    Raises:
-        ValueError: says how many rows are bad, and the first of them.
+    Bad are NaN, infinity and magnitudes above `limit`, by default the largest of the type in which JAX holds the array.
+    Traced arrays pass. `name` says in the plural what the rows are.
     """
     if is_traced(rows):
         return rows
@@ -52,16 +43,10 @@ def check_finite(name: str, rows: _T, advice: str = CHECK_DECODER, *, limit: flo
 
 
 def check_form(name: str, array: Any, axes: str) -> None:
-    """Refuses what is not an array of real numbers with the given axes.
+    """Raises ValueError unless `array`, traced or not, is a NumPy or JAX array of real numbers with the given axes.
 
-    Args:
-        name: what the entries are, in the plural.
-        array: NumPy or JAX array; a traced one is checked as well.
-        axes: one word per axis: a number is its size, a letter stands for any size from 1, a letter with a star for
-            any size.
-
-    Raises:
-        ValueError: says which.
+    `axes` has one word per axis: a number is its size, a letter stands for any size from 1, a letter with a star for
+    any size.
     """
     if not isinstance(array, np.ndarray | jax.Array):
         raise ValueError(f"expected {name} as an array, got {type(array).__name__}; use numpy.asarray")
@@ -71,38 +56,15 @@ def check_form(name: str, array: Any, axes: str) -> None:
 
 
 def check_array(name: str, array: _T, axes: str, advice: str = "check how they were made") -> _T:
-    """Refuses what is not an array of finite real numbers with the given axes.
-
-    Args:
-        name: as in `check_form`.
-        array: as in `check_form`; the values of a traced one are unknown.
-        axes: as in `check_form`.
-        advice: as in `check_finite`.
-
-    Returns:
-        The array.
-
-    Raises:
-        ValueError: as `check_form` and `check_finite`.
-    """
+    """Returns the array after `check_form` and `check_finite`."""
     check_form(name, array, axes)
     return check_finite(name, array, advice)
 
 
 def check_lengths(name: str, lengths: Any, axes: str, *, infinite: bool = False) -> Any:
-    """Refuses what are not lengths >= 0.
+    """Returns an array or list of lengths as an array; raises ValueError unless they are finite and >= 0.
 
-    Args:
-        name: what the lengths are.
-        lengths: array or list of numbers; the values of a traced array are unknown.
-        axes: as in `check_form`.
-        infinite: accept infinity, for places that hold no edge.
-
-    Returns:
-        The lengths as an array.
-
-    Raises:
-        ValueError: for another type or shape, or for lengths that are negative, NaN or infinite.
+    `axes` as in `check_form`; `infinite` accepts infinity, for places that hold no edge.
     """
     values = lengths if is_traced(lengths) else _on_host(name, lengths)
     if not (jnp.issubdtype(values.dtype, jnp.floating) or jnp.issubdtype(values.dtype, jnp.integer)):
@@ -118,19 +80,9 @@ def check_lengths(name: str, lengths: Any, axes: str, *, infinite: bool = False)
 
 
 def check_ids(name: str, ids: Any, num_ids: int | None, axes: str = "s") -> np.ndarray:
-    """Refuses what are not integers that number rows.
+    """Returns an array or list of integers as an array of their type; raises ValueError for ids outside [0, num_ids).
 
-    Args:
-        name: what the integers are, in the plural.
-        ids: array or list, not traced.
-        num_ids: rows that exist; None for as many as there are rows of ids.
-        axes: as in `check_form`; "..." for any shape.
-
-    Returns:
-        The ids as an array, of the type they have.
-
-    Raises:
-        ValueError: for another type or shape, or for ids outside [0, num_ids).
+    `num_ids` None stands for the number of rows of `ids`. `axes` as in `check_form`; "..." for any shape.
     """
     array = _on_host(name, ids)
     if array.dtype.kind not in "iu":
@@ -147,11 +99,7 @@ def check_ids(name: str, ids: Any, num_ids: int | None, axes: str = "s") -> np.n
 
 
 def check_count(name: str, value: Any, low: int = 1, high: int | None = None, advice: str = "") -> None:
-    """Refuses what is not an integer from `low` to `high`.
-
-    Raises:
-        ValueError: says the range and what was given.
-    """
+    """Raises ValueError unless `value` is traced or an integer from `low` to `high`."""
     if is_traced(value):
         return
     number = _on_host(name, value)
@@ -161,11 +109,7 @@ def check_count(name: str, value: Any, low: int = 1, high: int | None = None, ad
 
 
 def check_number(name: str, value: Any, low: float = 0.0) -> None:
-    """Refuses what is not a real number from `low`.
-
-    Raises:
-        ValueError: says the range and what was given.
-    """
+    """Raises ValueError unless `value` is traced or a real number >= `low`."""
     if is_traced(value):
         return
     number = _on_host(name, value)
@@ -174,29 +118,17 @@ def check_number(name: str, value: Any, low: float = 0.0) -> None:
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
-    """Refuses what is not one of the names.
-
-    Raises:
-        ValueError: lists them.
-    """
+    """Raises ValueError unless `value` is one of the names."""
     if not isinstance(value, str) or value not in choices:
         names = ", ".join(map(repr, choices))
         raise ValueError(f"expected {name} among {names}, got {_brief(value)}; choose one of these names")
 
 
 def check_latents(decode_fn: Any, latents: Any, axes: str) -> Any:
-    """Refuses latents that are not finite real numbers, and decoders that do not map one of them to real arrays.
+    """Shapes and types that the decoder, traced but not run, returns for one latent, in its pytree.
 
-    Args:
-        decode_fn: map of one latent to an array or a pytree of arrays; it is traced, not run.
-        latents: many latents, or one; traced ones are taken to be finite.
-        axes: as in `check_form`: "n d" and "n h w d" for many latents, "d" for one.
-
-    Returns:
-        Shape and type of what the decoder returns for one latent, in its pytree.
-
-    Raises:
-        ValueError: says which.
+    `axes` is "d" for one latent, "n d" or "n h w d" for many. Raises ValueError if latents are not finite real numbers
+    (traced ones are taken to be), or if the decoder does not map one of them to real arrays.
     """
     check_form("latents", latents, axes)
     many = latents if " " in axes else latents[None]
@@ -220,14 +152,7 @@ def check_latents(decode_fn: Any, latents: Any, axes: str) -> Any:
 
 
 def check_images(decode_fn: Any, latents: Any, axes: str) -> tuple[int, ...]:
-    """As `check_latents`, for a decoder that must return a single array.
-
-    Returns:
-        Shape of one decoded latent.
-
-    Raises:
-        ValueError: as `check_latents`, or for a decoder that returns a pytree.
-    """
+    """As `check_latents`, for a decoder that must return a single array: the shape of one decoded latent."""
     output = check_latents(decode_fn, latents, axes)
     if not isinstance(output, jax.ShapeDtypeStruct):
         raise ValueError(f"expected a decoder that returns one array, got {type(output).__name__}; return images alone")

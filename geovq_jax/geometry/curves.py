@@ -18,17 +18,13 @@ from geovq_jax.geometry.metric import DecodeFn, safe_norm, speed
 Point = Float[Array | np.ndarray, " d"]
 Curve = Float[Array | np.ndarray, "t d"]
 
-
 RULES = ("endpoints", "midpoint", "simpson", "gauss", "chord")
 
 
 class Quadrature(NamedTuple):
-    """Quadrature of the speed along an edge parametrised by t in [0, 1].
+    """Quadrature along an edge over [0, 1]: weight of each of the two ends, and interior points with their weights.
 
-    Attributes:
-        end_weight: weight of each of the two ends.
-        points: interior nodes, [m].
-        weights: their weights, [m]; together with the ends they sum to 1.
+    All weights together sum to 1.
     """
 
     end_weight: float
@@ -37,29 +33,16 @@ class Quadrature(NamedTuple):
 
 
 def quadrature(rule: str, order: int = 4) -> Quadrature:
-    """Nodes and weights of a rule, equation (12).
-
-    Args:
-        rule: endpoints (trapezoid), midpoint, simpson or gauss.
-        order: number of nodes of the Gauss-Legendre rule.
-
-    Returns:
-        The quadrature.
-
-    Raises:
-        ValueError: for an unknown rule or an order below 1.
-    """
+    """Endpoints (trapezoid), midpoint, simpson or the Gauss-Legendre rule with `order` nodes, equation (12)."""
     check_choice("a rule", rule, RULES[:-1])
     if rule == "gauss":
         check_count("order", order, advice="4 nodes are exact to degree 7")
         points, weights = np.polynomial.legendre.leggauss(order)
         return Quadrature(0.0, 0.5 * (points + 1.0), 0.5 * weights)
-    table = {
-        "endpoints": Quadrature(0.5, np.zeros(0), np.zeros(0)),
-        "midpoint": Quadrature(0.0, np.array([0.5]), np.array([1.0])),
-        "simpson": Quadrature(1.0 / 6.0, np.array([0.5]), np.array([2.0 / 3.0])),
-    }
-    return table[rule]
+    if rule == "endpoints":
+        return Quadrature(0.5, np.zeros(0), np.zeros(0))
+    end_weight, middle_weight = (0.0, 1.0) if rule == "midpoint" else (1.0 / 6.0, 2.0 / 3.0)
+    return Quadrature(end_weight, np.array([0.5]), np.array([middle_weight]))
 
 
 # On accelerators the default precision rounds inputs to 10 bits.
@@ -67,28 +50,12 @@ inner = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def flat_output(decode_fn: DecodeFn, z: Float[Array, " d"]) -> Float[Array, " p"]:
-    """Everything that the decoder returns for one latent, as one vector.
-
-    Args:
-        decode_fn: map of one latent [d] to an array or a pytree of arrays.
-        z: the latent, [d].
-
-    Returns:
-        The entries of all leaves, [p].
-    """
+    """All leaves that the decoder returns for one latent, as one vector."""
     return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(decode_fn(z))])
 
 
 def jacobian_columns(decode_fn: DecodeFn, z: Float[Array, " d"]) -> tuple[Float[Array, " p"], Float[Array, "d p"]]:
-    """Decoded latent and the columns of the Jacobian there, by forward mode.
-
-    Args:
-        decode_fn: map of one latent [d] to x.
-        z: the latent, [d].
-
-    Returns:
-        x as a vector [p], and its derivatives along each latent direction [d, p].
-    """
+    """Decoded latent as one vector, and the columns of the Jacobian there, by forward mode."""
     x, push_forward = jax.linearize(partial(flat_output, decode_fn), z)
     return x, jax.vmap(push_forward)(jnp.eye(z.shape[0], dtype=z.dtype))
 
@@ -114,10 +81,9 @@ def curve_length(decode_fn: DecodeFn, curve: Curve, *, rule: str = "gauss", orde
     if rule == "chord":
         return jnp.sum(_chords(decode_fn, curve))
     end_weight, interior, interior_weights = quadrature(rule, order)
-    nodes = jnp.asarray(np.concatenate([[0.0, 1.0], interior]), curve.dtype)
-    weights = jnp.asarray(np.concatenate([[end_weight, end_weight], interior_weights]), curve.dtype)
-    if not end_weight:
-        nodes, weights = nodes[2:], weights[2:]
+    ends = [0.0, 1.0] if end_weight else []
+    nodes = jnp.asarray([*ends, *interior], curve.dtype)
+    weights = jnp.asarray([*(end_weight for _ in ends), *interior_weights], curve.dtype)
 
     def segment(start: Array, step: Array) -> Array:
         return weights @ jax.vmap(lambda t: speed(decode_fn, start + t * step, step))(nodes)
@@ -163,28 +129,12 @@ def constant_speed(decode_fn: DecodeFn, curve: Curve, *, num_points: int | None 
 
 
 def initial_velocity(curve: Curve) -> Float[Array, " d"]:
-    """Derivative of a curve at its start, by the one-sided difference of second order, equation (25).
-
-    Args:
-        curve: latents at equal steps of the parameter from 0 to 1, [t, d], t >= 3.
-
-    Returns:
-        Velocity [d].
-    """
+    """Derivative of a curve of at least 3 points at its start, by a second-order difference, equation (25)."""
     return 0.5 * (curve.shape[0] - 1) * (4.0 * curve[1] - 3.0 * curve[0] - curve[2])
 
 
 def straight_line(a: Point, b: Point, num_points: int) -> Float[Array, "t d"]:
-    """Latents at equal steps from one to another.
-
-    Args:
-        a: first end, [d].
-        b: last end, [d].
-        num_points: points, ends included.
-
-    Returns:
-        Curve [num_points, d].
-    """
+    """Latents at equal steps from `a` to `b`, ends included."""
     a, b = jnp.asarray(a), jnp.asarray(b)
     parameter = jnp.linspace(0.0, 1.0, num_points, dtype=a.dtype)[:, None]
     return (a[None] + parameter * (b - a)[None]).at[-1].set(b)

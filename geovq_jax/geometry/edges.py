@@ -4,6 +4,7 @@ An edge is the straight segment between two latents; its length is a quadrature 
 refer to docs/geometry.md.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,8 @@ from geovq_jax.geometry.curves import RULES, quadrature
 from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, safe_sqrt, speed
 
 Points = Float[Array | np.ndarray, "n d"]
+Vectors = Float[Array | np.ndarray, "n w d"]
+NodeMetrics = Float[Array | np.ndarray, "n d d"]
 Edges = Int[Array | np.ndarray, "e 2"]
 
 
@@ -113,14 +116,9 @@ def _measure_metrics(decode: Any, z: Points, batch_size: int | None, progress: P
 
 
 def node_speeds(
-    decode_fn: DecodeFn,
-    z: Points,
-    vectors: Float[Array | np.ndarray, "n w d"],
-    *,
-    batch_size: int | None = None,
-    progress: Progress | None = None,
+    decode_fn: DecodeFn, z: Points, vectors: Vectors, *, batch_size: int | None = None, progress: Progress | None = None
 ) -> Float[Array, "n w"]:
-    """Speeds of several velocities at each of many latents, equation (3), from one linearisation a latent.
+    """Speeds of several velocities at each of many latents, equation (3), from one linearisation per latent.
 
     Args:
         decode_fn: map of one latent [d] to x.
@@ -141,12 +139,7 @@ def node_speeds(
 
 
 def measure_speeds(
-    decode_fn: DecodeFn,
-    z: Points,
-    vectors: Float[Array | np.ndarray, "n w d"],
-    *,
-    batch_size: int | None = None,
-    progress: Progress | None = None,
+    decode_fn: DecodeFn, z: Points, vectors: Vectors, *, batch_size: int | None = None, progress: Progress | None = None
 ) -> Float[Array, "n w"]:
     """As `node_speeds`, without its checks: NaN where the decoder gives NaN."""
     function, size = partial(_speeds_chunk, as_pytree(decode_fn)), batch_size or default_batch_size(vectors.shape[1])
@@ -154,7 +147,7 @@ def measure_speeds(
 
 
 def lengths_from_metrics(
-    points: Points, metrics: Float[Array | np.ndarray, "n d d"], edges: Edges, *, batch_size: int = 16384
+    points: Points, metrics: NodeMetrics, edges: Edges, *, batch_size: int = 16384
 ) -> Float[Array, " e"]:
     """Lengths of edges by the endpoints rule from metric tensors at the nodes, equation (11).
 
@@ -180,9 +173,7 @@ def lengths_from_metrics(
     return check_finite("lengths", measure_lengths(points, metrics, ends, batch_size))
 
 
-def measure_lengths(
-    points: Points, metrics: Float[Array | np.ndarray, "n d d"], ends: Edges, batch_size: int = 16384
-) -> Float[Array, " e"]:
+def measure_lengths(points: Points, metrics: NodeMetrics, ends: Edges, batch_size: int = 16384) -> Float[Array, " e"]:
     """As `lengths_from_metrics`, without its checks: NaN where a metric holds NaN."""
     if not len(ends):
         return jnp.zeros(0, jnp.asarray(points).dtype)
@@ -204,7 +195,7 @@ def edge_lengths(
 
     endpoints: 1/2 (|J(a) D| + |J(b) D|), D = b - a.
 
-    The ends are measured from metric tensors or from one linearisation a node with its edges as tangents, whichever
+    The ends are measured from metric tensors or from one linearisation per node with its edges as tangents, whichever
     takes fewer tangents; the two agree to rounding.
 
     Args:
@@ -226,20 +217,43 @@ def edge_lengths(
     check_latents(decode_fn, z, "n d")
     check_choice("a rule", rule, RULES)
     ends, points, decode = check_ids("edges", edges, len(z), "e* 2"), jnp.asarray(z), as_pytree(decode_fn)
+    mean_end_speeds = partial(_mean_end_speeds, decode, points, ends, batch_size, progress)
+    parts = mean_end_speeds, partial(_interior_chunk, decode, points), partial(_chord_chunk, decode, points)
+    return lengths_by_rule(rule, order, points.dtype, ends, parts, 1, batch_size, progress)
+
+
+def lengths_by_rule(
+    rule: str,
+    order: int,
+    dtype: Any,
+    ends: np.ndarray,
+    parts: tuple[Callable[..., Array], ...],
+    tangents: int,
+    batch_size: int | None,
+    progress: Progress | None,
+) -> Float[Array, " e"]:
+    """Lengths of edges between latents or cells by the parts that the rule needs.
+
+    The parts are mean_end_speeds() of all edges, interior(nodes, weights, edges) and chord(edges) of a chunk of edges.
+    One node of an edge pushes `tangents` tangents.
+    """
+    mean_end_speeds, interior, chord = parts
+
+    def over_edges(chunk: Callable[..., Array], num_tangents: int) -> Array:
+        size = batch_size or default_batch_size(num_tangents)
+        return map_chunks(chunk, (ends,), batch_size=size, progress=progress)
+
+    lengths = jnp.zeros(len(ends), dtype)
     if not len(ends):
-        return jnp.zeros(0, points.dtype)
+        return lengths
     if rule == "chord":
-        size = batch_size or default_batch_size(2)
-        chords = map_chunks(partial(_chord_chunk, decode, points), (ends,), batch_size=size, progress=progress)
-        return check_finite("lengths", chords)
+        return check_finite("lengths", over_edges(chord, 2 * tangents))
     end_weight, nodes, weights = quadrature(rule, order)
-    lengths = jnp.zeros(len(ends), points.dtype)
     if end_weight:
-        lengths = 2.0 * end_weight * _mean_end_speeds(decode, points, ends, batch_size, progress)
+        lengths = 2.0 * end_weight * mean_end_speeds()
     if len(nodes):
-        cast, size = partial(jnp.asarray, dtype=points.dtype), batch_size or default_batch_size(len(nodes))
-        function = partial(_interior_chunk, decode, points, cast(nodes), cast(weights))
-        lengths = lengths + map_chunks(function, (ends,), batch_size=size, progress=progress)
+        function = partial(interior, jnp.asarray(nodes, dtype), jnp.asarray(weights, dtype))
+        lengths = lengths + over_edges(function, tangents * len(nodes))
     return check_finite("lengths", lengths)
 
 
@@ -259,13 +273,8 @@ def edge_length_errors(
     gauss(n). For chord, which is no quadrature, it is the excess of gauss(4) over it.
 
     Args:
-        decode_fn: as in `edge_lengths`.
-        z: latents, [n, d].
-        edges: pairs of rows of `z`, [e, 2].
         rule: the rule whose error is wanted.
-        order: number of nodes of the gauss rule.
-        batch_size: latents decoded at once.
-        progress: as in `edge_lengths`.
+        decode_fn, z, edges, order, batch_size, progress: as in `edge_lengths`.
 
     Returns:
         Absolute errors [e], in units of x.
@@ -284,9 +293,9 @@ def _mean_end_speeds(
 ) -> Array:
     """1/2 (|J(a) D| + |J(b) D|) for every edge, by the cheaper of the two plans."""
     used, local = np.unique(ends, return_inverse=True)
-    local = local.reshape(ends.shape)
-    degree = np.bincount(local.ravel())
-    width = _fan_width(degree)
+    local, degree = local.reshape(ends.shape), np.bincount(local.ravel())
+    # Tangents pushed from one linearisation such that all edges of all nodes take least work.
+    width = min((1, 2, 4, 8, 16, 32, 64), key=partial(_fan_cost, degree))
     if used.size * (PRIMAL_COST + points.shape[1]) <= _fan_cost(degree, width):
         metrics = _measure_metrics(decode, points[used], batch_size, progress)
         return measure_lengths(points[used], metrics, local)
@@ -302,11 +311,6 @@ PRIMAL_COST = 2.0
 
 def _fan_cost(degree: np.ndarray, width: int) -> float:
     return float(np.sum(-(-degree // width)) * (PRIMAL_COST + width))
-
-
-def _fan_width(degree: np.ndarray) -> int:
-    """Tangents pushed from one linearisation such that all edges of all nodes take least work."""
-    return min((1, 2, 4, 8, 16, 32, 64), key=lambda width: _fan_cost(degree, width))
 
 
 def _fans(

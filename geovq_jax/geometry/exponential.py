@@ -19,8 +19,7 @@ def exp_map(decode_fn: DecodeFn, z: Point, v: Point, *, num_steps: int = 32) -> 
 
     Args:
         decode_fn: map of one latent [d] to x, twice differentiable.
-        z: start, [d].
-        v: velocity at the start, [d].
+        z, v: start and velocity there, [d].
         num_steps: steps of the integration.
 
     Returns:
@@ -75,11 +74,8 @@ def log_map(
 
     Args:
         decode_fn: map of one latent [d] to x.
-        a: start, [d].
-        b: latent to reach, [d].
-        num_points: as in `geodesic`.
-        tolerance: as in `geodesic`.
-        max_iterations: as in `geodesic`.
+        a, b: start and latent to reach, [d].
+        num_points, tolerance, max_iterations: as in `geodesic`.
 
     Returns:
         Velocity at `a`, [d]; its pull-back speed is the length of the geodesic.

@@ -38,11 +38,11 @@ class Geodesic(NamedTuple):
     """A curve of least energy between two latents; with a leading axis [n] from `geodesics`.
 
     Attributes:
-        curve: latents along it, [t, d], ends included, at constant speed.
-        length: its pull-back length by decoded chords, []; short by a share (curvature * step)^2 / 24.
-        energy: its energy, []; length^2 <= energy, with equality at constant speed.
-        converged: whether the last step could lower the energy by less than the tolerance, [].
-        iterations: Gauss-Newton steps tried, [].
+        curve: latents along it, ends included, at constant speed.
+        length: its pull-back length by decoded chords; short by a share (curvature * step)^2 / 24.
+        energy: its energy; length^2 <= energy, with equality at constant speed.
+        converged: whether the last step could lower the energy by less than the tolerance.
+        iterations: Gauss-Newton steps tried.
     """
 
     curve: Float[Array, "*batch t d"]
@@ -53,14 +53,10 @@ class Geodesic(NamedTuple):
 
 
 class LengthRatios(NamedTuple):
-    """Lengths of three ways between each of n pairs of latents.
+    """Pull-back lengths of the straight line and of the geodesic found from it, for each of n pairs of latents.
 
-    Attributes:
-        straight: pull-back length of the straight line, [n].
-        geodesic: length of the geodesic found from it, [n].
-        straight_to_geodesic: their ratio, at least 1 up to the tolerance, [n]; 1 for coincident pairs.
-        graph_to_geodesic: given graph lengths over the geodesic's, [n], or None.
-        converged: whether each geodesic converged, [n].
+    Their ratio is at least 1 up to the tolerance, and 1 for coincident pairs; `graph_to_geodesic` is the ratio of the
+    given graph lengths, or None; `converged` says whether each geodesic converged.
     """
 
     straight: Float[Array, " n"]
@@ -91,8 +87,7 @@ def geodesic(
 
     Args:
         decode_fn: map of one latent [d] to x.
-        a: first end, [d].
-        b: last end, [d].
+        a, b: first and last end, [d].
         num_points: points of the curve, ends included.
         initial: curve to start from, [any number, d], such as a path of the graph; the straight line by default.
         tolerance: relative decrease of the energy, as predicted by the step, that counts as none.
@@ -177,9 +172,8 @@ def _gauss_newton(
             state.damping > 1e8,
         )
 
-    no = jnp.asarray(False)
-    initial_energy = curve_energy(decode_fn, curve_of(interior))
-    start = _State(interior, initial_energy, jnp.asarray(1e-3, dtype), jnp.asarray(0, jnp.int32), no, no)
+    energy, no = curve_energy(decode_fn, curve_of(interior)), jnp.asarray(False)
+    start = _State(interior, energy, jnp.asarray(1e-3, dtype), jnp.asarray(0, jnp.int32), no, no)
     final = jax.lax.while_loop(proceed, step, start)
     # As floats: custom_root differentiates what it returns, and integers have no tangents there.
     return final.interior, (final.converged.astype(dtype), final.iterations.astype(dtype))
@@ -222,13 +216,11 @@ def _solve_block_tridiagonal(diagonal: Array, upper: Array, right: Array) -> Arr
     below = jnp.swapaxes(jnp.concatenate([none, upper]), 1, 2)
 
     def eliminate(carry: tuple[Array, Array], block: tuple) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        multiplier, reduced = carry
-        own, left, next_block, value = block
+        (multiplier, reduced), (own, left, next_block, value) = carry, block
         factor = jax.scipy.linalg.cholesky(own - left @ multiplier, lower=True)
         both = jnp.concatenate([next_block, (value - left @ reduced)[:, None]], axis=1)
         solved = jax.scipy.linalg.cho_solve((factor, True), both)
-        carry = solved[:, :-1], solved[:, -1]
-        return carry, carry
+        return (solved[:, :-1], solved[:, -1]), (solved[:, :-1], solved[:, -1])
 
     def substitute(following: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
         multiplier, reduced = block
@@ -271,12 +263,10 @@ def geodesics(
 
     Args:
         decode_fn: map of one latent [d] to x.
-        a: first ends, [n, d].
-        b: last ends, [n, d].
+        a, b: first and last ends, [n, d].
         num_points: points of each curve, ends included.
         initial: curves to start from, [n, s, d]; straight lines by default.
-        tolerance: as in `geodesic`.
-        max_iterations: as in `geodesic`.
+        tolerance, max_iterations: as in `geodesic`.
         batch_size: curves minimised at once; the default suits the device.
         progress: called with (curves done, n).
 
@@ -291,19 +281,17 @@ def geodesics(
     check_latents(decode_fn, b, f"{len(a)} {a.shape[1]}")
     if initial is not None:
         check_array("initial curves", initial, f"{len(a)} t {a.shape[1]}")
-    starts = jnp.stack([jnp.asarray(a), jnp.asarray(b)], axis=1) if initial is None else jnp.asarray(initial)
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    starts = jnp.stack([a, b], axis=1) if initial is None else jnp.asarray(initial)
     settings = {"num_points": num_points, "tolerance": tolerance, "max_iterations": max_iterations}
     function = partial(_geodesics_chunk, as_pytree(decode_fn), **settings)
     size = batch_size or max(1, TANGENTS_AT_ONCE // (num_points * starts.shape[2]))
-    return map_chunks(function, (jnp.asarray(a), jnp.asarray(b), starts), batch_size=size, progress=progress)
+    return map_chunks(function, (a, b, starts), batch_size=size, progress=progress)
 
 
 @partial(jax.jit, static_argnames="num_points")
 def _straight_lengths_chunk(decode_fn: Any, a: Array, b: Array, num_points: int) -> Array:
-    def measure(a: Array, b: Array) -> Array:
-        return curve_length(decode_fn, straight_line(a, b, num_points), rule="chord")
-
-    return jax.vmap(measure)(a, b)
+    return jax.vmap(lambda a, b: curve_length(decode_fn, straight_line(a, b, num_points), rule="chord"))(a, b)
 
 
 def length_ratios(
@@ -321,8 +309,7 @@ def length_ratios(
 
     Args:
         decode_fn: map of one latent [d] to x.
-        a: first ends, [n, d].
-        b: last ends, [n, d].
+        a, b: first and last ends, [n, d].
         graph_lengths: lengths of the shortest paths of a graph between the pairs, [n].
         num_points: points of each curve.
         initial: curves from which the geodesics start, [n, s, d]; straight lines by default.

@@ -18,53 +18,20 @@ Metrics = Float[Array | np.ndarray, "*batch d d"]
 
 
 def safe_sqrt(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Square root whose value and derivatives are zero at zero and below.
-
-    Args:
-        x: squared lengths; rounding may have made them slightly negative.
-
-    Returns:
-        sqrt(max(x, 0)); NaN for NaN and minus infinity.
-    """
+    """sqrt(max(x, 0)) with derivatives zero at zero and below, where rounding may put x; NaN for NaN and -infinity."""
     # NaN is not <= 0: a comparison x > 0 would turn it into a length of zero.
     zero = (x <= 0) & jnp.isfinite(x)
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, x)))
 
 
-def squared_norm(tree: Any) -> Float[Array, ""]:
-    """Sum of squares over all leaves of a pytree of arrays.
-
-    Args:
-        tree: pytree of real arrays.
-
-    Returns:
-        |tree|^2, equation (3).
-    """
-    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
-    return sum(squares[1:], start=squares[0])
-
-
 def safe_norm(tree: Any) -> Float[Array, ""]:
-    """Euclidean norm of a pytree of arrays, with derivative zero at zero.
-
-    Args:
-        tree: pytree of real arrays.
-
-    Returns:
-        |tree|, equation (3).
-    """
-    return safe_sqrt(squared_norm(tree))
+    """Euclidean norm of a pytree of real arrays, with derivative zero at zero, equation (3)."""
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+    return safe_sqrt(sum(squares[1:], start=squares[0]))
 
 
 def gram(columns: Any) -> Float[Array, "d d"]:
-    """Inner products of the d tangents stacked along the first axis of every leaf, equation (2).
-
-    Args:
-        columns: pytree of arrays [d, ...]: the columns of the Jacobian.
-
-    Returns:
-        Matrix [d, d] of inner products, summed over the leaves.
-    """
+    """Inner products of the d columns of the Jacobian, summed over the leaves [d, ...], equation (2)."""
     flat = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(columns)]
     # On accelerators the default precision rounds inputs to 10 bits, which a condition number of 1e3 does not survive.
     products = [jnp.einsum("ip,jp->ij", leaf, leaf, precision=jax.lax.Precision.HIGHEST) for leaf in flat]
@@ -107,8 +74,7 @@ def speed(decode_fn: DecodeFn, z: Vector, v: Vector) -> Float[Array, ""]:
 
     Args:
         decode_fn: map of one latent [d] to an array or a pytree of arrays.
-        z: the latent, [d].
-        v: the velocity at z, [d].
+        z, v: the latent and the velocity there, [d].
 
     Returns:
         Speed in units of x; its derivative at v = 0 is defined as zero.
@@ -139,9 +105,7 @@ def log_volume(metric: Metrics) -> Float[Array, "*batch"]:
 
 
 def volume(metric: Metrics) -> Float[Array, "*batch"]:
-    """Volume element: the volume in x-space of a unit cube of latents, equation (4).
-
-    sqrt(det G).
+    """Volume element: the volume in x-space of a unit cube of latents, sqrt(det G), equation (4).
 
     Args:
         metric: metric tensors [..., d, d].
@@ -254,13 +218,9 @@ def _ensemble_output(decode: Callable[[Any, Array], Any], parameters: Any, z: Ar
 
 
 def as_pytree(function: Callable[..., Any]) -> jax.tree_util.Partial:
-    """The function as a pytree, so that it can be an argument of a jitted function.
+    """The function as a pytree, an argument that jit accepts; a `jax.tree_util.Partial` is returned as it is.
 
-    Args:
-        function: any callable; a `jax.tree_util.Partial` is returned as it is. The arrays that a Partial binds are
-            traced, so new parameters need no new compilation; those that a closure captures are constants.
-
-    Returns:
-        A callable pytree.
+    Arrays that a Partial binds are traced, so new parameters need no new compilation; those that a closure captures
+    are constants.
     """
     return function if isinstance(function, jax.tree_util.Partial) else jax.tree_util.Partial(function)
