@@ -9,8 +9,8 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,18 +34,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     if not processes.first():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
 
@@ -114,6 +113,8 @@ def locked(workdir: Path) -> Iterator[None]:
             f"expected {workdir} to be free, but another run works in it; wait for it or choose another --workdir"
         ) from None
     try:
+        for leftover in workdir.rglob(f".*.{8 * '[0-9a-f]'}.tmp"):  # of writes that a kill interrupted
+            leftover.unlink()
         yield
     finally:
         lock.release()

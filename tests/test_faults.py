@@ -1,9 +1,12 @@
 """Faults of machine and operator at the command line: one clear line, the promised exit code, nothing half-written."""
 
+import contextlib
+import ctypes
 import os
 import resource
 import signal
-import tempfile
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from geovq_jax import manifest as records
 from geovq_jax import pipeline
 from geovq_jax import workdir as files
+from geovq_jax.training import checkpoint, tracking
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 CONFIG = f"--config={Path(__file__).parents[1]}/configs/digits.py:smoke"
@@ -37,23 +41,37 @@ def test_a_missing_stage(front_door, tmp_path, stage, entry):
     assert names(tmp_path) == {".lock"}
 
 
+@contextlib.contextmanager
+def without_override():
+    """Root may write anywhere; without the capability CAP_DAC_OVERRIDE, the bits of its own folders bind it too."""
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # version 3, this thread
+    if os.geteuid() == 0 and libc.capget(header, sets) != 0:
+        pytest.skip("root without capabilities may write anywhere")
+    effective = sets[0]
+    sets[0] &= ~(1 << 1)
+    libc.capset(header, sets)
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        libc.capset(header, sets)
+
+
+@pytest.mark.skipif(sys.platform != "linux" and os.geteuid() == 0, reason="root may write anywhere")
 @pytest.mark.parametrize("below", ["", "new/run"])
-def test_a_read_only_work_directory(front_door, below):
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o555)
-        user = os.geteuid()
-        if user == 0:  # root may write anywhere
-            os.seteuid(65534)
-        try:
-            code, message = front_door(pipeline.run_all, CONFIG, f"--workdir={Path(folder) / below}")
-        finally:
-            os.seteuid(user)
-            os.chmod(folder, 0o755)
-        assert code == 2
-        assert "Permission denied" in message
-        assert folder in message
-        assert message.count("\n") == 1
-        assert names(Path(folder)) == set()
+def test_a_read_only_work_directory(front_door, tmp_path, below):
+    tmp_path.chmod(0o555)
+    try:
+        with without_override() if os.geteuid() == 0 else contextlib.nullcontext():
+            code, message = front_door(pipeline.run_all, CONFIG, f"--workdir={tmp_path / below}")
+    finally:
+        tmp_path.chmod(0o755)
+    assert code == 2
+    assert "Permission denied" in message
+    assert str(tmp_path) in message
+    assert message.count("\n") == 1
+    assert names(tmp_path) == set()
 
 
 def test_a_full_disk(front_door, tmp_path):
@@ -73,6 +91,84 @@ def test_a_full_disk(front_door, tmp_path):
     assert message == f"error: [Errno 27] File too large: '{tmp_path / 'graph.npz'}'\n"
     assert (tmp_path / "graph.npz").read_bytes() == earlier
     assert names(tmp_path) == {".lock", "graph.npz"}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 512 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def write_checkpoint(workdir):
+    checkpoint.save(workdir / "vae" / "best", {"weights": np.random.default_rng(0).random(200_000)})
+
+
+def write_report(workdir):
+    from geovq_jax.report.page import Section, write_report
+
+    write_report(workdir / "report.html", title="t", subtitle="s", sections=[Section("Part", "x" * 600_000)])
+
+
+def write_checksums(workdir):
+    records.store_checksums(workdir, {"vae": {"files": {f"vae/{number:0100d}": "0" * 64 for number in range(4000)}}})
+
+
+def write_figures(workdir):
+    tracking.open_writer(workdir, "vae").write(0, {"x" * 600_000: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (write_checkpoint, "vae/best/1"),
+        (write_report, "report.html"),
+        (write_checksums, "SHA256SUMS"),
+        (write_figures, "metrics.jsonl"),
+        (lambda workdir: files.write_json(workdir / "stages.json", ["x" * 600_000]), "stages.json"),
+    ],
+)
+def test_a_full_file_system(front_door, small_disk, write, name):
+    checkpoint.save(small_disk / "vae" / "best", {"weights": np.zeros(3)})
+    before = names(small_disk) | {".lock"}
+    code, message = front_door(lambda workdir, config: write(workdir), CONFIG, f"--workdir={small_disk}")
+    assert code == 2
+    assert str(small_disk / name) in message
+    assert "No space left on device" in message
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert names(small_disk) - {"metrics.jsonl"} == before  # a log; resuming cuts its last line off
+    assert checkpoint.load(small_disk / "vae" / "best", {"weights": np.zeros(3)})["weights"].shape == (3,)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_mode_that_the_umask_allows(tmp_path, umask, mode):
+    earlier = os.umask(umask)
+    try:
+        files.write_json(tmp_path / "x.json", 1)
+    finally:
+        os.umask(earlier)
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == mode
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next_run(tmp_path):
+    code = (
+        "import os, pathlib, sys; from geovq_jax import workdir as files\n"
+        "path = pathlib.Path(sys.argv[1]) / 'codes' / 'train.npz'\n"
+        "files.write_atomically(path, lambda file: os.kill(os.getpid(), 9))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 1
+    others = {"codes/.hidden", ".settings.tmp", "codes/x.0123abcd.tmp"}
+    for name in others:
+        (tmp_path / name).touch()
+    with files.locked(tmp_path):
+        assert names(tmp_path) == {*others, ".lock"}
 
 
 def test_sigterm_within_a_write_leaves_nothing_half_written(front_door, tmp_path):

@@ -9,11 +9,14 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
@@ -69,6 +72,17 @@ def exists(directory: str | Path) -> bool:
     return bool(_saves(Path(directory).absolute()))
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax's threads log the traceback of an error that `save` raises anyway."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = None) -> None:
     """Write a pytree of arrays, typed PRNG keys and NamedTuples as the newest save, then remove the older ones.
 
@@ -79,13 +93,15 @@ def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = 
     old = _saves(path)
     new = path / str(old[-1] + 1 if old else 0)
     try:
-        ocp.save(new, tree, custom_metadata={"leaves": _describe(tree), "metadata": metadata})
+        with _quiet():
+            ocp.save(new, tree, custom_metadata={"leaves": _describe(tree), "metadata": metadata})
         if jax.process_index() == 0:
             (path / _CHECKSUMS).write_text(json.dumps(_hashes(new)))
             os.replace(path / _CHECKSUMS, new / _CHECKSUMS)
     except Exception as error:  # whatever the storage layers raise
         for part in path.glob(f"{new.name}*"):
             shutil.rmtree(part, ignore_errors=True)
+        (path / _CHECKSUMS).unlink(missing_ok=True)
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise OSError(f"expected to write checkpoint {new}, got {reason}; free disk space") from error
     if jax.process_index() == 0:

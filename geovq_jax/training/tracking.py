@@ -9,7 +9,8 @@ import os
 import re
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -32,6 +33,16 @@ class Writer(Protocol):
         """Forget what was recorded after a step: training continues from there."""
 
 
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Full disks are reported by a file's descriptor, without its name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 class JsonlWriter:
     """One JSON object per line: {"stage": ..., "step": ..., metrics}. Stages may share a file."""
 
@@ -41,7 +52,7 @@ class JsonlWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        with self._path.open("a") as file:
+        with _named(self._path), self._path.open("a") as file:
             file.write(json.dumps({"stage": self._stage, "step": step, **values}) + "\n")
 
     def rewind(self, step: int) -> None:
@@ -50,8 +61,12 @@ class JsonlWriter:
             return
         kept = [line for line in self._path.read_text().splitlines() if self._keeps(line, step)]
         temporary = self._path.with_name(self._path.name + ".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, self._path)
+        try:
+            with _named(self._path):
+                temporary.write_text("".join(line + "\n" for line in kept))
+            os.replace(temporary, self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _keeps(self, line: str, step: int) -> bool:
         try:
