@@ -160,6 +160,7 @@ def test_a_report_opens_every_file_once(copy, monkeypatch):
     """Within one stage: graph.npz read once, each decoder restored once, the data set parsed once."""
     from geovq_jax import data
     from geovq_jax.report import build
+    from geovq_jax.stages import records
     from geovq_jax.stages import run as runs
     from geovq_jax.training import checkpoint
 
@@ -174,7 +175,8 @@ def test_a_report_opens_every_file_once(copy, monkeypatch):
 
         monkeypatch.setattr(module, name, call)
 
-    counted(runs, "load_npz", lambda path: path.relative_to(copy).as_posix())
+    for module in (runs, records):
+        counted(module, "load_npz", lambda path: path.relative_to(copy).as_posix())
     counted(checkpoint, "load", lambda path, _: path.relative_to(copy).as_posix())
     counted(data, "load", lambda name: name)
     build.write(geovq_jax.load_run(copy))
