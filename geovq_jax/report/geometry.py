@@ -42,7 +42,7 @@ def measure(run: Run) -> dict[str, Any]:
     return result
 
 
-def _paths(run: Run, edges: np.ndarray, euclidean: np.ndarray) -> dict[str, float]:
+def _paths(run: Run, edges: np.ndarray, euclidean: np.ndarray) -> dict[str, Any]:
     """Shortest paths between random nodes under pull-back and under Euclidean lengths of the same edges."""
     graph, points, config, size = run.graph.graph, run.graph.points, run.config, len(run.graph.points)
     straight = geometry.graph_from_edges(edges, euclidean, size)
@@ -105,7 +105,7 @@ def _pairs(count: int, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return a, (a + rng.integers(1, count, size=number)) % count
 
 
-def _geodesics(run: Run) -> dict[str, float]:
+def _geodesics(run: Run) -> dict[str, Any]:
     """Continuous geodesics between the latents of random pairs of images, against straight lines and graph paths."""
     latents, config, graph = run.graph_latents, run.config, run.graph.graph
     vanilla = latents.ndim == 2

@@ -12,7 +12,7 @@ import pytest
 
 from geovq_jax.comparison import tables, trials
 from geovq_jax.config import experiment
-from geovq_jax.data.datasets import Dataset, Split
+from geovq_jax.data import Dataset, Split
 from geovq_jax.models import vae
 from geovq_jax.presets import COMPARE, COMPARE_SMOKE
 from geovq_jax.quantization.assignment import measure, search

@@ -13,7 +13,7 @@ from geovq_jax import geometry
 from geovq_jax.geometry.graphs.construction import subset_lengths
 from geovq_jax.geometry.graphs.knn import Neighbours, rerank
 from geovq_jax.geometry.graphs.relaxation import pad_graph
-from geovq_jax.quantization import baselines, codebook, context, pullback_kmeans, refinement, tokenizer
+from geovq_jax.quantization import assign_pullback, baselines, codebook, context, pullback_kmeans, refinement, tokenizer
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 RNG = np.random.default_rng(0)
@@ -297,12 +297,12 @@ DOORS = {
         },
     ),
     "assign_pullback": (
-        pullback_kmeans.assign_pullback,
+        assign_pullback,
         {"latents": Z, "metrics": EYES, "centres": Z[:2]},
         {"latents": "array", "metrics": "array", "centres": "array"},
     ),
     "pullback_kmeans": (
-        pullback_kmeans.pullback_kmeans,
+        pullback_kmeans,
         {"latents": Z, "metrics": EYES, "centres": Z[:2], "max_iterations": 1, "tolerance": 0.1},
         {
             "latents": "array",
@@ -378,11 +378,7 @@ DOORS = {
         NODES._asdict(),
         {"points": "array", "metrics": "array", "labels": "ids", "distances": "lengths"},
     ),
-    "decode": (
-        tokenizer.decode,
-        {"codebook": BOOK, "codes": LABELS, "decode_fn": image},
-        {"codes": "ids of any shape"},
-    ),
+    "lookup": (codebook.lookup, {"codebook": BOOK, "codes": LABELS}, {"codes": "ids of any shape"}),
     "encode_in_context": (
         context.encode_in_context,
         {

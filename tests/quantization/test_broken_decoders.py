@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geovq_jax.quantization import baselines, codebook, context, pullback_kmeans, refinement, tokenizer
+from geovq_jax.geometry import decode_all
+from geovq_jax.quantization import assign_pullback, baselines, codebook, context, pullback_kmeans, refinement, tokenizer
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 MATRIX = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
@@ -42,8 +43,7 @@ DOORS = {
     "encode isolated cells": lambda f: tokenizer.encode(
         NODES, latents().reshape(3, 2, 1, 2), f, k=5, context="isolated", batch_size=2
     ),
-    "decode": lambda f: tokenizer.decode(BOOK, np.arange(6), f),
-    "decoded": lambda f: baselines.decoded(f, latents()),
+    "decode_all": lambda f: decode_all(f, codebook.lookup(BOOK, np.arange(6))),
     "decoded_kmeans": lambda f: baselines.decoded_kmeans(f, latents(), 2, seed=0),
     "encode_decoded": lambda f: baselines.encode_decoded(f, latents(), np.ones((3, 5), np.float32)),
     "refine_centres": lambda f: refinement.refine_centres(f, CENTRES, latents(), LABELS, max_iterations=1),
@@ -59,7 +59,7 @@ DOORS = {
     ),
 }
 # These decode and take no square: only what they decode can be infinite.
-IMAGES_ALONE = {"decode", "decoded", "decoded_kmeans", "encode_decoded", "refine_centres", "refine_cell_centres"}
+IMAGES_ALONE = {"decode_all", "decoded_kmeans", "encode_decoded", "refine_centres", "refine_cell_centres"}
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -80,7 +80,7 @@ def test_where_the_decoder_is_sound_nothing_is_refused(door):
 def test_centres_at_which_the_decoder_is_broken_are_refused():
     sound = np.delete(latents(), [2, 4], axis=0)
     centres, labels = latents()[1:3], LABELS[:4]
-    with pytest.raises(ValueError, match="images of centres, got NaN or infinity in 1 of 2 rows, first row 1"):
+    with pytest.raises(ValueError, match="decoded latents, got NaN or infinity in 1 of 2 rows, first row 1"):
         refinement.refine_centres(spoilt(np.nan), centres, sound, labels)
     with pytest.raises(ValueError, match="of centres, got NaN or infinity in 1 of 2 rows, first row 1"):
         refinement.refine_cell_centres(
@@ -117,8 +117,8 @@ def test_metrics_that_are_not_finite_are_refused(value):
         lambda: tokenizer.encode_measured(NODES, POINTS, spoilt_metrics, k=3),
         lambda: tokenizer.encode_measured(NODES._replace(metrics=spoilt_metrics), POINTS, EYES, k=3),
         lambda: tokenizer.encode(NODES._replace(metrics=spoilt_metrics), POINTS, spoilt(2.0), k=3),
-        lambda: pullback_kmeans.pullback_kmeans(POINTS, spoilt_metrics, POINTS[:2]),
-        lambda: pullback_kmeans.assign_pullback(POINTS, spoilt_metrics, POINTS[:2]),
+        lambda: pullback_kmeans(POINTS, spoilt_metrics, POINTS[:2]),
+        lambda: assign_pullback(POINTS, spoilt_metrics, POINTS[:2]),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -8,6 +8,7 @@ from scipy.sparse import csgraph
 from geovq_jax import geometry
 from geovq_jax.quantization import codebook as codebooks
 from geovq_jax.quantization import tokenizer as tokenizing
+from geovq_jax.workdir import load_npz
 
 
 @pytest.fixture(scope="module")
@@ -154,18 +155,22 @@ def make_codebook(**settings):
     )
 
 
-def test_a_codebook_round_trips_and_refuses_another_vae(tmp_path):
+def test_a_codebook_round_trips_and_refuses_damage(tmp_path):
     params = {"decoder": {"kernel": np.ones((2, 2), np.float32)}}
     other = {"decoder": {"kernel": np.nextafter(np.ones((2, 2), np.float32), 2)}}
     book = make_codebook(vae=codebooks.parameters_hash(params), k=15)
     path = tmp_path / "codebook.npz"
     codebooks.save_codebook(path, book, node_labels=np.zeros(5, np.int32))
-    loaded = codebooks.load_codebook(path, vae_hash=codebooks.parameters_hash(params))
+    arrays = load_npz(path, stage="build_codebook")
+    loaded = codebooks.codebook_of(arrays, path)
     for name in ("vectors", "medoids", "counts", "radii"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(book, name))
     assert loaded.settings == book.settings
-    with pytest.raises(ValueError, match="expected a codebook of the VAE .* rerun"):
-        codebooks.load_codebook(path, vae_hash=codebooks.parameters_hash(other))
+    assert loaded.settings["vae"] != codebooks.parameters_hash(other)
+    for damage in ({"settings": np.asarray("{")}, {"vectors": None}):
+        spoilt = {name: array for name, array in (arrays | damage).items() if array is not None}
+        with pytest.raises(ValueError, match="expected a codebook in .* rerun"):
+            codebooks.codebook_of(spoilt, path)
 
 
 def test_lookup_takes_codes_of_any_shape_and_refuses_others():

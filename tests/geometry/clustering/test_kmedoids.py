@@ -324,8 +324,8 @@ def test_wrong_arguments_are_refused_with_a_reason(sheet, unchecked, change, mes
     ("spoil", "message"),
     [
         (lambda g: sparse.csr_array(sparse.triu(g)), "expected a symmetric graph"),
-        (lambda g: -g, "expected finite edge lengths >= 0"),
-        (lambda g: g * np.nan, "expected finite edge lengths >= 0"),
+        (lambda g: -g, "expected edge lengths .*>= 0"),
+        (lambda g: g * np.nan, "expected finite edge lengths"),
         (lambda g: g[:, :-1], "expected a square matrix"),
         (lambda g: g.toarray(), "expected a graph as scipy.sparse.csr_array"),
     ],
