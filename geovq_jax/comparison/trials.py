@@ -139,7 +139,7 @@ def joint_rows(name: str, run: Run) -> tuple[list[dict[str, Any]], dict[str, np.
     if name.startswith("geodesic_joint"):
         nodes = nodes_of(run, run.clusters)
         book = methods.fit("geodesic_refined", nodes, config.codebook.num_clusters, seed=config.seed)[0].vectors
-        mean_metric = jnp.asarray(nodes.metrics.mean(axis=0))
+        mean_metric = jnp.asarray(np.mean(np.asarray(nodes.metrics), axis=0))
         start = models.from_vae(run.autoencoder.params, jnp.asarray(book), mean_metric)
         before, directory = config.vae.num_steps, run.workdir / "geodesic_joint"
     if name == "vqvae_double":
