@@ -5,6 +5,7 @@ older ones removed, so a process killed at any moment leaves the newest complete
 the hashes of its files: bytes that changed on disk are refused, not loaded.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -102,7 +103,8 @@ def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = 
         for part in path.glob(f"{new.name}*"):
             shutil.rmtree(part, ignore_errors=True)
         (path / _CHECKSUMS).unlink(missing_ok=True)
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        full = os.strerror(errno.ENOSPC)
+        reason = full if full in str(error) else str(error).partition("\n")[0][:200] or type(error).__name__
         raise OSError(f"expected to write checkpoint {new}, got {reason}; free disk space") from error
     if jax.process_index() == 0:
         for stale in path.iterdir():
