@@ -1,6 +1,6 @@
-"""Codes against codes on Fashion-MNIST: 20,000 training images, a 4 x 4 grid of 256 codes (128 bits an image).
+"""Codes against codes on Fashion-MNIST: 20,000 training images, a 4 x 4 grid of 256 codes (128 bits per image).
 
-Variants: spatial (default), vanilla (one code an image), smoke (seconds).
+Variants: spatial (default), vanilla (one code per image), smoke (seconds).
 """
 
 from ml_collections import ConfigDict
