@@ -11,7 +11,7 @@ from geovq_jax.geometry.clustering import swap_kernels as kernels
 from geovq_jax.geometry.clustering.kernels import compile_graph, make_scratch
 from geovq_jax.geometry.graphs.graph import Graph
 
-SERIAL_WORK = 10_000  # candidates x nodes per thread, below which starting threads costs more than it saves
+SERIAL_WORK = 200_000  # candidates x nodes per thread, below which starting threads costs more than it saves
 TRUE, FALSE = np.asarray(True), np.asarray(False)
 
 
@@ -90,7 +90,7 @@ class WorkingMedoids:
         """Computes exactly how the cost would change if each candidate took the place of its best partner."""
         places = self._place[candidates]
         found = Changes(np.empty(len(places)), np.empty(len(places), np.int64))
-        parts = min(len(self._scratch), max(1, len(places) * len(self._weights) // SERIAL_WORK))
+        parts = max(1, min(len(self._scratch), len(places), len(places) * len(self._weights) // SERIAL_WORK))
 
         def search(part: int) -> None:
             rows, scratch = slice(part * len(places) // parts, (part + 1) * len(places) // parts), self._scratch[part]
