@@ -65,7 +65,7 @@ packages() {
 }
 before=$(packages) status=0
 .venv/bin/python -m uv pip install --quiet --python .venv/bin/python --constraints requirements.lock \
-    -e ".${extras:+[$extras]}" || status=$?
+    --compile-bytecode -e ".${extras:+[$extras]}" || status=$?
 if [ "$status" != 0 ]; then
     [ "$before" != "$(packages)" ] || rm .venv.unfinished # nothing was installed, for instance without a network
     exit "$status"
