@@ -16,7 +16,7 @@ PRINTED = {
     "5_prior_and_generation": ("unigram ", "prior "),
     "6_reading_a_comparison": ("bits an image", "best "),
 }
-QUICK = ("1_geometry_on_your_own_decoder", "4_neighbours_in_a_vae", "6_reading_a_comparison")
+QUICK = ("1_geometry_on_your_own_decoder", "6_reading_a_comparison")
 
 
 @pytest.fixture(scope="module")

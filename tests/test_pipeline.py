@@ -94,6 +94,7 @@ def test_codes_are_the_nearest_vectors_in_the_metric_at_each_latent(finished):
         np.testing.assert_allclose(codes["distance"], np.sqrt(np.maximum(chosen, 0.0)), rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_geodesic_codes_of_the_graph_are_the_nearest_medoids_by_dijkstra(copy):
     rebuilt = call("build_codebook", f"--workdir={copy}", "--config.codebook.method=geodesic")
     assert rebuilt.returncode == 0, rebuilt.stderr
@@ -206,6 +207,7 @@ def test_a_second_run_skips_every_stage(finished):
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*.npz")}
 
 
+@pytest.mark.slow
 def test_a_changed_codebook_makes_the_prior_stale(copy):
     rebuilt = call("build_codebook", f"--workdir={copy}", "--config.codebook.num_clusters=24")
     assert rebuilt.returncode == 0, rebuilt.stderr
@@ -370,6 +372,7 @@ def assert_same_arrays(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(a[key], b[key])
 
 
+@pytest.mark.slow
 def test_vae_training_killed_in_the_middle_ends_in_the_same_bits(finished, tmp_path):
     kill_during_training("train_vae", tmp_path)
     done = call("train_vae", CONFIG, f"--workdir={tmp_path}")

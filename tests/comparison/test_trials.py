@@ -53,7 +53,8 @@ def compare(tmp_path, methods, output):
     return tmp_path / output / "mnist-smoke"
 
 
-@pytest.mark.parametrize("methods", [METHODS, pytest.param(METHODS + EVERY, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", [METHODS, METHODS + EVERY])
 def test_a_comparison_reproduces_its_tables(tmp_path, methods):
     first = compare(tmp_path, methods, "first")
     result = json.loads(first.with_suffix(".json").read_text())

@@ -98,6 +98,7 @@ def coloured_images(number):
     return (0.5 + smooth / (4 * smooth.std())).clip(0, 1).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_almost_all_of_512_codes_are_used():
     """After a short training from a codebook with one live code, which only re-seeding can spread."""
     arch = Architecture(image_shape=(32, 32, 3), latent_dim=4, channels=(8, 8, 16))

@@ -50,6 +50,7 @@ def unbroken():
     return fit()
 
 
+@pytest.mark.slow
 def test_the_entropy_of_the_source_is_reached_and_beats_simple_models(unbroken):
     params, arch, found = unbroken
     test_codes, test_labels = grids(500, seed=2)

@@ -69,6 +69,7 @@ def test_no_set_of_medoids_beats_the_best_of_restarts(seed, n, data):
     assert cost == pytest.approx(best, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_cost_is_within_one_percent_of_fasterpam_on_the_dense_matrix(sheet):
     table = dijkstra(sheet) ** 2
     losses = [dense_kmedoids.fasterpam(table, 25, random_state=s, init="random", n_cpu=1).loss for s in range(6)]
