@@ -2,8 +2,16 @@
 
 from geovq_jax.geometry.batching import decode_all
 from geovq_jax.geometry.cells import cell_edge_lengths, cell_metrics
+from geovq_jax.geometry.clustering.continuous import (
+    FrechetMean,
+    GeodesicClusters,
+    frechet_mean,
+    geodesic_kmeans,
+    geodesic_kmedoids,
+)
 from geovq_jax.geometry.clustering.kmedoids import KMedoids, kmedoids
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
+from geovq_jax.geometry.distances import Lengths, Nearest, geodesic_distances, nearest_geodesic
 from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics, node_speeds
 from geovq_jax.geometry.exponential import exp_map, log_map
 from geovq_jax.geometry.geodesic import Geodesic, geodesic, geodesics, length_ratios
@@ -34,9 +42,13 @@ from geovq_jax.geometry.metric import (
 
 __all__ = [
     "Connectivity",
+    "FrechetMean",
     "Geodesic",
+    "GeodesicClusters",
     "GeodesicMap",
     "KMedoids",
+    "Lengths",
+    "Nearest",
     "Neighbours",
     "add_edges",
     "bernoulli_map",
@@ -57,7 +69,11 @@ __all__ = [
     "effective_rank",
     "ensemble",
     "exp_map",
+    "frechet_mean",
     "geodesic",
+    "geodesic_distances",
+    "geodesic_kmeans",
+    "geodesic_kmedoids",
     "geodesic_map",
     "geodesics",
     "graph_from_edges",
@@ -70,6 +86,7 @@ __all__ = [
     "log_map",
     "log_volume",
     "metric_graph",
+    "nearest_geodesic",
     "nearest_source",
     "node_metrics",
     "node_speeds",

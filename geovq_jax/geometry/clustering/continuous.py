@@ -1,0 +1,296 @@
+"""Clustering in continuous geodesic distances: K-medoids, K-means with Frechet means, and the mean itself.
+
+A graph only proposes the first medoids; every cost and every label is of geodesics, see `nearest_geodesic`. Equation
+numbers refer to docs/geometry.md.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from geovq_jax.geometry.batching import Progress
+from geovq_jax.geometry.checks import check_count, check_latents, check_lengths, check_number
+from geovq_jax.geometry.clustering.kmedoids import kmedoids
+from geovq_jax.geometry.distances import decode_flat, nearest_geodesic, solve_pairs
+from geovq_jax.geometry.edges import edge_lengths
+from geovq_jax.geometry.graphs.construction import knn_graph
+from geovq_jax.geometry.graphs.graph import Graph
+from geovq_jax.geometry.metric import DecodeFn
+
+Points = Float[Array | np.ndarray, "n d"]
+
+NEIGHBOURS = 60  # of the graph that proposes the first medoids
+SAMPLE = 256  # edges whose geodesics say where between their bounds the others lie
+CANDIDATES = 3  # members of a cluster that may become its medoid in one round
+
+
+Stopped = Literal["converged", "max_iterations"]
+
+
+class GeodesicClusters(NamedTuple):
+    """Centres of n latents in geodesic distance.
+
+    Attributes:
+        centres: K latents, [K, d].
+        medoids: rows of the latents that are the centres; -1 for Frechet means.
+        labels: the nearest centre of each latent.
+        distances: geodesic distance to it.
+        cost: mean squared distance.
+        history: cost of the first centres and after each round; never rises.
+        stopped: why it ended: "converged" (a round lowered the cost by no more than the tolerance) or "max_iterations".
+    """
+
+    centres: Float[np.ndarray, "K d"]
+    medoids: Int[np.ndarray, " K"]
+    labels: Int[np.ndarray, " n"]
+    distances: Float[np.ndarray, " n"]
+    cost: float
+    history: Float[np.ndarray, " t"]
+    stopped: Stopped
+
+
+class FrechetMean(NamedTuple):
+    """The latent of least mean squared geodesic distance to given ones, near where the search began.
+
+    `variance` is that mean; `converged` says whether the last step moved it by no more than the tolerance.
+    """
+
+    point: Float[np.ndarray, " d"]
+    variance: float
+    converged: bool
+    iterations: int
+
+
+def frechet_mean(
+    decode_fn: DecodeFn,
+    points: Points,
+    *,
+    weights: Float[np.ndarray, " n"] | None = None,
+    tolerance: float = 1e-4,
+    max_iterations: int = 50,
+) -> FrechetMean:
+    """Frechet mean of latents: argmin over m of sum_i w_i d(m, z_i)^2 / sum_i w_i, equation (38).
+
+    Each step moves the mean by the mean of the logarithms of the latents, halved until the variance falls.
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        points: latents, [n, d]; the search begins at their Euclidean mean.
+        weights: w >= 0, not all 0; None for 1.
+        tolerance: relative decrease of the variance that counts as none.
+        max_iterations: most steps.
+
+    Returns:
+        FrechetMean.
+
+    Raises:
+        ValueError: for latents or weights of another form, or a decoder that gives NaN or infinity.
+
+    Example:
+        >>> cubic = lambda z: z**3
+        >>> found = frechet_mean(cubic, np.array([[1.0], [2.0]], np.float32), tolerance=1e-6)
+        >>> round(float(found.point[0]) ** 3, 1)
+        4.5
+    """
+    check_latents(decode_fn, points, "n d")
+    check_number("tolerance", tolerance)
+    check_count("max_iterations", max_iterations, 0)
+    points = np.asarray(points)
+    share = np.ones(len(points)) if weights is None else np.asarray(check_lengths("weights", weights, str(len(points))))
+    if not share.sum() > 0:
+        raise ValueError("expected weights of which one is above 0, got none; leave them out to count all alike")
+    share = share / share.sum()
+    mean = (share @ points).astype(points.dtype)
+
+    def measure(centre: np.ndarray) -> tuple[float, np.ndarray]:
+        found = solve_pairs(decode_fn, np.broadcast_to(centre, points.shape), points)
+        return float(share @ found.length**2), share @ found.velocity
+
+    variance, direction = measure(mean)
+    step, converged, iterations = 1.0, variance == 0, 0
+    while not converged and iterations < max_iterations:
+        iterations += 1
+        candidate = (mean + step * direction).astype(points.dtype)
+        found, ahead = measure(candidate)
+        if found < variance:
+            converged = variance - found <= tolerance * variance
+            mean, variance, direction, step = candidate, found, ahead, min(1.0, 2.0 * step)
+        else:
+            step *= 0.5
+            converged = step < 1e-3
+    return FrechetMean(mean, variance, bool(converged), iterations)
+
+
+def geodesic_kmeans(
+    decode_fn: DecodeFn,
+    z: Points,
+    num_clusters: int,
+    *,
+    seed: int,
+    graph: Graph | None = None,
+    max_iterations: int = 20,
+    tolerance: float = 2e-3,
+    progress: Progress | None = None,
+) -> GeodesicClusters:
+    """K-means in geodesic distance: centres are Frechet means, equation (38).
+
+    Lloyd's iteration: every centre moves by the mean of the logarithms of its latents, and every latent goes to the
+    nearest centre. Steps are halved when the cost would rise.
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        z: latents, [n, d].
+        num_clusters: K.
+        seed: of the K-medoids from which it starts.
+        graph: graph on the latents for that start; by default of decoded neighbours, with edges by Gauss quadrature.
+        max_iterations: most rounds.
+        tolerance: relative decrease of the cost that counts as none.
+        progress: called with (rounds done, rounds at most).
+
+    Returns:
+        GeodesicClusters.
+
+    Raises:
+        ValueError: as `kmedoids` and `nearest_geodesic`.
+    """
+    medoids = _first_medoids(decode_fn, z, num_clusters, seed, graph, max_iterations, tolerance)
+    z = np.asarray(z)
+    centres, step = z[medoids], 1.0
+    found = nearest_geodesic(decode_fn, z, centres)
+    history: list[float] = [float(np.mean(found.distance**2))]
+    stopped: Stopped = "max_iterations"
+    for iteration in range(max_iterations):
+        velocity = solve_pairs(decode_fn, centres[found.index], z).velocity
+        sums, counts = np.zeros(centres.shape), np.bincount(found.index, minlength=num_clusters)
+        np.add.at(sums, found.index, velocity)
+        direction = sums / np.maximum(counts, 1)[:, None]
+        while step >= 1e-2:
+            candidate = (centres + step * direction).astype(z.dtype)
+            ahead = nearest_geodesic(decode_fn, z, candidate)
+            cost = float(np.mean(ahead.distance**2))
+            if cost < history[-1]:
+                break
+            step *= 0.5
+        else:
+            stopped = "converged"
+            break
+        centres, found = candidate, ahead
+        history.append(cost)
+        if progress is not None:
+            progress(iteration + 1, max_iterations)
+        if history[-2] - cost <= tolerance * history[-2]:
+            stopped = "converged"
+            break
+    none = np.full(num_clusters, -1)
+    return GeodesicClusters(centres, none, found.index, found.distance, history[-1], np.array(history), stopped)
+
+
+def geodesic_kmedoids(
+    decode_fn: DecodeFn,
+    z: Points,
+    num_clusters: int,
+    *,
+    seed: int,
+    graph: Graph | None = None,
+    max_iterations: int = 20,
+    tolerance: float = 2e-3,
+    progress: Progress | None = None,
+) -> GeodesicClusters:
+    """K-medoids in geodesic distance: centres are latents of the data.
+
+    In every round the members of a cluster nearest to its Frechet mean are tried as its medoid, by the exact sum of
+    squared distances, and every latent goes to the nearest medoid.
+
+    Args:
+        decode_fn, z, num_clusters, seed, graph, max_iterations, tolerance, progress: as in `geodesic_kmeans`.
+
+    Returns:
+        GeodesicClusters.
+
+    Raises:
+        ValueError: as `kmedoids` and `nearest_geodesic`.
+    """
+    medoids = _first_medoids(decode_fn, z, num_clusters, seed, graph, max_iterations, tolerance)
+    z = np.asarray(z)
+    found = nearest_geodesic(decode_fn, z, z[medoids])
+    history: list[float] = [float(np.mean(found.distance**2))]
+    stopped: Stopped = "max_iterations"
+    for iteration in range(max_iterations):
+        moved = _better_medoids(decode_fn, z, medoids, found.index, found.distance)
+        ahead = nearest_geodesic(decode_fn, z, z[moved])
+        cost = float(np.mean(ahead.distance**2))
+        if cost < history[-1]:
+            medoids, found = moved, ahead
+            history.append(cost)
+        if progress is not None:
+            progress(iteration + 1, max_iterations)
+        if cost >= history[-1] or history[-2] - cost <= tolerance * history[-2]:
+            stopped = "converged"
+            break
+    return GeodesicClusters(z[medoids], medoids, found.index, found.distance, history[-1], np.array(history), stopped)
+
+
+def _first_medoids(
+    decode_fn: DecodeFn,
+    z: Points,
+    num_clusters: int,
+    seed: int,
+    graph: Graph | None,
+    max_iterations: int,
+    tolerance: float,
+) -> np.ndarray:
+    check_latents(decode_fn, z, "n d")
+    check_count("num_clusters", num_clusters, 1, len(z), "at most one cluster per latent")
+    check_count("max_iterations", max_iterations, 0)
+    check_number("tolerance", tolerance)
+    if num_clusters == len(z):
+        return np.arange(len(z))
+    graph = _proposal_graph(decode_fn, np.asarray(z), seed) if graph is None else graph
+    return np.asarray(kmedoids(graph, num_clusters, seed=seed).medoids)
+
+
+def _proposal_graph(decode_fn: DecodeFn, z: np.ndarray, seed: int) -> Graph:
+    """Graph of decoded neighbours, edges between their bounds as geodesics are on average, equation (37)."""
+    images = decode_flat(decode_fn, z)
+
+    def lengths(edges: np.ndarray) -> np.ndarray:
+        a, b = edges.T
+        below = np.linalg.norm(images[a] - images[b], axis=1).astype(np.float64)
+        above = np.asarray(edge_lengths(decode_fn, z, edges, rule="gauss", order=2), np.float64)
+        logarithm = np.log(np.divide(above, below, out=np.ones_like(above), where=(below > 0) & (above > below)))
+        tried = np.random.default_rng(seed).choice(len(edges), min(SAMPLE, len(edges)), replace=False)
+        found = solve_pairs(decode_fn, z[a[tried]], z[b[tried]]).length
+        excess = np.log(np.divide(found, below[tried], out=np.ones_like(found), where=(below[tried] > 0) & (found > 0)))
+        total = float(np.sum(logarithm[tried] ** 2))
+        share = float(np.sum(excess * logarithm[tried])) / total if total > 0 else 0.0
+        return below * np.exp(np.clip(share, 0.0, 1.0) * logarithm)
+
+    return knn_graph(images, min(NEIGHBOURS, len(images) - 1), length_fn=lengths)
+
+
+def _better_medoids(
+    decode_fn: DecodeFn, z: np.ndarray, medoids: np.ndarray, labels: np.ndarray, distances: np.ndarray
+) -> np.ndarray:
+    """The best of a few members of each cluster, by the sum of squared distances to its members."""
+    velocity = solve_pairs(decode_fn, z[medoids][labels], z).velocity
+    sums, counts = np.zeros((len(medoids), z.shape[1])), np.bincount(labels, minlength=len(medoids))
+    np.add.at(sums, labels, velocity)
+    means = (z[medoids] + sums / np.maximum(counts, 1)[:, None]).astype(z.dtype)
+    to_mean = np.linalg.norm(decode_flat(decode_fn, z) - decode_flat(decode_fn, means)[labels], axis=1)
+    best = medoids.copy()
+    least = np.bincount(labels, weights=distances**2, minlength=len(medoids))
+    order = np.lexsort((to_mean, labels))
+    starts = np.searchsorted(labels[order], np.arange(len(medoids)))
+    for rank in range(CANDIDATES):
+        places = starts + rank
+        exists = rank < counts
+        candidates = np.where(exists, order[np.minimum(places, len(order) - 1)], medoids)
+        asked = np.flatnonzero((candidates != medoids)[labels])
+        if not len(asked):
+            continue
+        squares = solve_pairs(decode_fn, z[candidates[labels[asked]]], z[asked]).length ** 2
+        total = np.bincount(labels[asked], weights=squares, minlength=len(medoids))
+        better = (candidates != medoids) & (total < least)
+        best[better], least[better] = candidates[better], total[better]
+    return best
