@@ -37,8 +37,9 @@ SEEDING = one_of("kmeans++", "greedy", "batched", "random", "farthest")
 # A comparison takes each method also with the suffix _context (codes.search), and models that are trained jointly.
 METHODS = (
     *("gaussian", "scalar", "kmeans", "kmedoids", "kmeans_decoded"),
-    *("mean_metric", "local_metrics", "geodesic", "geodesic_refined", "geodesic_decoded"),
+    *("mean_metric", "local_metrics", "geodesic", "geodesic_means", "geodesic_refined", "geodesic_decoded"),
 )
+OF_VECTORS = ("kmeans_decoded", "geodesic_means")  # methods that grids of cells have no use for
 JOINT = ("vqvae", "vqvae_context", "vqvae_double", "geodesic_joint", "geodesic_joint_context")
 METHOD = one_of("auto", *METHODS)
 COMPARED = Check(
@@ -93,6 +94,7 @@ KEYS: dict[str, Key] = {
     "graph.num_images": Key(0, "images in the graph, a random subset; 0 for all", at_least(0)),
     "codebook.num_clusters": Key(256, "number of codes K", at_least(1)),
     "codebook.method": Key("auto", "codes; auto: geodesic_refined (spatial), geodesic_decoded (vanilla)", METHOD),
+    "codebook.distance": Key("geodesic", "of geodesic codes of vanilla latents", one_of("geodesic", "graph")),
     "codebook.algorithm": Key("swap", "K-medoids; alternate is faster, at a higher cost", one_of("swap", "alternate")),
     "codebook.init": Key("kmeans++", "seeding of K-medoids", SEEDING),
     "codebook.rounds": Key(100, "maximum number of K-medoids rounds", at_least(1)),
@@ -261,10 +263,18 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "at most one of vae.capacity and vae.cell_bits to be above 0", "vae.capacity", "vae.cell_bits"
     if 0 < values["graph.rerank"] < values["graph.k"]:
         yield "graph.rerank to be 0 or >= graph.k", "graph.rerank", "graph.k"
-    if spatial and values["codebook.method"] == "kmeans_decoded":
-        yield "codebook.method other than kmeans_decoded for spatial latents", "codebook.method", "vae.kind"
-    if spatial and any(name.startswith("kmeans_decoded") for name in values["compare.methods"]):
-        yield "compare.methods without kmeans_decoded for spatial latents", "compare.methods", "vae.kind"
+    if spatial and values["codebook.method"] in OF_VECTORS:
+        yield (
+            f"codebook.method other than {values['codebook.method']} for spatial latents",
+            "codebook.method",
+            "vae.kind",
+        )
+    if spatial and any(name.startswith(OF_VECTORS) for name in values["compare.methods"]):
+        yield f"compare.methods without {' and '.join(OF_VECTORS)} for spatial latents", "compare.methods", "vae.kind"
+    if values["codebook.method"] == "geodesic_means" and values["codebook.distance"] == "graph":
+        yield "codebook.distance=geodesic for geodesic_means", "codebook.method", "codebook.distance"
+    if values["codebook.method"] == "geodesic_means" and values["graph.weights"] == "euclidean":
+        yield "graph.weights=pullback for geodesic_means", "codebook.method", "graph.weights"
     levels = values["vqvae.levels"]
     if values["vqvae.method"] == "fsq" and (not levels or math.prod(levels) != values["codebook.num_clusters"]):
         yield "the product of vqvae.levels to be codebook.num_clusters", "vqvae.levels", "codebook.num_clusters"

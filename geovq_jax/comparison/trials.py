@@ -62,7 +62,8 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
     for seed in config.compare.seeds:
         own = config.copy_and_resolve_references()
         with own.unlocked():
-            own.seed, own.codebook.method = seed, "geodesic"  # the clusters that the geodesic methods start from
+            own.seed = seed
+            own.codebook.method, own.codebook.distance = "geodesic", "graph"  # what the geodesic methods start from
         run = Run(workdir / f"seed{seed}", own)
         classifier = ("classifier",) if config.compare.prior or config.graph.output_metric == "features" else ()
         for stage in ("vae", "latents", *classifier, "metrics", "graph", "codebook"):
@@ -90,6 +91,8 @@ def run_trial(name: str, run: Run) -> None:
 def fit_codes(method: str, run: Run) -> Coded:
     """Code vectors of a method on the run's nodes, and the codes of every split without search."""
     config, nodes = run.config, nodes_of(run, run.clusters)
+    if method == "geodesic_means":  # the row "geodesic" is K-medoids of the graph
+        nodes = nodes._replace(distance="geodesic")
     quantizer, _ = methods.fit(method, nodes, config.codebook.num_clusters, seed=config.seed)
     return Coded(quantizer.vectors, {split: assigned(run, quantizer, split).codes for split in SPLITS})
 

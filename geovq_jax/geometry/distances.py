@@ -25,6 +25,8 @@ STEPS = 2  # Gauss-Newton steps between two looks at which curves have converged
 REFINEMENTS = 2  # times that the nodes of a curve may be doubled
 LATENTS_AT_ONCE = 2048  # whose distances to all centres are held
 STRAIGHT_AT_ONCE = 4  # straight lines of a latent measured before the bounds are compared again
+NUMBERS_IN_CACHE = 2**17  # of decoded tangents; a call with four times as many takes a third longer for each
+DISTANCE_TOLERANCE = 0.02  # relative error of the distance to the nearest centre, as (33) and (34) differ
 EXCESS_MARGIN = 0.1  # by which straight lines may exceed their geodesics more than those of the same latent known
 
 
@@ -49,7 +51,7 @@ class Nearest(NamedTuple):
 
     Attributes:
         index: the centre, in [0, K).
-        distance: geodesic distance to it, in units of x, as with `num_points` nodes.
+        distance: geodesic distance to it, in units of x.
         second: geodesic distance to the second nearest centre; infinity for K = 1.
         certified: every other centre is farther by its decoded distance, or by a converged geodesic that is longer by
             more than the errors of both.
@@ -177,9 +179,10 @@ class Solved(NamedTuple):
 
 
 class _Problem(NamedTuple):
-    """How pairs are measured: decoder of (*context, z), context of each row of `a`, chunk sizes by nodes."""
+    """How pairs are measured: decoder of (*context, z), size of its output, and context of each row of `a`."""
 
     decode_fn: Any
+    num_outputs: int
     contexts: tuple
     max_iterations: int
     batch_size: int | None
@@ -191,7 +194,7 @@ def _solve(problem: _Problem, rows: np.ndarray, a: np.ndarray, b: np.ndarray, nu
     curves = _Curves(
         a[:, None] + nodes * (b - a)[:, None], np.full(len(a), 1e-3, a.dtype), *np.zeros((3, len(a)), a.dtype)
     )
-    size = problem.batch_size or _batch_size(num_points, a.shape[1])
+    size = _batch_size(problem, (num_points - 2) * a.shape[1])
     active = np.arange(len(a))
     for _ in range(0, problem.max_iterations, STEPS):
         contexts = tuple(context[rows[active]] for context in problem.contexts)
@@ -209,9 +212,10 @@ def _solve(problem: _Problem, rows: np.ndarray, a: np.ndarray, b: np.ndarray, nu
     return Solved(length, np.abs(curves.above - length) + unfinished, curves.above, velocity)
 
 
-def _batch_size(num_points: int, d: int) -> int:
-    tangents = 2048 if jax.default_backend() == "cpu" else 65536
-    return max(1, tangents // (num_points * d))
+def _batch_size(problem: _Problem, num_tangents: int) -> int:
+    """Pairs treated at once, each with so many tangents: they hide the overhead of a call, and stay in the cache."""
+    tangents = NUMBERS_IN_CACHE // problem.num_outputs if jax.default_backend() == "cpu" else 65536
+    return problem.batch_size or max(1, tangents // num_tangents)
 
 
 def geodesic_distances(
@@ -259,8 +263,8 @@ def geodesic_distances(
     check_number("tolerance", tolerance)
     check_count("max_iterations", max_iterations)
     a, b = np.asarray(a), np.asarray(b)
-    problem = _Problem(as_pytree(decode_fn), (), max_iterations, batch_size)
     images = [decode_flat(decode_fn, ends) for ends in (a, b)]
+    problem = _Problem(as_pytree(decode_fn), images[0].shape[1], (), max_iterations, batch_size)
     infinite = np.full((3, len(a)), np.inf)
     result = Solved(infinite[0], infinite[1], infinite[2], np.zeros(a.shape))
     active = np.arange(len(a))
@@ -286,7 +290,8 @@ def decode_flat(decode_fn: DecodeFn, z: Points) -> np.ndarray:
 
 def solve_pairs(decode_fn: DecodeFn, a: Points, b: Points, *, num_points: int = 5) -> Solved:
     """Curves of least energy from a [m, d] to b [m, d] with one number of nodes, on the host."""
-    problem = _Problem(as_pytree(decode_fn), (), MAX_ITERATIONS, None)
+    shapes = jax.tree.leaves(check_latents(decode_fn, a, "n d"))
+    problem = _Problem(as_pytree(decode_fn), sum(leaf.size for leaf in shapes), (), MAX_ITERATIONS, None)
     found = _solve(problem, np.arange(len(a)), np.asarray(a), np.asarray(b), num_points)
     check_finite("geodesic distances", found.length)
     return found
@@ -335,8 +340,8 @@ def nearest_geodesic(
     check_count("num_points", num_points, 3, advice="5 suit most curves")
     check_number("tolerance", tolerance)
     z, centres = np.asarray(z), np.asarray(centres, z.dtype)
-    problem = _Problem(as_pytree(decode_fn), (), MAX_ITERATIONS, batch_size)
     known = decode_flat(decode_fn, centres)
+    problem = _Problem(as_pytree(decode_fn), known.shape[1], (), MAX_ITERATIONS, batch_size)
     parts = []
     for start in range(0, len(z), LATENTS_AT_ONCE):
         own = z[start : start + LATENTS_AT_ONCE]
@@ -376,11 +381,13 @@ def _nearest(
         wanted &= open_pairs
     for level in range(1, REFINEMENTS + 1):
         best = length.argmin(axis=1)[:, None]
-        limit = np.take_along_axis(length + error, best, axis=1)
+        distance, doubt = (np.take_along_axis(values, best, axis=1) for values in (length, error))
         least = np.subtract(length, error, out=np.full_like(length, np.inf), where=np.isfinite(length))
-        contended = least < limit
-        doubt = np.take_along_axis(error, best, axis=1) > tolerance * np.take_along_axis(length, best, axis=1)
-        solve(contended & (contended.sum(axis=1, keepdims=True) > 1) & doubt, (num_points - 1) * 2**level + 1)
+        contended = least < distance + doubt
+        undecided = (contended.sum(axis=1, keepdims=True) > 1) & (doubt > tolerance * distance)
+        wanted = contended & undecided
+        np.put_along_axis(wanted, best, undecided | (doubt > DISTANCE_TOLERANCE * distance), axis=1)
+        solve(wanted, (num_points - 1) * 2**level + 1)
     return _result(below, length, error)
 
 
@@ -410,7 +417,5 @@ def _straight_lines(problem: _Problem, z: np.ndarray, centres: np.ndarray, below
         columns = columns[rows, place]
         function = partial(_straight_chunk, problem.decode_fn, order=4)
         pairs = (z[rows], centres[columns], *(context[rows] for context in problem.contexts))
-        above[rows, columns] = np.asarray(
-            map_chunks(function, pairs, batch_size=problem.batch_size or _batch_size(4, 4))
-        )
+        above[rows, columns] = np.asarray(map_chunks(function, pairs, batch_size=_batch_size(problem, 4)))
     return above

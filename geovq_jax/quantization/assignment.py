@@ -4,6 +4,7 @@ A codebook's *assignment* says how a latent gets its code:
 
     linear    the nearest vector after a linear map of latent space
     local     the nearest vector in the pull-back metric at the latent, (c - z)' G(z) (c - z)
+    geodesic  the nearest vector in geodesic distance
     graph     the nearest medoid along the graph of the training latents, see `tokenizer`
     decoded   the vector that decodes nearest to the decoded latent
 
@@ -17,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Int32
 
-from geovq_jax.geometry import cell_metrics, decode_all, knn, node_metrics
+from geovq_jax.geometry import cell_metrics, decode_all, knn, nearest_geodesic, node_metrics
 from geovq_jax.geometry.batching import Progress
 from geovq_jax.geometry.metric import DecodeFn
 from geovq_jax.quantization import baselines
@@ -26,7 +27,7 @@ from geovq_jax.quantization.pullback_kmeans import assign_pullback
 from geovq_jax.quantization.tokenizer import Encoded, Tokenizer, encode_measured
 from geovq_jax.quantization.tokenizer import encode as encode_on_graph
 
-Assignment = Literal["linear", "local", "graph", "decoded"]
+Assignment = Literal["linear", "local", "geodesic", "graph", "decoded"]
 Latents = Float[np.ndarray, "n d"] | Float[np.ndarray, "n h w d"]
 Vectors = Float[np.ndarray, "K d"]
 
@@ -131,6 +132,11 @@ def _assign_local(quantizer, decode_fn, neighbours, context, latents, metrics):
     return labels, np.sqrt(np.maximum(squares, 0.0))
 
 
+def _assign_geodesic(quantizer, decode_fn, neighbours, context, latents, metrics):
+    found = nearest_geodesic(decode_fn, latents, quantizer.vectors)
+    return found.index, found.distance
+
+
 def _assign_on_graph(quantizer, decode_fn, neighbours, context, latents, metrics):
     on_metrics = quantizer.tokenizer.metrics is not None
     if on_metrics and metrics is None:
@@ -148,6 +154,7 @@ def _assign_decoded(quantizer, decode_fn, neighbours, context, latents, metrics)
 _ASSIGNMENTS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "linear": _assign_linear,
     "local": _assign_local,
+    "geodesic": _assign_geodesic,
     "graph": _assign_on_graph,
     "decoded": _assign_decoded,
 }

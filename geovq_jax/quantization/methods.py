@@ -5,16 +5,19 @@ A row of `METHODS` says how the vectors are fitted and by which assignment a lat
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Int32
 
+from geovq_jax.geometry import geodesic_kmeans, geodesic_kmedoids
 from geovq_jax.geometry.metric import DecodeFn
 from geovq_jax.quantization import baselines, refinement
 from geovq_jax.quantization.assignment import Assignment, Latents, Quantizer, assign, rows_of, tokenizer_of
 from geovq_jax.quantization.pullback_kmeans import pullback_kmeans
 from geovq_jax.quantization.tokenizer import Encoded
+
+Distance = Literal["geodesic", "graph"]
 
 
 class Clusters(NamedTuple):
@@ -29,7 +32,7 @@ class Nodes(NamedTuple):
     """Training latents that a codebook is fitted to; each vector, or each cell of a grid, is one of n nodes.
 
     `metrics` are for methods with `on_metrics`, `clusters` for those with `on_graph`; `graph_metrics` are those by
-    which the graph was measured, None for Euclidean lengths.
+    which the graph was measured, None for Euclidean lengths; `distance` is that of the geodesic methods on vectors.
     """
 
     decode_fn: DecodeFn
@@ -37,6 +40,7 @@ class Nodes(NamedTuple):
     metrics: Float[np.ndarray, "n d d"] | None = None
     clusters: Clusters | None = None
     graph_metrics: Float[np.ndarray, "n d d"] | None = None
+    distance: Distance = "geodesic"
 
 
 class Method(NamedTuple):
@@ -114,6 +118,24 @@ def _decoded(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]
     return refinement.refine_cell_centres(nodes.decode_fn, vectors, nodes.latents, grid_labels).centres, None
 
 
+def _geodesic_medoids(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]:
+    """Medoids of the graph, moved where continuous geodesics say so; those of the graph itself for its distances."""
+    if nodes.distance == "graph":
+        return _medoids(nodes, num_codes, seed)
+    first = _clusters(nodes).medoids
+    return geodesic_kmedoids(nodes.decode_fn, nodes.latents, num_codes, seed=seed, medoids=first).centres, None
+
+
+def _geodesic_means(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]:
+    if nodes.distance == "graph":
+        raise ValueError(
+            "expected vectors [n, d] and codebook.distance=geodesic for geodesic_means, got cells of grids or graph "
+            "distances; choose another method"
+        )
+    first = _clusters(nodes).medoids
+    return geodesic_kmeans(nodes.decode_fn, nodes.latents, num_codes, seed=seed, medoids=first).centres, None
+
+
 METHODS: dict[str, Method] = {
     "gaussian": Method("random Gaussian", _baseline(baselines.gaussian), "linear"),
     "scalar": Method("scalar (FSQ after the fact)", _scalar, "linear"),
@@ -122,7 +144,8 @@ METHODS: dict[str, Method] = {
     "kmeans_decoded": Method("K-means, decoded space", _decoded_kmeans, "decoded"),
     "mean_metric": Method("K-means, mean metric", _mean_metric, "linear", on_metrics=True),
     "local_metrics": Method("K-means, local metrics", _local(_mean_metric), "local", on_metrics=True),
-    "geodesic": Method("geodesic K-medoids", _medoids, "graph", on_graph=True),
+    "geodesic": Method("geodesic K-medoids", _geodesic_medoids, "geodesic", on_graph=True),
+    "geodesic_means": Method("geodesic K-means", _geodesic_means, "geodesic", on_graph=True),
     "geodesic_refined": Method("geodesic, refined", _local(_medoids), "local", on_graph=True, on_metrics=True),
     "geodesic_decoded": Method("geodesic, refined in decoded space", _decoded, "decoded", on_graph=True),
 }
@@ -135,9 +158,11 @@ def resolve(method: str, kind: str) -> str:
     return BEST[kind] if method == "auto" else method
 
 
-def assignment_of(method: str, *, spatial: bool) -> Assignment:
-    """How a method assigns codes; a cell of a grid cannot be decoded alone, so there "decoded" becomes "graph"."""
+def assignment_of(method: str, *, spatial: bool, distance: Distance) -> Assignment:
+    """How a method assigns codes; a cell of a grid cannot be decoded alone and is assigned along the graph instead."""
     assignment = METHODS[method].assignment
+    if assignment == "geodesic":
+        return "graph" if spatial else distance
     return "graph" if spatial and assignment == "decoded" else assignment
 
 
@@ -165,8 +190,10 @@ def fit(method: str, nodes: Nodes, num_codes: int, *, seed: int) -> tuple[Quanti
     """
     if method not in METHODS:
         raise ValueError(f"expected a method among {', '.join(METHODS)}, got {method!r}")
+    spatial = nodes.latents.ndim == 4
+    nodes = nodes._replace(distance="graph") if spatial else nodes
+    assignment = assignment_of(method, spatial=spatial, distance=nodes.distance)
     vectors, transform = METHODS[method].fit(nodes, num_codes, seed)
-    assignment = assignment_of(method, spatial=nodes.latents.ndim == 4)
     quantizer = Quantizer(method, assignment, vectors, transform if assignment == "linear" else None)
     if assignment == "graph":
         _, labels, distances = _clusters(nodes)

@@ -21,6 +21,7 @@ _POSITION = {"perplexity": "perplexity", "information on the class [bits]": "mut
 _DISTANCE = {
     "linear": "distance to the code vector, after the linear map of the method [latent units]",
     "local": "pull-back distance to the code vector, in the metric at the latent",
+    "geodesic": "geodesic distance to the code vector",
     "graph": "geodesic distance to the medoid",
     "decoded": "distance between the decoded latent and the decoded code",
 }

@@ -31,7 +31,8 @@ def build_codebook(run: Run) -> str:
     reached = encoded.codes >= 0
     radii = np.zeros(section.num_clusters)
     np.maximum.at(radii, encoded.codes[reached], encoded.distances[reached])
-    medoids = found.medoids if found is not None and run.method == "geodesic" else np.full(section.num_clusters, -1)
+    on_nodes = found is not None and quantizer.assignment == "graph" and run.method == "geodesic"
+    medoids = found.medoids if found is not None and on_nodes else np.full(section.num_clusters, -1)
     save_codebook(
         run.workdir / "codebook.npz",
         Codebook(
@@ -40,7 +41,8 @@ def build_codebook(run: Run) -> str:
             counts=np.bincount(encoded.codes[reached], minlength=section.num_clusters),
             radii=radii,
             settings=dict(section)
-            | {"vae": run.vae_hash, "graph": run.graph.settings, "seed": run.config.seed, "method": run.method},
+            | {"vae": run.vae_hash, "graph": run.graph.settings, "seed": run.config.seed, "method": run.method}
+            | {"distance": run.distance},
         ),
         node_labels=np.asarray(encoded.codes, np.int32),
         node_distances=np.asarray(encoded.distances, np.float64),
@@ -73,6 +75,7 @@ def nodes_of(run: Run, clusters: methods.Clusters | None) -> methods.Nodes:
         metrics=None if metrics is None else metrics[run.graph.rows].reshape(-1, size, size),
         clusters=clusters,
         graph_metrics=run.graph.metrics,
+        distance=run.distance,
     )
 
 

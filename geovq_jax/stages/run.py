@@ -128,6 +128,11 @@ class Run:
         return methods.resolve(self.config.codebook.method, self.config.vae.kind)
 
     @property
+    def distance(self) -> methods.Distance:
+        """Distance of geodesic codes of vectors: codebook.distance, but that of the graph where it is Euclidean."""
+        return "graph" if self.config.graph.weights == "euclidean" else self.config.codebook.distance
+
+    @property
     def needs_metrics(self) -> bool:
         """Whether the graph, the method or the search reads the metric at every latent."""
         config = self.config
@@ -187,7 +192,8 @@ class Run:
                 f"{self.workdir / 'codebook.npz'}; rerun python -m geovq_jax.build_codebook"
             )
         method = str(book.settings["method"])
-        kind = methods.assignment_of(method, spatial=self.latents("train").mean.ndim == 4)
+        spatial, distance = self.latents("train").mean.ndim == 4, book.settings["distance"]
+        kind = methods.assignment_of(method, spatial=spatial, distance=distance)
         tokenizer = None
         if kind == "graph":
             _, labels, distances = self.clusters

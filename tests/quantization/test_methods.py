@@ -36,7 +36,7 @@ def brute_force(quantizer, latents: np.ndarray) -> np.ndarray:
     return np.linalg.norm(images[:, None] - known[None], axis=2)
 
 
-@pytest.mark.parametrize("name", [name for name in methods.METHODS if name != "geodesic"])
+@pytest.mark.parametrize("name", [name for name in methods.METHODS if name not in ("geodesic", "geodesic_means")])
 def test_every_method_assigns_the_nearest_vector_in_its_own_unit(nodes, name):
     quantizer, encoded = methods.fit(name, nodes, K, seed=0)
     assert quantizer.vectors.shape == (K, 3)
@@ -47,16 +47,31 @@ def test_every_method_assigns_the_nearest_vector_in_its_own_unit(nodes, name):
         np.testing.assert_allclose(found.distances, chosen, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["geodesic", "geodesic_means"])
+def test_geodesic_codes_are_nearest_in_geodesic_distance(nodes, name):
+    quantizer, encoded = methods.fit(name, nodes, K, seed=0)
+    found = assign(quantizer, HELD_OUT, DECODE)
+    rows, columns = np.divmod(np.arange(len(HELD_OUT) * K), K)
+    ways = geometry.geodesics(DECODE, HELD_OUT[rows], quantizer.vectors[columns], num_points=24, tolerance=1e-4)
+    table = np.asarray(ways.length).reshape(-1, K)
+    chosen = np.take_along_axis(table, found.codes[:, None].astype(np.int64), axis=1)[:, 0]
+    np.testing.assert_allclose(chosen, table.min(axis=1), rtol=5e-3)
+    np.testing.assert_allclose(found.distances, chosen, rtol=2e-2)
+    assert nodes.clusters is not None
+    first = geometry.nearest_geodesic(DECODE, LATENTS, LATENTS[nodes.clusters.medoids]).distance
+    assert np.mean(encoded.distances**2) <= np.mean(first**2)
+
+
 def test_metrics_given_or_computed_give_the_same_codes(nodes):
     for name in ("local_metrics", "geodesic"):
-        quantizer, _ = methods.fit(name, nodes, K, seed=0)
+        quantizer, _ = methods.fit(name, nodes._replace(distance="graph"), K, seed=0)
         given = assign(quantizer, HELD_OUT, DECODE, metrics=measure(DECODE, HELD_OUT), neighbours=8)
         computed = assign(quantizer, HELD_OUT, DECODE, neighbours=8)
         np.testing.assert_array_equal(given.codes, computed.codes)
 
 
-def test_geodesic_codes_are_those_of_the_graph(nodes):
-    quantizer, encoded = methods.fit("geodesic", nodes, K, seed=0)
+def test_geodesic_codes_in_the_distance_of_the_graph(nodes):
+    quantizer, encoded = methods.fit("geodesic", nodes._replace(distance="graph"), K, seed=0)
     assert nodes.clusters is not None
     np.testing.assert_array_equal(encoded.codes, nodes.clusters.labels)
     np.testing.assert_array_equal(quantizer.vectors, LATENTS[nodes.clusters.medoids])
@@ -98,6 +113,7 @@ def test_grids_are_assigned_cell_by_cell():
         ("mean_metric", {"metrics": None}, "expected the metric at each node"),
         ("geodesic", {"clusters": None}, "expected K-medoids of the graph"),
         ("kmeans_decoded", {"latents": np.zeros((2, 2, 2, 3), np.float32)}, "expected latents"),
+        ("geodesic_means", {"distance": "graph"}, "codebook.distance=geodesic"),
     ],
 )
 def test_what_is_missing_is_named(nodes, name, given, message):

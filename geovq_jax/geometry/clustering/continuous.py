@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.batching import Progress
-from geovq_jax.geometry.checks import check_count, check_latents, check_lengths, check_number
+from geovq_jax.geometry.checks import check_count, check_ids, check_latents, check_lengths, check_number
 from geovq_jax.geometry.clustering.kmedoids import kmedoids
 from geovq_jax.geometry.distances import decode_flat, nearest_geodesic, solve_pairs
 from geovq_jax.geometry.edges import edge_lengths
@@ -128,7 +128,7 @@ def geodesic_kmeans(
     num_clusters: int,
     *,
     seed: int,
-    graph: Graph | None = None,
+    medoids: Int[np.ndarray, " K"] | None = None,
     max_iterations: int = 20,
     tolerance: float = 2e-3,
     progress: Progress | None = None,
@@ -142,8 +142,8 @@ def geodesic_kmeans(
         decode_fn: map of one latent [d] to x.
         z: latents, [n, d].
         num_clusters: K.
-        seed: of the K-medoids from which it starts.
-        graph: graph on the latents for that start; by default of decoded neighbours, with edges by Gauss quadrature.
+        seed: of the first medoids.
+        medoids: rows of `z` that are the first centres; by default K-medoids of a graph of decoded neighbours.
         max_iterations: most rounds.
         tolerance: relative decrease of the cost that counts as none.
         progress: called with (rounds done, rounds at most).
@@ -154,7 +154,7 @@ def geodesic_kmeans(
     Raises:
         ValueError: as `kmedoids` and `nearest_geodesic`.
     """
-    medoids = _first_medoids(decode_fn, z, num_clusters, seed, graph, max_iterations, tolerance)
+    medoids = _first_medoids(decode_fn, z, num_clusters, seed, medoids, max_iterations, tolerance)
     z = np.asarray(z)
     centres, step = z[medoids], 1.0
     found = nearest_geodesic(decode_fn, z, centres)
@@ -192,7 +192,7 @@ def geodesic_kmedoids(
     num_clusters: int,
     *,
     seed: int,
-    graph: Graph | None = None,
+    medoids: Int[np.ndarray, " K"] | None = None,
     max_iterations: int = 20,
     tolerance: float = 2e-3,
     progress: Progress | None = None,
@@ -203,7 +203,7 @@ def geodesic_kmedoids(
     squared distances, and every latent goes to the nearest medoid.
 
     Args:
-        decode_fn, z, num_clusters, seed, graph, max_iterations, tolerance, progress: as in `geodesic_kmeans`.
+        decode_fn, z, num_clusters, seed, medoids, max_iterations, tolerance, progress: as in `geodesic_kmeans`.
 
     Returns:
         GeodesicClusters.
@@ -211,7 +211,7 @@ def geodesic_kmedoids(
     Raises:
         ValueError: as `kmedoids` and `nearest_geodesic`.
     """
-    medoids = _first_medoids(decode_fn, z, num_clusters, seed, graph, max_iterations, tolerance)
+    medoids = _first_medoids(decode_fn, z, num_clusters, seed, medoids, max_iterations, tolerance)
     z = np.asarray(z)
     found = nearest_geodesic(decode_fn, z, z[medoids])
     history: list[float] = [float(np.mean(found.distance**2))]
@@ -236,7 +236,7 @@ def _first_medoids(
     z: Points,
     num_clusters: int,
     seed: int,
-    graph: Graph | None,
+    medoids: np.ndarray | None,
     max_iterations: int,
     tolerance: float,
 ) -> np.ndarray:
@@ -244,10 +244,11 @@ def _first_medoids(
     check_count("num_clusters", num_clusters, 1, len(z), "at most one cluster per latent")
     check_count("max_iterations", max_iterations, 0)
     check_number("tolerance", tolerance)
+    if medoids is not None:
+        return check_ids("medoids", medoids, len(z), str(num_clusters))
     if num_clusters == len(z):
         return np.arange(len(z))
-    graph = _proposal_graph(decode_fn, np.asarray(z), seed) if graph is None else graph
-    return np.asarray(kmedoids(graph, num_clusters, seed=seed).medoids)
+    return np.asarray(kmedoids(_proposal_graph(decode_fn, np.asarray(z), seed), num_clusters, seed=seed).medoids)
 
 
 def _proposal_graph(decode_fn: DecodeFn, z: np.ndarray, seed: int) -> Graph:

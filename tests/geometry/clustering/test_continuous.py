@@ -12,6 +12,7 @@ from geovq_jax.geometry import (
     geodesic_kmeans,
     geodesic_kmedoids,
     graph_from_edges,
+    kmedoids,
     nearest_geodesic,
 )
 
@@ -72,7 +73,8 @@ def test_medoids_are_latents_and_improve_on_a_poor_start():
     z = latents(5, 60)
     order = np.argsort(z[:, 0])
     chain = graph_from_edges(np.stack([order[:-1], order[1:]], axis=1), np.ones(59), 60)  # misleads the first medoids
-    found = geodesic_kmedoids(bent, z, 4, seed=0, graph=chain, tolerance=0.0)
+    first = kmedoids(chain, 4, seed=0).medoids
+    found = geodesic_kmedoids(bent, z, 4, seed=0, medoids=first, tolerance=0.0)
     assert len(found.history) > 1
     assert (np.diff(found.history) < 0).all()
     np.testing.assert_array_equal(found.centres, z[found.medoids])
@@ -85,7 +87,7 @@ def test_as_many_clusters_as_latents_cost_nothing():
     z = latents(6, 8)
     found = geodesic_kmedoids(bent, z, 8, seed=0)
     np.testing.assert_array_equal(found.medoids, np.arange(8))
-    assert found.cost == 0.0
+    assert found.cost < 1e-8
 
 
 def test_clustering_in_curved_space_beats_euclidean_centres():
