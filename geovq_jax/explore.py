@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from geovq_jax import cli
+from geovq_jax import cli, pipeline
 from geovq_jax.terminal import console
 
 _PORT = flags.DEFINE_integer("port", 8050, "Port on 127.0.0.1, e.g. --port=8051.", lower_bound=1, upper_bound=65535)
@@ -22,7 +22,8 @@ _DEMO = flags.DEFINE_bool("demo", False, "Show a built-in toy latent space inste
 def explore(workdir: Path | None) -> None:
     """Load a run (or the toy), print the address of the page, and serve it until interrupted.
 
-    Raises ValueError without a run or a free port, ImportError without the extra `explore`.
+    Raises ValueError without a run or a free port, FileNotFoundError or ValueError for a run whose files are not those
+    that its stages wrote, ImportError without the extra `explore`.
     """
     if not _DEMO.value and workdir is None:
         raise ValueError("expected --workdir=W of a finished run or --demo, got neither; give one")
@@ -43,6 +44,8 @@ def explore(workdir: Path | None) -> None:
             listener.listen()
         except OSError as error:
             raise ValueError(f"expected a free port, got {_PORT.value} ({error.strerror}); give --port=...") from error
+        if not _DEMO.value and workdir is not None:
+            pipeline.check_run(workdir)
         with console.status("loading"):
             app = build_app(load_space(None if _DEMO.value else workdir))
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line per request

@@ -91,6 +91,14 @@ def read_manifest(workdir: Path) -> dict[str, Any]:
         raise ValueError(
             f"expected a JSON object in {path}, got {type(manifest).__name__}; delete it to rerun every stage"
         )
+    for stage, record in manifest.items():
+        parts = record if isinstance(record, dict) else {"record": record}
+        wrong = [name for name, part in parts.items() if not isinstance(part, dict)]
+        if wrong:
+            raise ValueError(
+                f"expected JSON objects for stage {stage} in {path}, got {type(parts[wrong[0]]).__name__} as "
+                f"{wrong[0]}; delete it to rerun every stage"
+            )
     return manifest
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -77,6 +77,7 @@ STAGES: dict[str, Stage] = {
     ),
     "vqvae": Stage("train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
 }
+_PRODUCERS = {path: name for name, stage in STAGES.items() for path in stage.outputs}
 _APART = ("vqvae",)  # only compared with: no part of `run_all`
 _FEATURES = ("metrics", "decoder", "codes", "report")  # stages that read the output metric of the run
 
@@ -196,14 +197,17 @@ def run_stage(name: str, run: Run) -> None:
 
 
 def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -> None:
-    """Refuse missing, damaged or stale inputs of the named stages.
+    """Refuse missing, damaged or stale inputs of the named stages; raises as `_check_finished`."""
+    needed = [_PRODUCERS[path] for name in names for path in inputs_of(name, config)]
+    _check_finished([name for name in needed if name not in names], workdir, config, ignored=names)
 
-    Raises FileNotFoundError if a stage before them has not finished, ValueError if it is stale or its files changed.
+
+def _check_finished(names: Iterable[str], workdir: Path, config: ConfigDict, *, ignored: tuple[str, ...] = ()) -> None:
+    """Refuse missing, damaged or stale outputs of the named stages and of all before them, but for those ignored.
+
+    Raises FileNotFoundError if one of them has not finished, ValueError if it is stale or its files changed.
     """
-    manifest = records.read_manifest(workdir)
-    producers = {path: name for name, stage in STAGES.items() for path in stage.outputs}
-    needed = [producers[path] for name in names for path in inputs_of(name, config)]
-    seen: set[str] = set(names)
+    manifest, needed, seen = records.read_manifest(workdir), list(names), set(ignored)
     while needed:
         name = needed.pop()
         if name in seen:
@@ -224,7 +228,17 @@ def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -
             )
         if record["settings"] != configuration.settings(config, *stage.settings):
             raise ValueError(f"expected stage {name} to have run under this configuration, but it changed; {remedy}")
-        needed += [producers[path] for path in inputs]
+        needed += [_PRODUCERS[path] for path in inputs]
+
+
+def check_run(workdir: Path) -> None:
+    """Refuse a run of which a stage up to the codes, or the prior if it has one, is missing, damaged or stale.
+
+    Raises FileNotFoundError if a stage has not finished, ValueError if it is stale, its files changed, or config.json is
+    damaged.
+    """
+    prior = ["prior"] if records.read_manifest(workdir).get("prior", {}).get("outputs") else []
+    _check_finished(["codes", *prior], workdir, configuration.read_config(workdir / "config.json"))
 
 
 def _hashes(paths: tuple[str, ...], workdir: Path) -> dict[str, str]:

@@ -312,6 +312,23 @@ def test_verify_finds_one_flipped_bit_in_every_file(copy):
     assert "but 2 differ, first codes/new.npz" in refused.stderr
 
 
+@pytest.mark.parametrize("change", ["graph.npz", "codes/train.npz", "config.json"])
+def test_the_explorer_refuses_files_that_no_stage_wrote(copy, change):
+    path = copy / change
+    if change == "config.json":
+        record = json.loads(path.read_text())
+        record["config"]["graph"]["k"] = "x"
+        path.write_text(json.dumps(record))
+    else:
+        with np.load(path) as archive:
+            np.savez(path, **{name: archive[name][:1] if archive[name].ndim else archive[name] for name in archive})
+    refused = call("explore", f"--workdir={copy}", "--port=49151")
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert refused.stderr.startswith("error: expected ")
+    assert refused.stderr.count("\n") == 1
+
+
 def test_config_json_names_commit_and_devices(finished):
     record = json.loads((finished / "config.json").read_text())
     assert record["jax"]["backend"] == jax.default_backend()

@@ -1,6 +1,7 @@
 """Files of a work directory: atomic writes, hashes, damaged files, the lock."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 
 from geovq_jax import manifest
 from geovq_jax import workdir as files
+from geovq_jax.config import default_config
+from geovq_jax.stages.run import Run
 
 
 def test_npz_round_trips_without_pickle(tmp_path):
@@ -123,3 +126,17 @@ def test_a_damaged_manifest_is_refused(tmp_path, text):
     (tmp_path / manifest.MANIFEST).write_text(text)
     with pytest.raises(ValueError, match="delete it to rerun every stage"):
         manifest.read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("value", [[], None, 3, "x", {"inputs": []}, {"outputs": None}, {"settings": 1}])
+def test_an_edited_record_of_a_stage_is_refused(tmp_path, value):
+    (tmp_path / "stages.json").write_text(json.dumps({"vae": value}))
+    with pytest.raises(ValueError, match=r"expected JSON objects for stage vae in .*; delete it to rerun every stage"):
+        manifest.read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "null", "3", '{"stage": "vae"}', '{"stage": "vae", "st', "\x00"])
+def test_an_edited_line_of_figures_is_refused(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "vae", "step": 1}\n' + line + "\n")
+    with pytest.raises(ValueError, match=r"with stage and step on line 2 of .*metrics.jsonl, got .*; delete that line"):
+        Run(tmp_path, default_config()).training_records  # noqa: B018

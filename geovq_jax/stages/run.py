@@ -244,8 +244,23 @@ class Run:
 
     @property
     def training_records(self) -> list[dict[str, Any]]:
-        """Figures of every evaluation during training, one dict per line of metrics.jsonl."""
-        return [json.loads(line) for line in (self.workdir / "metrics.jsonl").read_text().splitlines()]
+        """Figures of every evaluation during training, one dict per line of metrics.jsonl.
+
+        Raises ValueError for a line that is not one.
+        """
+        path, found = self.workdir / "metrics.jsonl", []
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict) or not {"stage", "step"} <= record.keys():
+                raise ValueError(
+                    f"expected a JSON object with stage and step on line {number} of {path}, got {line[:60]!r}; "
+                    "delete that line"
+                )
+            found.append(record)
+        return found
 
     @property
     def environment(self) -> dict[str, Any]:

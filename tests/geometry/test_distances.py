@@ -66,7 +66,7 @@ def test_more_nodes_converge_exponentially():
 
 
 def test_refinement_reaches_the_tolerance_and_bounds_hold():
-    decode, a, b = curved(4, 1), latents(5, 30, 4), latents(6, 30, 4)
+    decode, a, b = curved(4, 1), latents(5, 16, 4), latents(6, 16, 4)
     truth = np.asarray(geodesics(decode, a, b, num_points=64, tolerance=1e-7).length)
     found = geodesic_distances(decode, a, b)
     assert found.converged.mean() > 0.9
@@ -85,8 +85,8 @@ def test_linear_maps_are_certified_by_bounds_alone():
     assert found.certified.all()
 
 
-@pytest.mark.parametrize("d", [2, 6])
-def test_nearest_agrees_with_brute_force(d):
+def test_nearest_agrees_with_brute_force():
+    d = 6
     decode, z, centres = curved(d, d), latents(10, 40, d), latents(11, 8, d)
     rows, columns = np.divmod(np.arange(40 * 8), 8)
     length = geodesics(decode, z[rows], centres[columns], num_points=32, tolerance=1e-5).length
@@ -103,7 +103,7 @@ def test_nearest_agrees_with_brute_force(d):
 
 
 def test_batches_change_nothing_but_rounding():
-    decode, z, centres = curved(3, 5), latents(12, 30, 3), latents(13, 6, 3)
+    decode, z, centres = curved(3, 5), latents(12, 10, 3), latents(13, 6, 3)
     whole, parts = nearest_geodesic(decode, z, centres), nearest_geodesic(decode, z, centres, batch_size=7)
     np.testing.assert_array_equal(whole.index, parts.index)
     np.testing.assert_allclose(whole.distance, parts.distance, rtol=1e-4)

@@ -50,9 +50,10 @@ def test_every_method_assigns_the_nearest_vector_in_its_own_unit(nodes, name):
 @pytest.mark.parametrize("name", ["geodesic", "geodesic_means"])
 def test_geodesic_codes_are_nearest_in_geodesic_distance(nodes, name):
     quantizer, encoded = methods.fit(name, nodes, K, seed=0)
-    found = assign(quantizer, HELD_OUT, DECODE)
-    rows, columns = np.divmod(np.arange(len(HELD_OUT) * K), K)
-    ways = geometry.geodesics(DECODE, HELD_OUT[rows], quantizer.vectors[columns], num_points=24, tolerance=1e-4)
+    tried = HELD_OUT[:10]
+    found = assign(quantizer, tried, DECODE)
+    rows, columns = np.divmod(np.arange(len(tried) * K), K)
+    ways = geometry.geodesics(DECODE, tried[rows], quantizer.vectors[columns], num_points=24, tolerance=1e-4)
     table = np.asarray(ways.length).reshape(-1, K)
     chosen = np.take_along_axis(table, found.codes[:, None].astype(np.int64), axis=1)[:, 0]
     np.testing.assert_allclose(chosen, table.min(axis=1), rtol=5e-3)
