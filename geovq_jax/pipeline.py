@@ -234,8 +234,8 @@ def _check_finished(names: Iterable[str], workdir: Path, config: ConfigDict, *, 
 def check_run(workdir: Path) -> None:
     """Refuse a run of which a stage up to the codes, or the prior if it has one, is missing, damaged or stale.
 
-    Raises FileNotFoundError if a stage has not finished, ValueError if it is stale, its files changed, or config.json is
-    damaged.
+    Raises FileNotFoundError if a stage has not finished, ValueError if it is stale, its files changed, or config.json
+    is damaged.
     """
     prior = ["prior"] if records.read_manifest(workdir).get("prior", {}).get("outputs") else []
     _check_finished(["codes", *prior], workdir, configuration.read_config(workdir / "config.json"))

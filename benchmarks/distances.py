@@ -1,0 +1,149 @@
+"""Geodesic distances, nearest centres and clustering: accuracy and CPU time.
+
+    python benchmarks/distances.py smooth [--core 0]
+    python benchmarks/distances.py run --workdir=DIR [--latents 200] [--core 0]
+
+`smooth`  decoders R^d -> R^100 of two tanh layers of 64 units, weights N(0, 4 / fan-in), latents N(0, I), 2,000 nodes,
+          K = 64, d = 2, 4, 8: lengths over geodesic, nearest centres, and the cost of clusterings beside FasterPAM on
+          squared decoded distances (pip install kmedoids; left out if missing). The judge is `geodesics`, 48 points.
+`run`     the decoder of a run with vanilla latents: CPU milliseconds per curve beside `geodesics` with 8 points, and
+          held-out latents to 256 centres: what each bound leaves, and agreement with geodesics to all centres that
+          bounds leave (first 50 latents).
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def clock(function, *arguments, **settings):
+    start = time.process_time()
+    found = function(*arguments, **settings)
+    return found, time.process_time() - start
+
+
+def smooth() -> None:
+    import jax
+    from scipy.spatial.distance import cdist
+
+    from geovq_jax import geometry
+
+    for d in (2, 4, 8):
+        keys = jax.random.split(jax.random.key(d), 4)
+        shapes, gains = ((64, d), (64, 64), (100, 64)), (2.0, 2.0, 1.0)
+        a, b, c = (
+            gain * jax.random.normal(key, shape) / np.sqrt(shape[1])
+            for key, shape, gain in zip(keys, shapes, gains, strict=False)
+        )
+        decode = jax.tree_util.Partial(lambda weights, z: _tanh(weights, z), (a, b, c))
+        z = np.asarray(jax.random.normal(keys[3], (2000, d)))
+        images = np.asarray(jax.vmap(decode)(z), np.float64)
+
+        def geodesic_lengths(ends, others, decode=decode):
+            return np.asarray(geometry.geodesics(decode, ends, others, num_points=48, tolerance=1e-6).length)
+
+        pairs = z[:200], z[200:400]
+        truth = geodesic_lengths(*pairs)
+        found, seconds = clock(geometry.geodesic_distances, decode, *pairs)
+        edges = np.stack([np.arange(200), np.arange(200, 400)], axis=1)
+        straight = np.asarray(geometry.edge_lengths(decode, z, edges, rule="gauss"))
+        error = np.mean(np.abs(found.length / truth - 1))
+        print(
+            f"d = {d}, 200 pairs: straight over geodesic {np.mean(straight / truth):.3f}, decoded "
+            f"{np.mean(found.bound_below / truth):.3f}; geodesic_distances: error {error:.1e}, "
+            f"{found.converged.mean():.1%} converged, {seconds:.1f} s with compilation",
+            flush=True,
+        )
+        latents, centres = z[:400], z[400:464]
+        nearest, seconds = clock(geometry.nearest_geodesic, decode, latents, centres)
+        decoded = cdist(images[:400], images[400:464])
+        shortlist = np.argsort(decoded, axis=1)[:, :8]
+        rows = np.repeat(np.arange(400), 8)
+        lengths = geodesic_lengths(latents[rows], centres[shortlist.ravel()]).reshape(400, 8)
+        best = shortlist[np.arange(400), lengths.argmin(axis=1)]
+        euclidean = cdist(latents, centres).argmin(axis=1)
+        print(
+            f"  nearest of 64: agreement {np.mean(nearest.index == best):.1%} "
+            f"(Euclidean {np.mean(euclidean == best):.1%}, decoded {np.mean(decoded.argmin(axis=1) == best):.1%}), "
+            f"certified {nearest.certified.mean():.1%}, "
+            f"{seconds:.1f} s with compilation",
+            flush=True,
+        )
+
+        def cost(centres, decode=decode, z=z):
+            return np.mean(geometry.nearest_geodesic(decode, z, centres, tolerance=3e-4).distance ** 2)
+
+        try:
+            import kmedoids
+
+            chords = np.square(cdist(images, images)).astype(np.float32)
+            rivals = [kmedoids.fasterpam(chords, 64, random_state=seed, n_cpu=1).medoids for seed in range(3)]
+            print(
+                f"  K = 64, FasterPAM on decoded distances: {[round(float(cost(z[m])), 3) for m in rivals]}", flush=True
+            )
+        except ImportError:
+            print("  FasterPAM left out: pip install kmedoids", flush=True)
+        for function in (geometry.geodesic_kmedoids, geometry.geodesic_kmeans):
+            found = [clock(function, decode, z, 64, seed=seed) for seed in range(3)]
+            costs = [round(float(cost(clusters.centres)), 3) for clusters, _ in found]
+            print(f"  {function.__name__}: {costs} in {[round(seconds, 1) for _, seconds in found]} CPU-s", flush=True)
+
+
+def _tanh(weights, z):
+    import jax.numpy as jnp
+
+    a, b, c = weights
+    return c @ jnp.tanh(b @ jnp.tanh(a @ z))
+
+
+def of_run(workdir: Path, num_latents: int) -> None:
+    from scipy.spatial.distance import cdist
+
+    import geovq_jax
+    from geovq_jax import geometry
+    from geovq_jax.geometry.distances import decode_flat, solve_pairs
+
+    run = geovq_jax.load_run(workdir)
+    decode, train = run.decode_fn, run.latents("train").mean
+    centres = train[np.random.default_rng(0).choice(len(train), 256, replace=False)]
+    latents = run.latents("test").mean[:num_latents]
+    a, b = train[:64], centres[:64]
+    for name, function in (
+        ("geodesics, 8 points", lambda: geometry.geodesics(decode, a, b, num_points=8)),
+        ("geodesic_distances", lambda: geometry.geodesic_distances(decode, a, b)),
+    ):
+        _, first = clock(function)
+        found, warm = clock(function)
+        lengths = np.asarray(found.length)
+        print(f"{name}: {1e3 * warm / 64:.1f} CPU-ms per curve, first call {first:.1f} s, mean {lengths.mean():.4f}")
+    geometry.nearest_geodesic(decode, latents, centres)
+    found, seconds = clock(geometry.nearest_geodesic, decode, latents, centres)
+    decoded = cdist(decode_flat(decode, latents), decode_flat(decode, centres))
+    left = decoded < found.distance[:, None]
+    print(
+        f"{len(latents)} latents, 256 centres: {1e3 * seconds / len(latents):.0f} CPU-ms per latent, certified "
+        f"{found.certified.mean():.1%}; decoded distances leave {left.sum(axis=1).mean():.2f} centres below the nearest"
+    )
+    tried = min(50, len(latents))
+    rows, columns = np.nonzero(decoded[:tried] <= 1.001 * found.distance[:tried, None])
+    lengths = np.full((tried, 256), np.inf)
+    lengths[rows, columns] = solve_pairs(decode, latents[rows], centres[columns], num_points=9).length
+    print(f"agreement with all centres that bounds leave: {np.mean(lengths.argmin(axis=1) == found.index[:tried]):.1%}")
+    print(f"agreement of decoded distance: {np.mean(lengths.argmin(axis=1) == decoded[:tried].argmin(axis=1)):.1%}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("smooth", "run"))
+    parser.add_argument("--workdir", type=Path)
+    parser.add_argument("--latents", type=int, default=200)
+    parser.add_argument("--core", type=int, default=0)
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, {arguments.core})
+    if arguments.part == "smooth":
+        smooth()
+    else:
+        of_run(arguments.workdir, arguments.latents)
