@@ -130,7 +130,7 @@ def geodesic_kmeans(
     seed: int,
     medoids: Int[np.ndarray, " K"] | None = None,
     max_iterations: int = 20,
-    tolerance: float = 2e-3,
+    tolerance: float = 5e-3,
     progress: Progress | None = None,
 ) -> GeodesicClusters:
     """K-means in geodesic distance: centres are Frechet means, equation (38).
@@ -194,7 +194,7 @@ def geodesic_kmedoids(
     seed: int,
     medoids: Int[np.ndarray, " K"] | None = None,
     max_iterations: int = 20,
-    tolerance: float = 2e-3,
+    tolerance: float = 5e-3,
     progress: Progress | None = None,
 ) -> GeodesicClusters:
     """K-medoids in geodesic distance: centres are latents of the data.
