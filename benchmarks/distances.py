@@ -6,9 +6,9 @@
 `smooth`  decoders R^d -> R^100 of two tanh layers of 64 units, weights N(0, 4 / fan-in), latents N(0, I), 2,000 nodes,
           K = 64, d = 2, 4, 8: lengths over geodesic, nearest centres, and the cost of clusterings beside FasterPAM on
           squared decoded distances (extra test). The judge is `geodesics`, 48 points.
-`run`     the decoder of a run with vanilla latents: CPU milliseconds per curve beside `geodesics` with 8 points, errors against 64, and
-          held-out latents to 256 centres: what each bound leaves, and agreement with geodesics to all centres that
-          bounds leave (first 50 latents).
+`run`     the decoder of a run with vanilla latents: CPU milliseconds per curve beside `geodesics` with 8 points, errors
+          against 64 points, and held-out latents to 256 centres: what decoded distances leave, and agreement with
+          geodesics to all centres that they leave (first 50 latents).
 """
 
 import argparse
