@@ -96,7 +96,7 @@ def adamw(model: TorchGPT, learning_rate: float) -> torch.optim.Optimizer:
 
 
 def train_step(model: TorchGPT, optimizer: torch.optim.Optimizer, codes: torch.Tensor, labels: torch.Tensor) -> float:
-    """One step on one batch; returns the loss in nats a code."""
+    """One step on one batch; returns the loss in nats per code."""
     model.train()
     tokens = functional.pad(codes, (1, 0), value=model.arch.bos)[:, :-1]
     logits = model(tokens, labels)

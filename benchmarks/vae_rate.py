@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--config", default="configs/compare/fashion_mnist.py")
     parser.add_argument("--data", default="", help="folder of the data set's files")
     parser.add_argument("--betas", default="0.5,0.2,0.1,0.05")
-    parser.add_argument("--cell-bits", default="", help="bits a cell, by commas")
+    parser.add_argument("--cell-bits", default="", help="bits per cell, by commas")
     parser.add_argument("--images", type=int, default=5_000)
     arguments = parser.parse_args()
     path, _, variants = arguments.config.partition(":")

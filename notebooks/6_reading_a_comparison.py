@@ -12,7 +12,7 @@
 # %% [markdown]
 # # Reading a comparison
 #
-# `python -m geovq_jax.compare --config=configs/compare/fashion_mnist.py` fits codebooks of equal bits an image to the
+# `python -m geovq_jax.compare --config=configs/compare/fashion_mnist.py` fits codebooks of equal bits per image to the
 # same latents, fine-tunes the decoder for each, trains a joint VQ-VAE of the same networks, over several seeds, and
 # leaves `results/<data set>.json`. This notebook reads that file.
 
@@ -34,7 +34,7 @@ files = [path for folder in folders for path in sorted(folder.glob("*.json"))]
 if not files:
     raise FileNotFoundError("expected results/<data set>.json, found none; run python -m geovq_jax.compare")
 result = json.loads(files[0].read_text())
-print(f"{result['name']}: {result['bits_per_image']:.0f} bits an image, seeds {result['seeds']}")
+print(f"{result['name']}: {result['bits_per_image']:.0f} bits per image, seeds {result['seeds']}")
 
 # %% [markdown]
 # ## Quality of every codebook
@@ -78,7 +78,7 @@ for unit in next(iter(measured.values())):
 # %% [markdown]
 # ## Entropy against quality
 #
-# At equal bits an image, codes that are used evenly can say more: bits an image under the frequencies of the codes,
+# At equal bits per image, codes that are used evenly can say more: bits per image under the frequencies of the codes,
 # against PSNR after fine-tuning of the decoder.
 
 # %%
@@ -88,5 +88,5 @@ figures.rate_distortion(
         title: (np.array([row["cells"] * np.log2(row["perplexity"])]), np.array([row["psnr"]]))
         for title, row in tuned.items()
     },
-    rate_label="entropy of the codes [bits an image]",
+    rate_label="entropy of the codes [bits per image]",
 )

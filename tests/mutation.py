@@ -29,7 +29,7 @@ class Mutant(NamedTuple):
 
 METRIC, EDGES, CURVES = "geometry/metric.py", "geometry/edges.py", "geometry/curves.py"
 CHECKS, GEODESIC, CELLS = "geometry/checks.py", "geometry/geodesic.py", "geometry/cells.py"
-DISTANCES = "geometry/distances.py"
+DISTANCES, NEAREST = "geometry/distances.py", "geometry/nearest.py"
 GRAPH, CONTEXT, REFINEMENT = "geometry/graphs/graph.py", "quantization/context.py", "quantization/refinement.py"
 SWAPS, ASSIGNMENT = "geometry/clustering/swap_kernels.py", "geometry/clustering/alternating.py"
 TOKENIZER, BITS, FRECHET = "quantization/tokenizer.py", "evaluation/likelihood.py", "evaluation/sample_scores.py"
@@ -110,9 +110,9 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
             Mutant("sign", DISTANCES, "direction = -jax.scipy", "direction = jax.scipy"),
             Mutant("factor", DISTANCES, "derivatives = 2.0 * legendre", "derivatives = legendre"),
             Mutant("index", DISTANCES, "stiffness[1:-1, 1:-1], jnp.ones", "stiffness[:-2, 1:-1], jnp.ones"),
-            Mutant("bound", DISTANCES, "& (below < best)", "& (below > best)"),
-            Mutant("certificate", DISTANCES, "(at_least >= (distance", "(at_least <= (distance"),
-            Mutant("rows of straight lines", DISTANCES, "least <= above.min(axis=1", "least > above.min(axis=1"),
+            Mutant("bound", NEAREST, "& (below < best)", "& (below > best)"),
+            Mutant("certificate", NEAREST, "(at_least >= (distance", "(at_least <= (distance"),
+            Mutant("rows of straight lines", NEAREST, "least <= above.min(axis=1", "least > above.min(axis=1"),
         ),
     ),
     "nearest medoid": (

@@ -14,7 +14,7 @@ PRINTED = {
     "3_geodesic_against_euclidean_codebook": ("K-means ", "pull-back graph ", "Euclidean graph "),
     "4_neighbours_in_a_vae": ("Euclidean  same class: 0.", "pull-back  same class: 0."),
     "5_prior_and_generation": ("unigram ", "prior "),
-    "6_reading_a_comparison": ("bits an image", "best "),
+    "6_reading_a_comparison": ("bits per image", "best "),
 }
 QUICK = ("1_geometry_on_your_own_decoder", "6_reading_a_comparison")
 

@@ -11,7 +11,7 @@ from geovq_jax.geometry.clustering.continuous import (
 )
 from geovq_jax.geometry.clustering.kmedoids import KMedoids, kmedoids
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
-from geovq_jax.geometry.distances import Lengths, Nearest, geodesic_distances, nearest_geodesic
+from geovq_jax.geometry.distances import Lengths, geodesic_distances
 from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics, node_speeds
 from geovq_jax.geometry.exponential import exp_map, log_map
 from geovq_jax.geometry.geodesic import Geodesic, geodesic, geodesics, length_ratios
@@ -39,6 +39,7 @@ from geovq_jax.geometry.metric import (
     volume,
     with_output_metric,
 )
+from geovq_jax.geometry.nearest import Nearest, nearest_geodesic
 
 __all__ = [
     "Connectivity",

@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, Int
 from geovq_jax.geometry.batching import Progress
 from geovq_jax.geometry.checks import check_count, check_ids, check_latents, check_lengths, check_number
 from geovq_jax.geometry.clustering.kmedoids import kmedoids
-from geovq_jax.geometry.distances import decode_flat, nearest_geodesic, solve_pairs
+from geovq_jax.geometry.distances import decode_flat, solve_pairs
 from geovq_jax.geometry.edges import edge_lengths
 from geovq_jax.geometry.graphs.construction import knn_graph
 from geovq_jax.geometry.graphs.graph import Graph
 from geovq_jax.geometry.metric import DecodeFn
+from geovq_jax.geometry.nearest import nearest_geodesic
 
 Points = Float[Array | np.ndarray, "n d"]
 

@@ -1,0 +1,174 @@
+"""The nearest of many centres in geodesic distance, with certificates. Equation numbers refer to docs/geometry.md."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+from scipy.spatial.distance import cdist
+
+from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.checks import check_array, check_count, check_latents, check_number
+from geovq_jax.geometry.curves import curve_length
+from geovq_jax.geometry.distances import REFINEMENTS, decode_flat, pairs_at_once, solve_pairs
+from geovq_jax.geometry.metric import DecodeFn, as_pytree
+
+Points = Float[Array | np.ndarray, "n d"]
+
+LATENTS_AT_ONCE = 2048  # whose distances to all centres are held
+STRAIGHT_AT_ONCE = 4  # straight lines of a latent measured before the bounds are compared again
+GAUSS_NODES = 4  # of the quadrature of a straight line
+DISTANCE_TOLERANCE = 0.02  # relative error of the distance to the nearest centre, as (33) and (34) differ
+EXCESS_MARGIN = 0.1  # by which straight lines may exceed their geodesics more than those of the same latent known
+
+
+class Nearest(NamedTuple):
+    """The nearest of K centres in geodesic distance, for each of n latents.
+
+    Attributes:
+        index: the centre, in [0, K).
+        distance: geodesic distance to it, in units of x.
+        second: geodesic distance to the second nearest centre; infinity for K = 1.
+        certified: every other centre is farther by its decoded distance, or by a geodesic that is longer by more than
+            the errors of both. Geodesics are those near straight lines, as in `geodesic_distances`.
+    """
+
+    index: Int[np.ndarray, " n"]  # type: ignore[assignment]
+    distance: Float[np.ndarray, " n"]
+    second: Float[np.ndarray, " n"]
+    certified: Bool[np.ndarray, " n"]
+
+
+def nearest_geodesic(
+    decode_fn: DecodeFn,
+    z: Points,
+    centres: Float[Array | np.ndarray, "K d"],
+    *,
+    num_points: int = 5,
+    tolerance: float = 1e-3,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Nearest:
+    """The nearest of K centres in geodesic distance.
+
+    Decoded distance <= geodesic distance <= length of the straight line, equation (36), decides most pairs. Geodesics
+    are computed for the centres whose straight lines are shortest, and for others until none can be nearer if straight
+    lines exceed their geodesics as much as those of the same latent that are known. Contenders closer to each other
+    than the errors of their lengths are computed again with more nodes.
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        z: latents, [n, d].
+        centres: K latents, such as a codebook.
+        num_points: nodes of a curve at first, ends included.
+        tolerance: relative difference of two distances that may remain undecided.
+        batch_size: curves treated at once; the default suits the device.
+        progress: called with (latents done, n).
+
+    Returns:
+        Nearest; for equal distances the first centre in the order of straight lines.
+
+    Raises:
+        ValueError: for latents or centres of another form, or a decoder that gives NaN or infinity.
+
+    Example:
+        >>> circle = lambda z: jnp.stack([jnp.cos(z[0]), jnp.sin(z[0])])
+        >>> found = nearest_geodesic(circle, np.array([[0.1], [2.9]], np.float32), np.array([[0.0], [3.0]], np.float32))
+        >>> found.index.tolist(), found.certified.tolist()
+        ([0, 1], [True, True])
+    """
+    check_latents(decode_fn, z, "n d")
+    check_array("centres", centres, f"K {z.shape[1]}")
+    check_count("num_points", num_points, 3, advice="5 suit most curves")
+    check_number("tolerance", tolerance)
+    z, centres = np.asarray(z), np.asarray(centres, z.dtype)
+    known, parts = decode_flat(decode_fn, centres), []
+    for start in range(0, len(z), LATENTS_AT_ONCE):
+        own = z[start : start + LATENTS_AT_ONCE]
+        below = cdist(decode_flat(decode_fn, own), known)
+        parts.append(_nearest(decode_fn, own, centres, below, num_points, tolerance, batch_size))
+        if progress is not None:
+            progress(start + len(own), len(z))
+    return Nearest(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _nearest(
+    decode_fn: DecodeFn,
+    z: np.ndarray,
+    centres: np.ndarray,
+    below: np.ndarray,
+    num_points: int,
+    tolerance: float,
+    batch_size: int | None,
+) -> Nearest:
+    """The nearest centre of each latent, given lower bounds [n, K] of all distances."""
+    above = _straight_lines(decode_fn, z, centres, below, batch_size)
+    length, error = np.full(below.shape, np.inf), np.full(below.shape, np.inf)
+
+    def solve(wanted: np.ndarray, nodes: int) -> None:
+        rows, columns = np.nonzero(wanted)
+        if len(rows):
+            found = solve_pairs(decode_fn, z[rows], centres[columns], num_points=nodes, batch_size=batch_size)
+            length[rows, columns], error[rows, columns] = found.length, found.error
+
+    # The two of the shortest straight lines, then whatever may be nearer.
+    order = np.argsort(above, axis=1, kind="stable")
+    wanted = np.zeros(below.shape, bool)
+    np.put_along_axis(wanted, order[:, :2], True, axis=1)
+    while wanted.any():
+        solve(wanted, num_points)
+        best = length.min(axis=1, keepdims=True)
+        ratio = np.divide(above, length, out=np.ones_like(above), where=np.isfinite(length) & (length > 0))
+        excess = ratio.max(axis=1, keepdims=True)
+        open_pairs = np.isinf(length) & (below < best) & (above < (1.0 + EXCESS_MARGIN) * excess * best)
+        promise = np.where(open_pairs, above, np.inf)
+        wanted = np.zeros(below.shape, bool)
+        np.put_along_axis(wanted, promise.argmin(axis=1)[:, None], True, axis=1)
+        wanted &= open_pairs
+    for level in range(1, REFINEMENTS + 1):
+        best = length.argmin(axis=1)[:, None]
+        distance, doubt = (np.take_along_axis(values, best, axis=1) for values in (length, error))
+        least = np.subtract(length, error, out=np.full_like(length, np.inf), where=np.isfinite(length))
+        contended = least < distance + doubt
+        undecided = (contended.sum(axis=1, keepdims=True) > 1) & (doubt > tolerance * distance)
+        wanted = contended & undecided
+        np.put_along_axis(wanted, best, undecided | (doubt > DISTANCE_TOLERANCE * distance), axis=1)
+        solve(wanted, (num_points - 1) * 2**level + 1)
+    return _result(below, length, error)
+
+
+def _result(below: np.ndarray, length: np.ndarray, error: np.ndarray) -> Nearest:
+    rows, index = np.arange(len(length)), length.argmin(axis=1)
+    distance = length[rows, index]
+    solved = np.isfinite(length)
+    at_least = np.maximum(below, np.subtract(length, error, out=np.zeros_like(length), where=solved))
+    at_least[rows, index] = np.inf
+    second = length.copy()
+    second[rows, index] = np.inf
+    certified = (at_least >= (distance + error[rows, index])[:, None]).all(axis=1)
+    return Nearest(index, distance, second.min(axis=1), certified)
+
+
+def _straight_lines(
+    decode_fn: DecodeFn, z: np.ndarray, centres: np.ndarray, below: np.ndarray, batch_size: int | None
+) -> np.ndarray:
+    """Lengths [n, K] of the straight lines to all centres that may be nearest, infinity for the others."""
+    above, order = np.full(below.shape, np.inf), np.argsort(below, axis=1, kind="stable")
+    size = batch_size or pairs_at_once(decode_fn, z, GAUSS_NODES)
+    function = partial(_straight_chunk, as_pytree(decode_fn))
+    for first in range(0, below.shape[1], STRAIGHT_AT_ONCE):
+        columns = order[:, first : first + STRAIGHT_AT_ONCE]
+        least = np.take_along_axis(below, columns, axis=1)
+        rows, place = np.nonzero(least <= above.min(axis=1, keepdims=True))
+        if not len(rows):
+            break
+        columns = columns[rows, place]
+        above[rows, columns] = np.asarray(map_chunks(function, (z[rows], centres[columns]), batch_size=size))
+    return above
+
+
+@jax.jit
+def _straight_chunk(decode_fn: Any, a: Array, b: Array) -> Array:
+    return jax.vmap(partial(curve_length, decode_fn, rule="gauss", order=GAUSS_NODES))(jnp.stack([a, b], axis=1))
