@@ -21,7 +21,7 @@ LATENTS_AT_ONCE = 2048  # whose distances to all centres are held
 STRAIGHT_AT_ONCE = 4  # straight lines of a latent measured before the bounds are compared again
 GAUSS_NODES = 4  # of the quadrature of a straight line
 DISTANCE_TOLERANCE = 0.02  # relative error of the distance to the nearest centre, as (33) and (34) differ
-EXCESS_MARGIN = 0.1  # by which straight lines may exceed their geodesics more than those of the same latent known
+EXCESS_MARGIN = 0.5  # by which straight lines may exceed their geodesics more than those of the same latent known
 
 
 class Nearest(NamedTuple):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geovq_jax.geometry import geodesic_distances, geodesics, nearest_geodesic
+from geovq_jax.geometry import edge_lengths, geodesic_distances, geodesics, nearest_geodesic
 
 
 def sphere(u):
@@ -100,6 +100,17 @@ def test_nearest_agrees_with_brute_force():
     np.testing.assert_allclose(found.distance, best, rtol=2e-2)
     # Neither Euclidean nor decoded distance decides this.
     assert (np.linalg.norm(z[:, None] - centres[None], axis=2).argmin(axis=1) == truth.argmin(axis=1)).mean() < 0.9
+
+
+def test_the_nearest_may_have_neither_of_the_two_shortest_straight_lines():
+    decode, z, centres = curved(8, 1), latents(21, 150, 8)[[9, 12, 47, 50, 85, 99, 125, 146]], latents(31, 24, 8)
+    rows, columns = np.divmod(np.arange(8 * 24), 24)
+    truth = geodesic_distances(decode, z[rows], centres[columns], num_points=9).length.reshape(8, 24)
+    edges = np.stack([rows, 8 + columns], axis=1)
+    straight = np.asarray(edge_lengths(decode, np.concatenate([z, centres]), edges, rule="gauss")).reshape(8, 24)
+    found = nearest_geodesic(decode, z, centres).index
+    assert (np.argsort(straight, axis=1)[:, :2] != truth.argmin(axis=1)[:, None]).all(axis=1).sum() >= 6
+    np.testing.assert_allclose(truth[np.arange(8), found], truth.min(axis=1), rtol=2e-3)
 
 
 def test_batches_change_nothing_but_rounding():
