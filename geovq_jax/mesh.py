@@ -118,13 +118,13 @@ def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 def to_host(tree: Any) -> Any:
     """The pytree as numpy arrays, whole on every process."""
+    return jax.tree.map(_fetch, tree)
 
-    def fetch(leaf: Any) -> np.ndarray:
-        if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-            return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-        return jax.device_get(leaf)
 
-    return jax.tree.map(fetch, tree)
+def _fetch(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+    return jax.device_get(leaf)
 
 
 def over_rows(function: Callable[..., Any], rows: Any, *whole: Any) -> Any:

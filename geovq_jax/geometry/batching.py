@@ -46,13 +46,13 @@ def map_chunks(
         outputs.append(function(*(chunk if traced else map(mesh.split, chunk))))
         if progress is not None:
             progress(min(start + batch_size, num_rows), num_rows)
+    return jax.tree.map(partial(_join, num_rows), *outputs)
 
-    def join(*parts: Any) -> Array:
-        if is_traced(parts):
-            return jnp.concatenate(parts)[:num_rows]
-        return jnp.asarray(np.concatenate(mesh.to_host(parts))[:num_rows])
 
-    return jax.tree.map(join, *outputs)
+def _join(num_rows: int, *parts: Any) -> Array:
+    if is_traced(parts):
+        return jnp.concatenate(parts)[:num_rows]
+    return jnp.asarray(np.concatenate(mesh.to_host(parts))[:num_rows])
 
 
 def decode_all(

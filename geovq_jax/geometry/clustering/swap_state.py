@@ -1,6 +1,7 @@
 """The state of a search by swaps, as arrays, and its working form, in which one round changes medoids in place."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -91,20 +92,21 @@ class WorkingMedoids:
         places = self._place[candidates]
         found = Changes(np.empty(len(places)), np.empty(len(places), np.int64))
         parts = max(1, min(len(self._scratch), len(places), len(places) * len(self._weights) // SERIAL_WORK))
-
-        def search(part: int) -> None:
-            rows, scratch = slice(part * len(places) // parts, (part + 1) * len(places) // parts), self._scratch[part]
-            if part:
-                scratch.distance[:] = self._fields.distance2
-            given = (self._graph, self._fields, self._weights, self._loss, self._orphans, places[rows])
-            kernels.swap_changes(*given, scratch, found.change[rows], found.partner[rows])
-
+        search = partial(self._search, found, places, parts)
         if parts == 1:
             search(0)
         else:
             with ThreadPoolExecutor(parts) as pool:
                 list(pool.map(search, range(parts)))
         return found
+
+    def _search(self, found: Changes, places: Int[np.ndarray, " c"], parts: int, part: int) -> None:
+        """Fills in one of the parts of the changes."""
+        rows, scratch = slice(part * len(places) // parts, (part + 1) * len(places) // parts), self._scratch[part]
+        if part:
+            scratch.distance[:] = self._fields.distance2
+        given = (self._graph, self._fields, self._weights, self._loss, self._orphans, places[rows])
+        kernels.swap_changes(*given, scratch, found.change[rows], found.partner[rows])
 
     def swap(self, node: int, partner: int) -> None:
         """Puts a node in the place of the medoid with the tag `partner`."""
