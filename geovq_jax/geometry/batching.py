@@ -52,7 +52,7 @@ def map_chunks(
 def _join(num_rows: int, *parts: Any) -> Array:
     if is_traced(parts):
         return jnp.concatenate(parts)[:num_rows]
-    return jnp.asarray(np.concatenate(mesh.to_host(parts))[:num_rows])
+    return jax.device_put(np.concatenate(mesh.to_host(parts))[:num_rows])  # `jnp.asarray` compiles for every shape
 
 
 def decode_all(

@@ -22,7 +22,8 @@ Points = Float[Array | np.ndarray, "n d"]
 MAX_ITERATIONS = 20  # Gauss-Newton steps of a curve
 STEPS = 2  # Gauss-Newton steps between two looks at which curves have converged
 REFINEMENTS = 2  # times that the nodes of a curve may be doubled
-NUMBERS_IN_CACHE = 2**17  # of decoded tangents
+NUMBERS_IN_CACHE = 2**15  # of decoded tangents
+LEAST_AT_ONCE = 8  # pairs: fewer do not hide the overhead of a call
 
 
 class Lengths(NamedTuple):
@@ -179,7 +180,7 @@ def pairs_at_once(decode_fn: DecodeFn, z: Points, num_tangents: int) -> int:
     if jax.default_backend() != "cpu":
         return max(1, 65536 // num_tangents)
     num_outputs = sum(leaf.size for leaf in jax.tree.leaves(check_latents(decode_fn, z, "n d")))
-    return max(1, NUMBERS_IN_CACHE // (num_outputs * num_tangents))
+    return max(LEAST_AT_ONCE, NUMBERS_IN_CACHE // (num_outputs * num_tangents))
 
 
 def geodesic_distances(
