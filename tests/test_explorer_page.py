@@ -3,6 +3,7 @@
 The slow ones walk through the toy and through a run: $GEOVQ_RUN where it is set, else a small one made here.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ TO_PIXELS = """node => {
   const {xaxis, yaxis} = plot._fullLayout, points = plot._fullData[0];
   return [box.x + xaxis._offset + xaxis.l2p(points.x[node]), box.y + yaxis._offset + yaxis.l2p(points.y[node])];
 }"""
+HOSTILE = "</title><script>window.owned = true</script><img src=x onerror='window.owned = true'>"
 INJECT = """() => {
   const script = document.createElement('script');
   script.textContent = 'window.owned = true';
@@ -57,7 +59,8 @@ def run(tmp_path_factory) -> Path:
     if "GEOVQ_RUN" in os.environ:
         return Path(os.environ["GEOVQ_RUN"])
     workdir = tmp_path_factory.mktemp("run") / "digits"
-    command = [sys.executable, "-m", "geovq_jax.run", "--config=configs/digits.py:smoke", f"--workdir={workdir}"]
+    flags = ["--config=configs/digits.py:smoke", f"--config.name={HOSTILE}", f"--workdir={workdir}"]
+    command = [sys.executable, "-m", "geovq_jax.run", *flags]
     subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True)
     return workdir
 
@@ -92,11 +95,10 @@ def click(page, node: int) -> None:
 def test_the_toy_from_first_sight_to_samples(page):
     from geovq_jax.explorer.demo import demo_space
 
-    name = "</title><script>window.owned = true</script><img src=x onerror='window.owned = true'>"
-    with served(demo_space(num_points=300)._replace(name=name)) as address:
+    with served(demo_space(num_points=300)._replace(name=HOSTILE)) as address:
         walk(page, address, 300, (7, 140))
-        assert page.title() == name
-        assert page.inner_text("h1") == name
+        assert page.title() == HOSTILE
+        assert page.inner_text("h1") == HOSTILE
         page.evaluate(INJECT)
         assert page.evaluate("() => window.owned") is None
         assert "Content Security Policy" in page.complaints.pop()
@@ -109,6 +111,8 @@ def test_a_run_from_first_sight_to_samples(page, run):
     space = load_space(run)
     with served(space) as address:
         walk(page, address, len(space.points), apart(space.views[0].points))
+        assert space.name in page.title()
+        assert page.evaluate("() => window.owned") is None
 
 
 def apart(points) -> tuple[int, int]:
@@ -132,6 +136,8 @@ def walk(page, address: str, count: int, picked: tuple[int, int]) -> None:
     assert page.locator("#neighbours img").count() == 12
     assert page.evaluate("() => [...document.images].every(image => image.complete && image.naturalWidth > 0)")
 
+    page.wait_for_function(f"() => ({TRACE_LENGTHS})()[4] === 1")
+    page.wait_for_timeout(1_000)  # a click while the plot is drawn anew is lost
     click(page, picked[1])
     page.wait_for_selector("#ways .way >> nth=2")
     assert page.locator("#ways .way b").all_inner_texts() == ["straight", "graph", "continuous"]
@@ -193,6 +199,8 @@ def test_the_report_page_asks_for_nothing(page, tmp_path):
 def test_the_report_of_a_run_shows_every_figure_and_asks_for_nothing(page, run):
     path = (run / "report" / "index.html").absolute()
     page.goto(path.as_uri())
+    assert json.loads((run / "config.json").read_text())["config"]["name"] in page.inner_text("h1")
+    assert page.evaluate("() => window.owned") is None
     assert page.evaluate("() => [...document.images].every(image => !image.src || image.naturalWidth > 0)")
     names = page.evaluate("() => [...document.querySelectorAll('figure')].map(figure => figure.id)")
     assert sorted(names) == sorted(file.stem for file in (run / "report" / "figures").glob("*.png"))
