@@ -25,7 +25,6 @@ from geovq_jax.explorer.space import (
     neighbour_table,
     path_to,
     pick,
-    resample,
     ways,
 )
 
@@ -133,11 +132,6 @@ def test_on_a_curved_view_the_path_leads_through_its_nodes(space):
     assert (drawn >= view.points.min(axis=0) - 1e-9).all()
     assert (drawn <= view.points.max(axis=0) + 1e-9).all()
     assert geodesic_view(build_graph(space, 1, "pull-back"), whole, seed=0) == ()
-
-
-def test_resampled_points_lie_at_equal_steps():
-    curve = np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 1.0]])
-    np.testing.assert_allclose(resample(curve, 5), [[0, 0], [1, 0], [2, 0], [3, 0], [3, 1]])
 
 
 def test_a_second_click_joins_the_first_and_a_third_starts_anew():

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from geovq_jax.explorer.space import Reach, Space, View, Way, resample
+from geovq_jax.explorer.space import Reach, Space, View, Way
 from geovq_jax.figures.style import class_colours, code_colours
+from geovq_jax.geometry.curves import resample
 
 COLOURINGS = ("class", "code", "distance", "volume")
 WAY_COLOURS = {"straight": "#bd1f01", "graph": "#ffa90e", "continuous": "#3f90da"}

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from scipy import sparse
 
 from geovq_jax import geometry
+from geovq_jax.geometry.curves import resample
 from geovq_jax.geometry.graphs.graph import components
 
 MAX_POINTS = 60_000
@@ -231,13 +232,6 @@ def path_to(reach: Reach, target: int) -> Int[np.ndarray, " t"] | None:
     return np.array(path[::-1], np.int64)
 
 
-def resample(curve: Float[np.ndarray, "t d"], count: int) -> Float[np.ndarray, "t2 d"]:
-    """`count` points at equal Euclidean steps along a polyline, with the same ends."""
-    travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
-    where = np.linspace(0.0, travelled[-1], count)
-    return np.stack([np.interp(where, travelled, column) for column in curve.T], axis=1).astype(curve.dtype)
-
-
 @jax.jit
 def _measure(decode_fn: Any, curve: Float[Array, "t d"]) -> tuple[Array, Array]:
     """Pull-back length of a fine curve, and its decoded pictures at equal distances."""
@@ -248,8 +242,8 @@ def _measure(decode_fn: Any, curve: Float[Array, "t d"]) -> tuple[Array, Array]:
 def ways(space: Space, reach: Reach, stop: int) -> list[Way]:
     """The straight line, the shortest path of the graph (if any) and the continuous geodesic, in this order.
 
-    The decoder of the first node, `reach.start`, measures and draws all of them. The geodesic is a local one: its
-    iteration starts from the shorter of the other two.
+    The decoder of the first node, `reach.start`, measures and draws all of them. The geodesic is a local one, found
+    from the shorter of the other two.
     """
     decode_fn = space.decoder(reach.start)
     ends = space.points[[reach.start, stop]]
@@ -258,19 +252,15 @@ def ways(space: Space, reach: Reach, stop: int) -> list[Way]:
     if path is not None:
         curves["graph"] = space.points[path]
     found = {name: _way(decode_fn, name, curve, converged=True) for name, curve in curves.items()}
-    shorter = min(found.values(), key=lambda way: way.length)
     d = space.points.shape[1]
     # d tangents at each point and step: a wide latent gets fewer points, so that the answer takes a second.
-    geodesic = geometry.geodesics(
+    geodesic = geometry.refine_path(
         decode_fn,
-        ends[:1],
-        ends[1:],
-        initial=resample(shorter.curve, _FINE)[None],
+        curves.get("graph", ends),
         num_points=32 if d <= 4 else 16,
         max_iterations=100 if d <= 4 else 30,
-        batch_size=1,
     )
-    curve, converged = np.asarray(geodesic.curve[0]), bool(geodesic.converged[0])
+    curve, converged = np.asarray(geodesic.curve), bool(geodesic.converged)
     return [*found.values(), _way(decode_fn, "continuous", curve, converged=converged)]
 
 

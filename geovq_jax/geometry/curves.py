@@ -140,6 +140,13 @@ def straight_line(a: Point, b: Point, num_points: int) -> Float[Array, "t d"]:
     return (a[None] + parameter * (b - a)[None]).at[-1].set(b)
 
 
+def resample(curve: Float[np.ndarray, "t d"], count: int) -> Float[np.ndarray, "t2 d"]:
+    """`count` points at equal Euclidean steps along a polyline, with the same ends; on the host."""
+    travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
+    where = np.linspace(0.0, travelled[-1], count)
+    return np.stack([np.interp(where, travelled, column) for column in curve.T], axis=1).astype(curve.dtype)
+
+
 def _chords(decode_fn: DecodeFn, curve: Array) -> Array:
     """Distances between consecutive decoded points, [t - 1]."""
     x = jax.vmap(partial(flat_output, decode_fn))(curve)

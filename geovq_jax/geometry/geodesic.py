@@ -24,6 +24,7 @@ from geovq_jax.geometry.curves import (
     flat_output,
     inner,
     jacobian_columns,
+    resample,
     straight_line,
 )
 from geovq_jax.geometry.edges import default_batch_size
@@ -31,6 +32,7 @@ from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Points = Float[Array | np.ndarray, "n d"]
 
+_FINE = 4  # points of a path to refine for each point of the curve found
 TANGENTS_AT_ONCE = 4096  # bounds the memory of the Jacobians along all curves of a chunk
 
 
@@ -243,8 +245,11 @@ def _solve_densely(linear: Callable[[Array], Array], right: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames=("num_points", "tolerance", "max_iterations"))
-def _geodesics_chunk(decode_fn: Any, a: Array, b: Array, initial: Array, **settings: Any) -> Geodesic:
-    return jax.vmap(lambda a, b, initial: geodesic(decode_fn, a, b, initial=initial, **settings))(a, b, initial)
+def _geodesics_chunk(decode_fn: Any, a: Array, b: Array, *initial: Array, **settings: Any) -> Geodesic:
+    def one(a: Array, b: Array, initial: Array | None = None) -> Geodesic:
+        return geodesic(decode_fn, a, b, initial=initial, **settings)
+
+    return jax.vmap(one)(a, b, *initial)
 
 
 def geodesics(
@@ -281,12 +286,56 @@ def geodesics(
     check_latents(decode_fn, b, f"{len(a)} {a.shape[1]}")
     if initial is not None:
         check_array("initial curves", initial, f"{len(a)} t {a.shape[1]}")
-    a, b = jnp.asarray(a), jnp.asarray(b)
-    starts = jnp.stack([a, b], axis=1) if initial is None else jnp.asarray(initial)
     settings = {"num_points": num_points, "tolerance": tolerance, "max_iterations": max_iterations}
     function = partial(_geodesics_chunk, as_pytree(decode_fn), **settings)
-    size = batch_size or max(1, TANGENTS_AT_ONCE // (num_points * starts.shape[2]))
-    return map_chunks(function, (a, b, starts), batch_size=size, progress=progress)
+    size = batch_size or max(1, TANGENTS_AT_ONCE // (num_points * a.shape[1]))
+    return map_chunks(function, (a, b) if initial is None else (a, b, initial), batch_size=size, progress=progress)
+
+
+@partial(jax.jit, static_argnames=("num_points", "tolerance", "max_iterations"))
+def _refine(decode_fn: Any, starts: Array, **settings: Any) -> Geodesic:
+    start = starts[jax.vmap(partial(curve_length, decode_fn, rule="chord"))(starts).argmin()]
+    return geodesic(decode_fn, start[0], start[-1], initial=start, **settings)
+
+
+def refine_path(
+    decode_fn: DecodeFn,
+    path: Float[np.ndarray, "t d"],
+    *,
+    num_points: int = 32,
+    tolerance: float = 1e-5,
+    max_iterations: int = 100,
+) -> Geodesic:
+    """Geodesic found from a path, or from the straight line between its ends where that is shorter.
+
+    Paths of different numbers of points share one compilation.
+
+    Args:
+        decode_fn: map of one latent [d] to x.
+        path: latents, such as `points[shortest_path(graph, a, b)]`.
+        num_points, tolerance, max_iterations: as in `geodesic`.
+
+    Returns:
+        The geodesic.
+
+    Raises:
+        ValueError: for a path of fewer than 2 points, or as `geodesic`.
+
+    Example:
+        >>> hill = lambda z: jnp.array([z[0], z[1], 3.0 * jnp.exp(-4.0 * jnp.sum(z**2))])
+        >>> path = np.array([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
+        >>> over, around = geodesic(hill, path[0], path[-1]), refine_path(hill, path)
+        >>> round(float(over.length), 1), round(float(around.length), 1)
+        (4.6, 2.7)
+    """
+    _check(num_points, tolerance, max_iterations)
+    check_latents(decode_fn, path, "t d")
+    path = np.asarray(path)
+    if len(path) < 2:
+        raise ValueError(f"expected a path of at least 2 points, got {len(path)}; give both ends")
+    starts = np.stack([resample(curve, _FINE * num_points) for curve in (path, path[[0, -1]])])
+    settings = {"num_points": num_points, "tolerance": tolerance, "max_iterations": max_iterations}
+    return _refine(as_pytree(decode_fn), starts, **settings)
 
 
 @partial(jax.jit, static_argnames="num_points")
@@ -327,7 +376,7 @@ def length_ratios(
         check_lengths("graph lengths", graph_lengths, str(len(a)), infinite=True)
     found = geodesics(decode_fn, a, b, num_points=num_points, initial=initial, batch_size=batch_size, progress=progress)
     measure = partial(_straight_lengths_chunk, as_pytree(decode_fn), num_points=num_points)
-    straight = map_chunks(measure, (jnp.asarray(a), jnp.asarray(b)), batch_size=batch_size or default_batch_size(1))
+    straight = map_chunks(measure, (a, b), batch_size=batch_size or default_batch_size(1))
     coincident = found.length <= 0
 
     def ratio(lengths: Array) -> Array:

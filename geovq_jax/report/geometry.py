@@ -228,11 +228,11 @@ def _curves(run: Run, a: int, b: int) -> dict[str, np.ndarray]:
     curves = {"straight": flat[[a, b]]}
     if latents.ndim == 2:
         curves["graph"] = flat[geometry.shortest_path(run.graph.graph, a, b)]
-    decode_fn = _flat_decoder(run.metric_fn, latents.shape[1:])
-    effort = partial(geometry.geodesic, num_points=2 * _POINTS)
+    effort = {"num_points": 2 * _POINTS}
     if latents.ndim > 2:
-        effort = partial(geometry.geodesic, num_points=_GRID_POINTS, max_iterations=_GRID_ITERATIONS)
-    found = jax.jit(effort)(decode_fn, flat[a], flat[b])
+        effort = {"num_points": _GRID_POINTS, "max_iterations": _GRID_ITERATIONS}
+    decode_fn = _flat_decoder(run.metric_fn, latents.shape[1:])
+    found = geometry.refine_path(decode_fn, curves.get("graph", curves["straight"]), **effort)
     return curves | {"continuous": np.asarray(found.curve)}
 
 

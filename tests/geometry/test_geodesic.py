@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from scipy.integrate import quad, solve_bvp
 
-from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length, initial_velocity, straight_line
+from geovq_jax.geometry.curves import (
+    constant_speed,
+    curve_energy,
+    curve_length,
+    initial_velocity,
+    resample,
+    straight_line,
+)
 from geovq_jax.geometry.exponential import exp_map, log_map
-from geovq_jax.geometry.geodesic import geodesic, geodesics, length_ratios
+from geovq_jax.geometry.geodesic import geodesic, geodesics, length_ratios, refine_path
 from geovq_jax.geometry.graphs.construction import knn_graph
 from geovq_jax.geometry.graphs.paths import dijkstra
 from geovq_jax.geometry.metric import speed
@@ -156,6 +163,29 @@ def test_a_better_start_finds_the_shorter_way():
         long = find(torus, a, b, initial=straight_line(a, b, 3), num_points=40, tolerance=1e-9)
         short = find(torus, a, around[-1], initial=around, num_points=40, tolerance=1e-9)
         np.testing.assert_allclose([long.length, short.length], [2.0, np.pi - 2.0], rtol=1e-3)
+
+
+def test_a_path_is_refined_unless_the_straight_line_is_shorter():
+    def hill(z):
+        return jnp.array([z[0], z[1], 3.0 * jnp.exp(-4.0 * jnp.sum(z**2))])
+
+    ends = np.array([[-1.0, 0.0], [1.0, 0.0]], np.float32)
+    around = np.array([ends[0], [0.0, 1.0], ends[1]])
+    detour = np.array([ends[0], [0.0, 9.0], ends[1]])
+    direct = geodesic(hill, *ends)
+    short, over = refine_path(hill, around), refine_path(hill, detour)
+    np.testing.assert_allclose(short.length, geodesic(hill, *ends, initial=around).length, rtol=1e-3)
+    assert short.length < 0.6 * direct.length
+    np.testing.assert_allclose(over.length, direct.length, rtol=1e-3)
+    assert short.converged
+    assert over.converged
+    with pytest.raises(ValueError, match="at least 2 points"):
+        refine_path(hill, ends[:1])
+
+
+def test_resampled_points_lie_at_equal_steps():
+    curve = np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 1.0]])
+    np.testing.assert_allclose(resample(curve, 5), [[0, 0], [1, 0], [2, 0], [3, 0], [3, 1]])
 
 
 def test_batched_curves_equal_single_ones():
