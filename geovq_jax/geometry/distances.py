@@ -22,8 +22,8 @@ Points = Float[Array | np.ndarray, "n d"]
 MAX_ITERATIONS = 20  # Gauss-Newton steps of a curve
 STEPS = 2  # Gauss-Newton steps between two looks at which curves have converged
 REFINEMENTS = 2  # times that the nodes of a curve may be doubled
-NUMBERS_IN_CACHE = 2**15  # of decoded tangents
-LEAST_AT_ONCE = 8  # pairs: fewer do not hide the overhead of a call
+NUMBERS_AT_ONCE, NUMBERS_IN_CACHE = 2**15, 2**17  # of decoded tangents
+PAIRS_AT_ONCE = 8  # fewer do not hide the overhead of a call
 
 
 class Lengths(NamedTuple):
@@ -176,11 +176,15 @@ def solve_pairs(
 
 
 def pairs_at_once(decode_fn: DecodeFn, z: Points, num_tangents: int) -> int:
-    """Pairs in a chunk, each with so many tangents: they hide the overhead of a call, and stay in the cache."""
+    """Pairs in a chunk, each with so many tangents: they hide the overhead of a call, but stay in the cache.
+
+    Chunks are small beyond that, since the last one of a call is filled up, and calls for few pairs are many.
+    """
     if jax.default_backend() != "cpu":
         return max(1, 65536 // num_tangents)
     num_outputs = sum(leaf.size for leaf in jax.tree.leaves(check_latents(decode_fn, z, "n d")))
-    return max(LEAST_AT_ONCE, NUMBERS_IN_CACHE // (num_outputs * num_tangents))
+    numbers = num_outputs * num_tangents
+    return max(1, min(NUMBERS_IN_CACHE // numbers, max(PAIRS_AT_ONCE, NUMBERS_AT_ONCE // numbers)))
 
 
 def geodesic_distances(
