@@ -13,6 +13,7 @@ VANILLA = {
     "vae.channels": (32, 64, 128),
     "vae.latent_dim": 32,
     "vae.beta": 1.0,
+    "graph.k": 0,
     "graph.num_images": 0,
     "evaluate.geodesic_pairs": 200,
 }

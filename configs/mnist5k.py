@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from geovq_jax.config import experiment
 from geovq_jax.presets import SMOKE
 
-VANILLA = {"vae.kind": "vanilla", "vae.beta": 1.0, "evaluate.geodesic_pairs": 200}
+VANILLA = {"vae.kind": "vanilla", "vae.beta": 1.0, "graph.k": 0, "evaluate.geodesic_pairs": 200}
 
 
 def get_config(variants: str = "") -> ConfigDict:

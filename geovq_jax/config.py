@@ -82,7 +82,7 @@ KEYS: dict[str, Key] = {
     "vae.num_steps": Key(20_000, "maximum number of training steps", at_least(1)),
     "vae.evaluate_every": Key(1_000, "training steps between evaluations on the validation split", at_least(1)),
     "vae.patience": Key(5, "evaluations without improvement after which training stops", at_least(1)),
-    "graph.k": Key(15, "neighbours per node", at_least(1)),
+    "graph.k": Key(0, "neighbours per node; 0: 15 for cells, 8 per dimension for vectors, from 15 to 60", at_least(0)),
     "graph.symmetry": Key("union", "keep edges that either end lists, or both", one_of("union", "mutual")),
     "graph.metric": Key("euclidean", "distance by which neighbours are searched", one_of("euclidean", "cosine")),
     "graph.backend": Key("auto", "neighbour search; faiss_hnsw and faiss_ivf are approximate", BACKEND),
@@ -261,8 +261,8 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "vae.output to be sigmoid with vae.loss bernoulli", "vae.output", "vae.loss"
     if values["vae.capacity"] and values["vae.cell_bits"]:
         yield "at most one of vae.capacity and vae.cell_bits to be above 0", "vae.capacity", "vae.cell_bits"
-    if 0 < values["graph.rerank"] < values["graph.k"]:
-        yield "graph.rerank to be 0 or >= graph.k", "graph.rerank", "graph.k"
+    if 0 < values["graph.rerank"] < (k := num_neighbours(values)):
+        yield f"graph.rerank to be 0 or at least the {k} neighbours per node", "graph.rerank", "graph.k"
     if spatial and values["codebook.method"] in OF_VECTORS:
         yield (
             f"codebook.method other than {values['codebook.method']} for spatial latents",
@@ -278,6 +278,12 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     levels = values["vqvae.levels"]
     if values["vqvae.method"] == "fsq" and (not levels or math.prod(levels) != values["codebook.num_clusters"]):
         yield "the product of vqvae.levels to be codebook.num_clusters", "vqvae.levels", "codebook.num_clusters"
+
+
+def num_neighbours(values: Mapping[str, Any]) -> int:
+    """Neighbours per node of the graph, from `flat` keys: `graph.k`, or its default for the kind of latent."""
+    of_vectors = min(max(15, 8 * values["vae.latent_dim"]), 60) if values["vae.kind"] == "vanilla" else 15
+    return values["graph.k"] or of_vectors
 
 
 def _has_type_of(value: Any, default: Any) -> bool:

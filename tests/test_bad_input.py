@@ -63,7 +63,7 @@ def config_values() -> Iterator[tuple[str, ...]]:
         "sample.seed": (str(2**32), str(10**30)),
         "sample.class_id": ("-2",),
         "codebook.num_clusters": ("0",),
-        "graph.k": ("0",),
+        "graph.k": ("-1",),
         "prior.num_heads": ("0", "3", "5"),
         "prior.dropout": ("1.01", "2"),
         "sample.top_p": ("1.5", "0", "0.0"),

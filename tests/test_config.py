@@ -83,7 +83,7 @@ def test_variants_apply_in_order_and_unknown_ones_are_named():
         ("vae.beta", -0.1),
         ("vae.latent_dim", 0),
         ("vae.channels", ()),
-        ("graph.k", 0),
+        ("graph.k", -1),
         ("codebook.num_clusters", -5),
         ("prior.dropout", 1.5),
         ("prior.num_heads", 5),
@@ -116,7 +116,7 @@ def test_values_out_of_range_are_named(key, value):
     [
         ({"vae.output": "identity"}, ("vae.output=identity", "vae.loss=bernoulli")),
         ({"vae.capacity": 20.0, "vae.cell_bits": 7.0}, ("vae.capacity=20.0", "vae.cell_bits=7.0")),
-        ({"graph.rerank": 14}, ("graph.rerank=14", "graph.k=15")),
+        ({"graph.rerank": 14}, ("graph.rerank=14", "graph.k=0", "the 15 neighbours per node")),
         ({"codebook.method": "kmeans_decoded"}, ("codebook.method=kmeans_decoded", "vae.kind=spatial")),
         ({"compare.methods": ("kmeans", "kmeans_decoded_context")}, ("kmeans_decoded_context", "vae.kind=spatial")),
         ({"vqvae.method": "fsq"}, ("vqvae.levels=()", "codebook.num_clusters=256")),

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from geovq_jax import figures, geometry
 from geovq_jax.evaluation.statistics import edge_agreement
+from geovq_jax.geometry.distances import decode_flat
 from geovq_jax.geometry.graphs.embedding import Plane, principal_plane
 from geovq_jax.geometry.graphs.graph import components
 from geovq_jax.report.page import ReportFigure, Section, Table
@@ -21,6 +23,7 @@ _GRID_POINTS = 8  # of one between grids: every step costs h w d tangents a poin
 _GRID_ITERATIONS = 10
 _STRIP = 10
 _ERROR_EDGES = 500
+_CENTRES = 64  # nodes of which the nearest is sought along the graph and by geodesics
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -126,14 +129,31 @@ def _geodesics(run: Run) -> dict[str, Any]:
             batch_size=min(len(a), 25) if vanilla else 1,
             progress=progress,
         )
-    result = {
+    result: dict[str, Any] = {
         "pairs": len(a),
         "straight_over_geodesic": float(np.mean(found.straight_to_geodesic)),
         "converged_fraction": float(np.mean(found.converged)),
     }
     if found.graph_to_geodesic is not None:
         result["graph_over_geodesic"] = float(np.mean(found.graph_to_geodesic))
+        result["nearest"] = _nearest(run, np.unique(a)[:_CENTRES])
     return result
+
+
+def _nearest(run: Run, nodes: np.ndarray) -> dict[str, float]:
+    """Share of nodes whose nearest of `_CENTRES` others is the same as by continuous geodesics, by other distances."""
+    latents = run.graph_latents
+    others = np.setdiff1d(np.arange(len(latents)), nodes)
+    centres = np.random.default_rng(run.config.seed).choice(others, min(_CENTRES, len(others)), replace=False)
+    truth = geometry.nearest_geodesic(run.metric_fn, latents[nodes], latents[centres])
+    images = [decode_flat(run.metric_fn, latents[rows]) for rows in (nodes, centres)]
+    tables = {
+        "graph": geometry.distances_between(run.graph.graph, nodes, centres),
+        "decoded": cdist(*images),
+        "euclidean": cdist(latents[nodes], latents[centres]),
+    }
+    found = {name: float(np.mean(table.argmin(axis=1) == truth.index)) for name, table in tables.items()}
+    return found | {"centres": len(centres), "nodes": len(nodes), "certified": float(truth.certified.mean())}
 
 
 def section(run: Run, metrics: dict[str, Any]) -> Section:
@@ -158,9 +178,31 @@ def section(run: Run, metrics: dict[str, Any]) -> Section:
     return Section(
         "Geometry",
         "Edges of the training graph: their length under the metric that the decoder induces against their Euclidean "
-        "length. Interpolations are decoded at equal pull-back distances along each curve.",
+        "length. Interpolations are decoded at equal pull-back distances along each curve." + _quality(metrics),
         tables=[_table(metrics)],
         figures=pictures,
+    )
+
+
+def _shares(metrics: dict[str, Any]) -> dict[str, float]:
+    """Distance -> share of nodes for which it names the nearest of others as geodesics do; empty for grids."""
+    found = metrics["geodesics"].get("nearest", {})
+    names = {"graph": "along the graph", "decoded": "decoded distance", "euclidean": "Euclidean"}
+    return {words: found[name] for name, words in names.items() if name in found}
+
+
+def _quality(metrics: dict[str, Any]) -> str:
+    """A sentence on how well distances along the graph stand for geodesic ones."""
+    if not (shares := _shares(metrics)):
+        return ""
+    graph, others = shares["along the graph"], max(value for name, value in shares.items() if name != "along the graph")
+    excess = 100.0 * (metrics["geodesics"]["graph_over_geodesic"] - 1.0)
+    verdict = (
+        "worse than a distance that needs no graph" if graph < others else "no worse than distances without a graph"
+    )
+    return (
+        f" Paths of the graph are on average {excess:.0f} % longer than continuous geodesics and name the nearest of "
+        f"other nodes as geodesics do in {100.0 * graph:.0f} % of cases: {verdict}."
     )
 
 
@@ -196,6 +238,8 @@ def _table(metrics: dict[str, Any]) -> Table:
         rows.append([words, ways["straight_over_geodesic"]])
     if "graph_over_geodesic" in ways:
         rows.append(["graph path over continuous geodesic: mean", ways["graph_over_geodesic"]])
+    for name, value in _shares(metrics).items():
+        rows.append([f"nearest of {ways['nearest']['centres']} nodes as by geodesics [%]: {name}", 100.0 * value])
     return Table("Graph, edges, paths and metric", ["figure", "value"], rows)
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from geovq_jax import geometry
+from geovq_jax.config import flat, num_neighbours
 from geovq_jax.geometry.graphs.knn import rerank
 from geovq_jax.quantization.codebook import parameters_hash
 from geovq_jax.shards import run_shards
@@ -61,10 +62,8 @@ def build_graph(run: Run) -> str:
     if 0 < section.num_images < len(latents):
         rows = np.sort(np.random.default_rng(config.seed).choice(len(latents), section.num_images, replace=False))
     points = latents[rows].reshape(-1, latents.shape[-1])
-    if section.k >= len(points):
-        raise ValueError(
-            f"expected graph.k below the number of nodes {len(points)}, got {section.k}; lower --config.graph.k"
-        )
+    if (k := num_neighbours(flat(config))) >= len(points):
+        raise ValueError(f"expected graph.k below the number of nodes {len(points)}, got {k}; lower --config.graph.k")
     metrics = None
     if section.weights == "pullback":
         metrics = np.asarray(run.metrics("train"))[rows].reshape(-1, *2 * points.shape[1:])
@@ -101,8 +100,8 @@ def build_graph(run: Run) -> str:
 
 def _neighbours(run: Run, points: np.ndarray, metrics: np.ndarray | None) -> np.ndarray:
     """Indices [n, k] of the neighbours of every node, re-ranked by pull-back length where graph.rerank asks for it."""
-    section = run.config.graph
-    candidates = min(max(section.k, section.rerank), len(points) - 1)
+    section, k = run.config.graph, num_neighbours(flat(run.config))
+    candidates = min(max(k, section.rerank), len(points) - 1)
 
     def nearest(rows: slice) -> dict[str, np.ndarray]:
         asked = np.arange(rows.start, rows.stop)
@@ -111,9 +110,9 @@ def _neighbours(run: Run, points: np.ndarray, metrics: np.ndarray | None) -> np.
         def length_fn(edges: np.ndarray) -> np.ndarray:
             return geometry.straight_lengths(points, np.stack([asked[edges[:, 0]], edges[:, 1]], axis=1), metrics)
 
-        return {"indices": (rerank(found, section.k, length_fn) if candidates > section.k else found).indices}
+        return {"indices": (rerank(found, k, length_fn) if candidates > k else found).indices}
 
-    key = {"points": hash_arrays({"points": points}), "k": section.k, "metric": section.metric}
+    key = {"points": hash_arrays({"points": points}), "k": k, "metric": section.metric}
     key |= {"backend": section.backend, "rerank": section.rerank}
     if section.rerank and metrics is not None:
         key["metrics"] = hash_arrays({"metrics": metrics})

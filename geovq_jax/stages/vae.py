@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from geovq_jax import data
-from geovq_jax.config import settings
+from geovq_jax.config import flat, num_neighbours, settings
 from geovq_jax.models import objective as objectives
 from geovq_jax.models import vae
 from geovq_jax.shards import run_shards
@@ -26,7 +26,7 @@ def check_sizes(run: Run) -> None:
     arch = vae_architecture(run.config.vae, dataset.train.images.shape[1:])
     images = min(config.graph.num_images or len(dataset.train.images), len(dataset.train.images))
     nodes = images if arch.kind == "vanilla" else images * int(np.prod(vae.grid_shape(arch)))
-    k, num_clusters = config.graph.k, config.codebook.num_clusters
+    k, num_clusters = num_neighbours(flat(config)), config.codebook.num_clusters
     if k >= nodes:
         raise ValueError(f"expected graph.k below the number of nodes {nodes}, got {k}; lower --config.graph.k")
     if num_clusters > nodes:
