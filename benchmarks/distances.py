@@ -9,7 +9,7 @@
           squared decoded distances (extra test). The judge is `geodesics`, 48 points.
 `run`     the decoder of a run with vanilla latents: CPU milliseconds per curve beside `geodesics` with 8 points, errors
           against 64 points, and held-out latents to 256 centres: what decoded distances leave, and agreement with
-          geodesics to all centres that they leave (50 latents).
+          geodesics to all centres that they leave (50 latents); graphs of the training latents beside geodesics.
 `fashion` the same for a VAE on 20,000 images of Fashion-MNIST, d = 16, trained in DIR, and 256 medoids; 500 latents are
           checked.
 """
@@ -124,6 +124,29 @@ def of_run(workdir: Path, num_latents: int) -> None:
             f"{name}: {1e3 * warm / 64:.1f} CPU-ms per curve, first call {first:.1f} s, error {error:.2%}", flush=True
         )
     held_out(decode, latents, centres, checked=50)
+    graphs(decode, train)
+
+
+def graphs(decode, latents) -> None:
+    """Paths of graphs against geodesics: their lengths, and the nearest of 64 nodes."""
+    from geovq_jax import geometry
+
+    rng = np.random.default_rng(0)
+    centres, asked = (rng.choice(len(latents), number, replace=False) for number in (64, 150))
+    a, b = rng.choice(len(latents), (2, 60))
+    truth = geometry.nearest_geodesic(decode, latents[asked], latents[centres]).index
+    lengths = geometry.geodesic_distances(decode, latents[a], latents[b]).length
+    for k in (15, 30, 60):
+        for rule in ("endpoints", "simpson"):
+            graph, seconds = clock(geometry.knn_graph, latents, k, decode_fn=decode, rule=rule)
+            nearest = geometry.distances_between(graph, centres, asked).argmin(axis=0)
+            along = geometry.distances_between(graph, a, b).diagonal()
+            ratio, same = np.mean(along[lengths > 0] / lengths[lengths > 0]), np.mean(nearest == truth)
+            print(
+                f"graph, k = {k}, {rule}: {seconds:.1f} CPU-s, paths {ratio:.2f} times as long as geodesics, "
+                f"nearest of 64 nodes as by geodesics {same:.0%}",
+                flush=True,
+            )
 
 
 def of_fashion(workdir: Path, num_latents: int) -> None:
