@@ -103,6 +103,7 @@ KEYS: dict[str, Key] = {
     "codebook.finetune_steps": Key(3_000, "training steps of the fine-tuning", at_least(1)),
     "codebook.finetune_learning_rate": Key(5e-4, "peak learning rate of the fine-tuning", above(0)),
     "codes.search": Key("none", "search for the codes that best match the whole image", one_of("none", "context")),
+    "codes.rate_weight": Key(0.0, "squared error of an image that a bit of a searched code may cost", at_least(0)),
     "codes.sweeps": Key(3, "sweeps over the grid per search", at_least(1)),
     "codes.searches": Key(4, "searches of all codes, one before each equal part of the fine-tuning", at_least(1)),
     "vqvae.method": Key("ema", "quantizer of the joint model", one_of("ema", "fsq")),
@@ -275,6 +276,8 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "codebook.distance=geodesic for geodesic_means", "codebook.method", "codebook.distance"
     if values["codebook.method"] == "geodesic_means" and values["graph.weights"] == "euclidean":
         yield "graph.weights=pullback for geodesic_means", "codebook.method", "graph.weights"
+    if values["codes.rate_weight"] and values["codes.search"] == "none":
+        yield "codes.search=context with codes.rate_weight above 0", "codes.search", "codes.rate_weight"
     levels = values["vqvae.levels"]
     if values["vqvae.method"] == "fsq" and (not levels or math.prod(levels) != values["codebook.num_clusters"]):
         yield "the product of vqvae.levels to be codebook.num_clusters", "vqvae.levels", "codebook.num_clusters"

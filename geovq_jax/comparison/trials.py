@@ -101,7 +101,7 @@ def _searched(
     run: Run, model: Autoencoder, found: Coded, *, splits: tuple[str, ...] = SPLITS, own_metrics: Any = None
 ) -> Coded:
     codes = {split: found.codes[split] for split in splits}
-    codes = searched(run, model, found.vectors, codes, "trial", own_metrics=own_metrics)
+    codes = searched(run, model, found.vectors, codes, "trial", own_metrics=own_metrics, seen=found.codes["train"])
     return Coded(found.vectors, found.codes | codes)
 
 

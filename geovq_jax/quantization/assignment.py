@@ -22,6 +22,7 @@ from geovq_jax.geometry import cell_metrics, decode_all, knn, nearest_geodesic, 
 from geovq_jax.geometry.batching import Progress
 from geovq_jax.geometry.metric import DecodeFn
 from geovq_jax.quantization import baselines
+from geovq_jax.quantization.code_tables import CodeTables, code_lengths
 from geovq_jax.quantization.context import encode_in_context
 from geovq_jax.quantization.pullback_kmeans import assign_pullback
 from geovq_jax.quantization.tokenizer import Encoded, Tokenizer, encode_measured
@@ -168,6 +169,8 @@ def search(
     *,
     metrics: Float[np.ndarray, "n h w d d"] | None = None,
     sweeps: int = 3,
+    tables: CodeTables | None = None,
+    rate_weight: float = 0.0,
     progress: Progress | None = None,
 ) -> Int32[np.ndarray, "n ..."]:
     """Codes chosen to match the images themselves: of a grid in its context, of a vector by decoding every code.
@@ -179,16 +182,20 @@ def search(
         images: targets of the decoder, in [0, 1].
         metrics: pull-back metric of each cell, which only proposes moves; by default taken at the code vectors.
         sweeps: passes over a grid, see `encode_in_context`.
+        tables: what codes cost in bits; a vector is a grid of one cell.
+        rate_weight: squared error, summed over an image, that a bit may cost.
         progress: called with (images done, n).
 
     Returns:
-        Codes int32 of the same shape; the squared error of no image is larger than before.
+        Codes int32 of the same shape; the squared error of no image, plus the weighted bits, is larger than before.
 
     Raises:
         ValueError: as `encode_in_context` and `baselines.encode_decoded`.
     """
     if codes.ndim == 1:
-        return baselines.encode_decoded(decode_fn, vectors, images)
+        every = np.arange(len(vectors)).reshape(-1, 1, 1)
+        costs = None if tables is None else rate_weight * code_lengths(tables, every).ravel()
+        return baselines.encode_decoded(decode_fn, vectors, images, costs=costs)
     parts = []
     for start in range(0, len(codes), _CHUNK):
         rows = slice(start, start + _CHUNK)
@@ -196,7 +203,16 @@ def search(
             own = measure(decode_fn, vectors[codes[rows]]).reshape(*codes[rows].shape, *2 * vectors.shape[1:])
         else:
             own = metrics[rows]
-        found = encode_in_context(decode_fn, vectors, codes[rows], own, images[rows], sweeps=sweeps)
+        found = encode_in_context(
+            decode_fn,
+            vectors,
+            codes[rows],
+            own,
+            images[rows],
+            sweeps=sweeps,
+            tables=tables,
+            rate_weight=rate_weight,
+        )
         parts.append(found.codes)
         if progress is not None:
             progress(min(rows.stop, len(codes)), len(codes))

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 
 from geovq_jax.geometry.batching import decode_all
-from geovq_jax.geometry.checks import CHECK_DECODER, CHECK_ENCODER, check_array, check_count, check_form
+from geovq_jax.geometry.checks import CHECK_DECODER, CHECK_ENCODER, check_array, check_count, check_form, check_lengths
 from geovq_jax.geometry.graphs.knn import knn
 from geovq_jax.geometry.metric import DecodeFn
 
@@ -104,15 +104,23 @@ def decoded_kmeans(
 
 
 def encode_decoded(
-    decode_fn: DecodeFn, vectors: Float[np.ndarray, "K d"], images: Float[np.ndarray, "n ..."]
+    decode_fn: DecodeFn,
+    vectors: Float[np.ndarray, "K d"],
+    images: Float[np.ndarray, "n ..."],
+    *,
+    costs: Float[np.ndarray, " K"] | None = None,
 ) -> Int[np.ndarray, " n"]:
     """Code of each image, of the decoded shape or flat: the one whose vector decodes nearest to it.
 
-    The assignment for codebooks of vanilla latents: K images are decoded, so the search is exact.
+    The assignment for codebooks of vanilla latents: K images are decoded, so the search is exact. With `costs` it is
+    the code of least squared error, summed over x, plus cost.
     """
     known = decode_all(decode_fn, vectors).reshape(len(vectors), -1)
     check_form("images", images, " ".join("n" * getattr(images, "ndim", 1)))
     queries = check_array("images", images.reshape(len(images), -1), f"n {known.shape[1]}")
+    if costs is not None:  # one more coordinate, in which a vector is as far from every image as its cost says
+        known = np.concatenate([known, np.sqrt(check_lengths("costs", costs, str(len(known))))[:, None]], axis=1)
+        queries = np.pad(queries, [(0, 0), (0, 1)])
     return np.asarray(knn(known, 1, queries=queries).indices[:, 0], np.int32)
 
 

@@ -9,6 +9,9 @@ so a cell's best code under the pull-back metric minimises (1 + damping) (c - v_
 all codes c. Of the cells a quarter, no two of which touch, moves at a time, and only where that lowers the true error.
 The damping stands for what cells that move together add to one another. As in Levenberg and Marquardt's method it
 doubles where a move is refused, so that the next is shorter, and halves otherwise. See docs/clustering.md, (6) and (7).
+
+With tables of code lengths the bits of the codes, times a weight, are part of what is minimised: of two codes that look
+alike the cheaper one is taken. See docs/clustering.md, (10).
 """
 
 from typing import Any, NamedTuple
@@ -19,12 +22,24 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.batching import Progress, map_chunks
-from geovq_jax.geometry.checks import CHECK_DECODER, check_array, check_count, check_finite, check_ids, check_images
+from geovq_jax.geometry.checks import (
+    CHECK_DECODER,
+    check_array,
+    check_count,
+    check_finite,
+    check_ids,
+    check_images,
+    check_number,
+)
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
+from geovq_jax.quantization.code_tables import CodeTables, candidate_bits, grid_bits
 
 
 class InContext(NamedTuple):
-    """Codes after the search, and the squared error of each image, summed over x, before and after; it never rises."""
+    """Codes after the search, and the objective of each image before and after, which never rises.
+
+    The objective is the squared error summed over x, plus `rate_weight` times the bits where tables are given.
+    """
 
     codes: Int[np.ndarray, "n h w"]
     before: Float[np.ndarray, " n"]
@@ -39,10 +54,14 @@ def encode_in_context(
     targets: Float[np.ndarray, "n ..."],
     *,
     sweeps: int = 3,
+    tables: CodeTables | None = None,
+    rate_weight: float = 0.0,
     batch_size: int = 100,
     progress: Progress | None = None,
 ) -> InContext:
     """Lower each image's error by changing codes, a quarter of the grid at a time, by the pull-back metric.
+
+    With `tables` it lowers the error plus `rate_weight` times the bits of the codes.
 
     Args:
         decode_fn: f, map of one grid [h, w, d] to an array x.
@@ -51,6 +70,8 @@ def encode_in_context(
         metrics: pull-back metric of every cell, at the unquantized latent or at its code vector.
         targets: the images to match, or decoded latents; of the shape of x.
         sweeps: passes over the grid, four decodes and gradients each.
+        tables: code lengths, of tables that were not fitted to these very codes; None for none.
+        rate_weight: squared error, summed over x, that a bit may cost.
         batch_size: images at a time.
         progress: called with (images done, n).
 
@@ -69,9 +90,16 @@ def encode_in_context(
     check_array("targets", targets, " ".join(map(str, (len(codes), *shape))))
     check_count("sweeps", sweeps, 0)
     check_count("batch_size", batch_size)
+    check_number("rate_weight", rate_weight)
+    if tables is not None and tables.place.shape != (codes[0].size, len(vectors)):
+        got = "{} places and {} codes".format(*tables.place.shape)
+        raise ValueError(
+            f"expected tables of {codes[0].size} places and {len(vectors)} codes, got {got}; fit them anew"
+        )
     decode, book = as_pytree(decode_fn), jnp.asarray(vectors)
+    rate = None if tables is None else (tables, jnp.asarray(rate_weight, book.dtype))
     found = map_chunks(
-        lambda *part: _descend(decode, book, sweeps, *part),
+        lambda *part: _descend(decode, book, sweeps, rate, *part),
         (codes, metrics, targets),
         batch_size=min(batch_size, len(codes)),
         progress=progress,
@@ -82,7 +110,7 @@ def encode_in_context(
 
 @jax.jit
 def _descend(
-    decode_fn: Any, vectors: Array, sweeps: Array | int, codes: Array, metrics: Array, targets: Array
+    decode_fn: Any, vectors: Array, sweeps: Array | int, rate: Any, codes: Array, metrics: Array, targets: Array
 ) -> tuple[Array, Array, Array]:
     outer = jnp.einsum("ki,kj->kij", vectors, vectors)
 
@@ -93,17 +121,24 @@ def _descend(
         def error(grid: Array) -> Array:
             return jnp.sum(jnp.square(decode_fn(grid) - target))
 
+        def objective(codes: Array) -> tuple[Array, Array]:
+            value, gradient = jax.value_and_grad(error)(vectors[codes])
+            return value if rate is None else value + rate[1] * grid_bits(rate[0], codes), gradient
+
         squares = jnp.einsum("hwij,kij->hwk", metric, outer)
-        before, gradient = jax.value_and_grad(error)(vectors[codes])
+        before, gradient = objective(codes)
 
         def move(step: Array, state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
             codes, lowest, gradient, damping = state
             moved = quarter == step % 4
             strength = 1.0 + damping[step % 4]
             slope = gradient - 2.0 * strength * jnp.einsum("hwij,hwj->hwi", metric, vectors[codes])
-            best = jnp.argmin(strength * squares + jnp.einsum("hwi,ki->hwk", slope, vectors), axis=-1)
+            promise = strength * squares + jnp.einsum("hwi,ki->hwk", slope, vectors)
+            if rate is not None:
+                promise = promise + rate[1] * candidate_bits(rate[0], codes)
+            best = jnp.argmin(promise, axis=-1)
             trial = jnp.where(moved, best.astype(codes.dtype), codes)
-            value, trial_gradient = jax.value_and_grad(error)(vectors[trial])
+            value, trial_gradient = objective(trial)
             better = value < lowest
             refused = ~better & jnp.any(trial != codes)
             return (

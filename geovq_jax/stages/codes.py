@@ -1,21 +1,24 @@
 """Stage `codes`: codes of every image of every split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from geovq_jax.evaluation.code_usage import code_usage
 from geovq_jax.quantization import assignment, baselines
+from geovq_jax.quantization.code_tables import CodeTables, fit_tables
 from geovq_jax.quantization.codebook import parameters_hash
 from geovq_jax.quantization.tokenizer import Encoded
 from geovq_jax.shards import run_shards
 from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
-from geovq_jax.workdir import hash_arrays, save_npz
+from geovq_jax.workdir import hash_arrays, load_npz, save_npz
 
 SEARCH_SHARD = 1_000  # images whose search an interruption loses at most
+FOLDS = 4  # of training images, each of which pays for its codes by the tables of the others
+SEEN = "codes.npz"  # of the stage `decoder`: the training codes of its last part
 
 
 def encode_splits(run: Run) -> str:
@@ -26,7 +29,7 @@ def encode_splits(run: Run) -> str:
         found = assigned(run, run.quantizer, split)
         codes = found.codes
         if run.config.codes.search == "context":
-            codes = searched(run, run.tuned, run.codebook.vectors, {split: codes}, "codes")[split]
+            codes = searched(run, run.tuned, run.codebook.vectors, {split: codes}, "codes", seen=_seen(run))[split]
         save_npz(
             run.workdir / "codes" / f"{split}.npz",
             codes=codes,
@@ -36,6 +39,15 @@ def encode_splits(run: Run) -> str:
         )
         perplexity = code_usage(codes, run.config.codebook.num_clusters)["perplexity"]
     return f"every image of every split; test perplexity {perplexity:.1f} of {run.config.codebook.num_clusters}"
+
+
+def _seen(run: Run) -> np.ndarray | None:
+    """Training codes that say what a code costs, those that the decoder was trained on; None where nothing asks."""
+    if not run.config.codes.rate_weight:
+        return None
+    if not run.config.codebook.finetune_decoder:
+        return assigned(run, run.quantizer, "train").codes
+    return load_npz(run.workdir / "decoder" / SEEN, stage="decoder")["codes"]
 
 
 def assigned(run: Run, quantizer: assignment.Quantizer, split: str) -> Encoded:
@@ -70,10 +82,13 @@ def searched(
     name: str,
     *,
     own_metrics: Mapping[str, np.ndarray] | None = None,
+    seen: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Codes of some splits after a search under the decoder of an autoencoder, from initial codes [n] or [n, h, w].
 
     `name` is that of the folder of shards, which are kept; `own_metrics` [n, h, w, d, d] take the place of the run's.
+    With `codes.rate_weight` above 0 codes cost bits by tables of `seen`, training codes, by default those given; the
+    images of a fold of the training split pay by the tables of the other folds.
     """
     decode_fn, config = decoder_of(autoencoder), run.config
     searched_codes = {}
@@ -84,18 +99,35 @@ def searched(
         elif start.ndim > 1 and config.graph.output_metric == "pixels":
             metrics = run.metrics(split)
         images = run.images(split)
+        tables = _tables(run, codes.get("train") if seen is None else seen, FOLDS if split == "train" else 1)
 
         def improved(
-            rows: slice, start: np.ndarray = start, metrics: np.ndarray | None = metrics, images: np.ndarray = images
+            rows: slice,
+            start: np.ndarray = start,
+            metrics: np.ndarray | None = metrics,
+            images: np.ndarray = images,
+            tables: Sequence[CodeTables | None] = tables,
         ) -> dict[str, np.ndarray]:
-            own, sweeps = None if metrics is None else metrics[rows], config.codes.sweeps
-            found = assignment.search(decode_fn, vectors, start[rows], images[rows], metrics=own, sweeps=sweeps)
+            found, asked = np.empty(start[rows].shape, np.int32), np.arange(rows.start, rows.stop)
+            for fold, own_tables in enumerate(tables):
+                own = asked[asked % len(tables) == fold]
+                found[own - rows.start] = assignment.search(
+                    decode_fn,
+                    vectors,
+                    start[own],
+                    images[own],
+                    metrics=None if metrics is None else metrics[own],
+                    sweeps=config.codes.sweeps,
+                    tables=own_tables,
+                    rate_weight=config.codes.rate_weight,
+                )
             return {"codes": found}
 
         key = {
             "decoder": parameters_hash(autoencoder.params),
             "arrays": hash_arrays({"vectors": vectors, "codes": start, "images": images}),
             "sweeps": config.codes.sweeps,
+            "rate": [config.codes.rate_weight, *(hash_arrays(part._asdict()) for part in tables if part is not None)],
             "metrics": run.vae_hash if own_metrics is None else hash_arrays({"metrics": own_metrics[split]}),
         }
         folder = run.workdir / "shards" / f"search_{name}_{split}"
@@ -103,6 +135,19 @@ def searched(
             shards = run_shards(folder, key, len(start), improved, shard_rows=SEARCH_SHARD, progress=progress)
         searched_codes[split] = shards["codes"]
     return searched_codes
+
+
+def _tables(run: Run, seen: np.ndarray | None, folds: int) -> list[CodeTables | None]:
+    """Tables for the images of each fold, fitted to the codes of all others; of everything where there is one fold."""
+    if not run.config.codes.rate_weight:
+        return [None]
+    assert seen is not None
+    grids = seen.reshape(len(seen), *(seen.shape[1:] or (1, 1)))
+    fold = np.arange(len(grids)) % folds
+    num_codes = run.config.codebook.num_clusters
+    if folds == 1:
+        return [fit_tables(grids, num_codes)]
+    return [fit_tables(grids[fold != own], num_codes, held_out=grids[fold == own]) for own in range(folds)]
 
 
 def code_pictures(run: Run) -> Float[np.ndarray, "K height width channels"]:

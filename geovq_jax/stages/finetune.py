@@ -19,12 +19,12 @@ from geovq_jax import data
 from geovq_jax.config import settings
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
-from geovq_jax.stages.codes import assigned, searched
+from geovq_jax.stages.codes import SEEN, assigned, searched
 from geovq_jax.stages.records import BATCH, Autoencoder
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import checkpoint, loop, optimizer, tracking
-from geovq_jax.workdir import remove
+from geovq_jax.workdir import remove, save_npz
 
 Trained = Literal["decoder", "codes"]
 
@@ -56,9 +56,10 @@ def finetune_decoder(run: Run) -> str:
     search = run.config.codes.search == "context"
     if search:
         codes = searched(run, run.autoencoder, run.codebook.vectors, codes, "part0")
-    found = finetune_in_parts(
+    found, codes = finetune_in_parts(
         run, codes, run.codebook.vectors, search=search, directory=directory, metadata=metadata
-    ).tuned
+    )
+    save_npz(directory / SEEN, codes=codes["train"])
     before, after = (-10 * np.log10(error) for error in (found.frozen, found.error))
     return f"validation PSNR of the mean squared error {before:.2f} dB frozen, {after:.2f} dB fine-tuned"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from geovq_jax.geometry import cell_metrics
+from geovq_jax.quantization.code_tables import code_lengths, fit_tables
 from geovq_jax.quantization.context import encode_in_context
 from geovq_jax.quantization.pullback_kmeans import assign_pullback
 
@@ -86,3 +87,61 @@ def test_bad_codes_are_refused():
     metrics = np.zeros((2, 2, 2, 2, 2), np.float32)
     with pytest.raises(ValueError, match="expected codes in"):
         encode_in_context(linear, VECTORS, np.full((2, 2, 2), 5, np.int32), metrics, np.zeros((2, 12), np.float32))
+
+
+@pytest.fixture(scope="module")
+def rated():
+    """Targets with codes that a few common grids explain, so that tables tell cheap codes from dear ones."""
+    rng = np.random.default_rng(5)
+    common = rng.integers(5, size=(3, 2, 2))
+    seen = np.where(rng.random((400, 2, 2)) < 0.8, common[rng.integers(3, size=400)], rng.integers(5, size=(400, 2, 2)))
+    grids = VECTORS[seen[:40]] + 0.4 * rng.normal(size=(40, 2, 2, 2)).astype(np.float32)
+    targets = np.asarray(jax.vmap(curved)(jnp.asarray(grids)))
+    metrics, codes = start(curved, grids)
+    return fit_tables(seen, 5), codes, metrics, targets
+
+
+def objectives(tables, weight, codes, targets):
+    return errors(curved, codes, targets) + weight * code_lengths(tables, codes).sum(axis=(1, 2))
+
+
+def test_with_weight_zero_tables_change_nothing(rated):
+    tables, codes, metrics, targets = rated
+    plain = encode_in_context(curved, VECTORS, codes, metrics, targets)
+    found = encode_in_context(curved, VECTORS, codes, metrics, targets, tables=tables, rate_weight=0.0)
+    for one, other in zip(plain, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_objective_is_error_and_bits_and_nearly_the_least_of_all(rated):
+    tables, codes, metrics, targets = rated
+    every = np.array(list(itertools.product(range(5), repeat=4))).reshape(-1, 2, 2)
+    images = np.asarray(jax.vmap(curved)(jnp.asarray(VECTORS[every])))
+    for weight in (0.05, 0.5):
+        found = encode_in_context(curved, VECTORS, codes, metrics, targets, sweeps=8, tables=tables, rate_weight=weight)
+        np.testing.assert_allclose(found.before, objectives(tables, weight, codes, targets), rtol=1e-5)
+        np.testing.assert_allclose(found.after, objectives(tables, weight, found.codes, targets), rtol=1e-5)
+        assert (found.after <= found.before).all()
+        bits = weight * code_lengths(tables, every).sum(axis=(1, 2))
+        least = (np.sum((images[None] - targets[:, None]) ** 2, axis=2) + bits).min(axis=1)
+        assert (found.after >= least * (1 - 1e-4)).all()
+        assert found.after.mean() < 1.05 * least.mean()
+        assert found.before.mean() - found.after.mean() > 0.8 * (found.before.mean() - least.mean())
+
+
+def test_bits_fall_and_errors_rise_with_the_weight(rated):
+    tables, codes, metrics, targets = rated
+    bits, distortions = [], []
+    for weight in (0.0, 0.1, 1.0):
+        found = encode_in_context(curved, VECTORS, codes, metrics, targets, sweeps=6, tables=tables, rate_weight=weight)
+        bits.append(code_lengths(tables, found.codes).sum(axis=(1, 2)).mean())
+        distortions.append(errors(curved, found.codes, targets).mean())
+    assert bits[0] > bits[1] > bits[2]
+    assert distortions[0] < distortions[1] < distortions[2]
+
+
+def test_tables_of_other_grids_are_refused(rated):
+    tables, codes, metrics, targets = rated
+    more = np.concatenate([VECTORS, VECTORS[:1]])
+    with pytest.raises(ValueError, match="tables of 4 places and 6 codes"):
+        encode_in_context(curved, more, codes, metrics, targets, tables=tables)
