@@ -29,7 +29,7 @@ class Mutant(NamedTuple):
 
 METRIC, EDGES, CURVES = "geometry/metric.py", "geometry/edges.py", "geometry/curves.py"
 CHECKS, GEODESIC, CELLS = "geometry/checks.py", "geometry/geodesic.py", "geometry/cells.py"
-DISTANCES, NEAREST = "geometry/distances.py", "geometry/nearest.py"
+DISTANCES, NEAREST, TABLES = "geometry/distances.py", "geometry/nearest.py", "quantization/code_tables.py"
 GRAPH, CONTEXT, REFINEMENT = "geometry/graphs/graph.py", "quantization/context.py", "quantization/refinement.py"
 SWAPS, ASSIGNMENT = "geometry/clustering/swap_kernels.py", "geometry/clustering/alternating.py"
 TOKENIZER, BITS, FRECHET = "quantization/tokenizer.py", "evaluation/likelihood.py", "evaluation/sample_scores.py"
@@ -131,6 +131,31 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
             Mutant("index of vectors", TOKENIZER, "np.take_along_axis(steps, promise[:, :, None], axis=1)", "steps"),
             Mutant("index of a cell", ASSIGNMENT, "labels = place[source]", "labels = np.roll(place[source], 1)"),
             Mutant("power of the cost", ASSIGNMENT, "float((distance**2) @ weights", "float(distance @ weights"),
+        ),
+    ),
+    "codes by bits": (
+        ("quantization/test_code_tables.py", "quantization/test_context.py"),
+        (
+            Mutant("sign", CONTEXT, "promise + rate[1] * candidate_bits", "promise - rate[1] * candidate_bits"),
+            Mutant(
+                "factor of the objective", CONTEXT, "value + rate[1] * grid_bits", "value + 2.0 * rate[1] * grid_bits"
+            ),
+            Mutant(
+                "index of the cell below",
+                TABLES,
+                "tables.norm[places[1:], left[1:]]",
+                "tables.norm[places[1:], left[:-1]]",
+            ),
+            Mutant("index of the cell to the right", TABLES, "above[:, 1:]]\n", "above[:, :-1]]\n"),
+            Mutant(
+                "norm left out",
+                TABLES,
+                "return jnp.sum(tables.norm[places, left, above] - own)",
+                "return jnp.sum(-own)",
+            ),
+            Mutant(
+                "places together", TABLES, "(counts.place + POOLED * pooled)", "(0.0 * counts.place + POOLED * pooled)"
+            ),
         ),
     ),
     "bits of codes, distance of samples": (

@@ -14,7 +14,8 @@ from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
 from geovq_jax.geometry.distances import Lengths, geodesic_distances
 from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics, node_speeds
 from geovq_jax.geometry.exponential import exp_map, log_map
-from geovq_jax.geometry.geodesic import Geodesic, geodesic, geodesics, length_ratios, refine_path
+from geovq_jax.geometry.geodesic import Geodesic, geodesic
+from geovq_jax.geometry.geodesics import geodesics, length_ratios, refine_path
 from geovq_jax.geometry.graphs.construction import bridges, join_components, knn_graph, metric_graph, straight_lengths
 from geovq_jax.geometry.graphs.embedding import GeodesicMap, geodesic_map
 from geovq_jax.geometry.graphs.graph import (

@@ -17,7 +17,8 @@ from geovq_jax.geometry.curves import (
     straight_line,
 )
 from geovq_jax.geometry.exponential import exp_map, log_map
-from geovq_jax.geometry.geodesic import geodesic, geodesics, length_ratios, refine_path
+from geovq_jax.geometry.geodesic import geodesic
+from geovq_jax.geometry.geodesics import geodesics, length_ratios, refine_path
 from geovq_jax.geometry.graphs.construction import knn_graph
 from geovq_jax.geometry.graphs.paths import dijkstra
 from geovq_jax.geometry.metric import speed
