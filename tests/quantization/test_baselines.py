@@ -87,6 +87,19 @@ def test_codes_of_images_are_those_whose_vectors_decode_nearest():
         baselines.encode_decoded(decode, vectors.astype(np.float32), images[:, :2].astype(np.float32))
 
 
+def test_codes_that_cost_are_taken_where_they_pay():
+    rng = np.random.default_rng(4)
+    vectors, images = rng.normal(size=(7, 3)).astype(np.float32), rng.normal(size=(50, 5)).astype(np.float32)
+    mix, costs = jnp.asarray(rng.normal(size=(3, 5)), jnp.float32), rng.uniform(0.0, 3.0, size=7)
+    decode_fn = lambda z: z @ mix  # noqa: E731
+    errors = np.sum((images[:, None] - np.asarray(vectors @ mix)[None]) ** 2, axis=2)
+    found = baselines.encode_decoded(decode_fn, vectors, images, costs=costs)
+    np.testing.assert_array_equal(found, (errors + costs).argmin(axis=1))
+    assert (found != errors.argmin(axis=1)).any()
+    with pytest.raises(ValueError, match="expected costs"):
+        baselines.encode_decoded(decode_fn, vectors, images, costs=-costs)
+
+
 def test_gaussian_vectors_have_the_moments_of_the_latents(latents):
     drawn = baselines.gaussian(latents, 60_000, seed=0).vectors
     np.testing.assert_allclose(drawn.mean(axis=0), latents.mean(axis=0), atol=0.05)
