@@ -276,8 +276,8 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "codebook.distance=geodesic for geodesic_means", "codebook.method", "codebook.distance"
     if values["codebook.method"] == "geodesic_means" and values["graph.weights"] == "euclidean":
         yield "graph.weights=pullback for geodesic_means", "codebook.method", "graph.weights"
-    if values["codes.rate_weight"] and values["codes.search"] == "none":
-        yield "codes.search=context with codes.rate_weight above 0", "codes.search", "codes.rate_weight"
+    if values["codes.rate_weight"] and (values["codes.search"] == "none" or not values["codebook.finetune_decoder"]):
+        yield "search and fine-tuning with codes.rate_weight", "codes.search", "codebook.finetune_decoder"
     levels = values["vqvae.levels"]
     if values["vqvae.method"] == "fsq" and (not levels or math.prod(levels) != values["codebook.num_clusters"]):
         yield "the product of vqvae.levels to be codebook.num_clusters", "vqvae.levels", "codebook.num_clusters"

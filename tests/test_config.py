@@ -117,6 +117,7 @@ def test_values_out_of_range_are_named(key, value):
         ({"vae.output": "identity"}, ("vae.output=identity", "vae.loss=bernoulli")),
         ({"vae.capacity": 20.0, "vae.cell_bits": 7.0}, ("vae.capacity=20.0", "vae.cell_bits=7.0")),
         ({"graph.rerank": 14}, ("graph.rerank=14", "graph.k=0", "the 15 neighbours per node")),
+        ({"codes.rate_weight": 0.1}, ("codes.search=none", "codebook.finetune_decoder=True")),
         ({"codebook.method": "kmeans_decoded"}, ("codebook.method=kmeans_decoded", "vae.kind=spatial")),
         ({"compare.methods": ("kmeans", "kmeans_decoded_context")}, ("kmeans_decoded_context", "vae.kind=spatial")),
         ({"vqvae.method": "fsq"}, ("vqvae.levels=()", "codebook.num_clusters=256")),

@@ -41,12 +41,12 @@ class _Counts(NamedTuple):
 
 
 def fit_tables(
-    codes: Int[np.ndarray, "n h w"], num_codes: int, *, held_out: Int[np.ndarray, "m h w"] | None = None
+    codes: Int[np.ndarray, "n ..."], num_codes: int, *, held_out: Int[np.ndarray, "m ..."] | None = None
 ) -> CodeTables:
     """Fits tables to codes; smoothing and exponent are those that give held-out codes the fewest bits.
 
     Args:
-        codes: grids of codes.
+        codes: grids of codes [n, h, w], or single codes [n].
         num_codes: K.
         held_out: other grids of the same size; by default a quarter of `codes`, which chooses and is then fitted too.
 
@@ -60,17 +60,21 @@ def fit_tables(
         ((200, 2, 2), True)
     """
     check_count("num_codes", num_codes)
-    codes = check_ids("codes", codes, num_codes, "n h w")
+    codes = check_ids("codes", _as_grids(codes), num_codes, "n h w")
     fitted = codes
     if held_out is None:
         held_out, fitted = codes[::4], np.delete(codes, slice(None, None, 4), axis=0) if len(codes) > 1 else codes
-    held_out = check_ids("held-out codes", held_out, num_codes, f"m {codes.shape[1]} {codes.shape[2]}")
+    held_out = check_ids("held-out codes", _as_grids(held_out), num_codes, f"m {codes.shape[1]} {codes.shape[2]}")
     counts = _count(fitted, num_codes)
     tried = [(smoothing, exponent) for smoothing in SMOOTHING for exponent in EXPONENTS]
     bits = [_mean_bits(*_factors(counts, *settings, len(fitted)), held_out) for settings in tried]
     place, left, above = _factors(_count(codes, num_codes), *tried[int(np.argmin(bits))], len(codes))
     norm = np.stack([(own * left) @ above.T for own in place])
     return CodeTables(*(np.log2(table).astype(np.float32) for table in (place, left, above, norm)))
+
+
+def _as_grids(codes: np.ndarray) -> np.ndarray:
+    return codes[:, None, None] if codes.ndim == 1 else codes
 
 
 def _count(codes: np.ndarray, num_codes: int) -> _Counts:

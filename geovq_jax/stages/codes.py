@@ -14,11 +14,10 @@ from geovq_jax.shards import run_shards
 from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
-from geovq_jax.workdir import hash_arrays, load_npz, save_npz
+from geovq_jax.workdir import hash_arrays, save_npz
 
 SEARCH_SHARD = 1_000  # images whose search an interruption loses at most
 FOLDS = 4  # of training images, each of which pays for its codes by the tables of the others
-SEEN = "codes.npz"  # of the stage `decoder`: the training codes of its last part
 
 
 def encode_splits(run: Run) -> str:
@@ -29,7 +28,7 @@ def encode_splits(run: Run) -> str:
         found = assigned(run, run.quantizer, split)
         codes = found.codes
         if run.config.codes.search == "context":
-            codes = searched(run, run.tuned, run.codebook.vectors, {split: codes}, "codes", seen=_seen(run))[split]
+            codes = searched(run, run.tuned, run.codebook.vectors, {split: codes}, "codes", seen=run.seen_codes)[split]
         save_npz(
             run.workdir / "codes" / f"{split}.npz",
             codes=codes,
@@ -39,15 +38,6 @@ def encode_splits(run: Run) -> str:
         )
         perplexity = code_usage(codes, run.config.codebook.num_clusters)["perplexity"]
     return f"every image of every split; test perplexity {perplexity:.1f} of {run.config.codebook.num_clusters}"
-
-
-def _seen(run: Run) -> np.ndarray | None:
-    """Training codes that say what a code costs, those that the decoder was trained on; None where nothing asks."""
-    if not run.config.codes.rate_weight:
-        return None
-    if not run.config.codebook.finetune_decoder:
-        return assigned(run, run.quantizer, "train").codes
-    return load_npz(run.workdir / "decoder" / SEEN, stage="decoder")["codes"]
 
 
 def assigned(run: Run, quantizer: assignment.Quantizer, split: str) -> Encoded:
@@ -142,12 +132,10 @@ def _tables(run: Run, seen: np.ndarray | None, folds: int) -> list[CodeTables | 
     if not run.config.codes.rate_weight:
         return [None]
     assert seen is not None
-    grids = seen.reshape(len(seen), *(seen.shape[1:] or (1, 1)))
-    fold = np.arange(len(grids)) % folds
-    num_codes = run.config.codebook.num_clusters
+    fold, num_codes = np.arange(len(seen)) % folds, run.config.codebook.num_clusters
     if folds == 1:
-        return [fit_tables(grids, num_codes)]
-    return [fit_tables(grids[fold != own], num_codes, held_out=grids[fold == own]) for own in range(folds)]
+        return [fit_tables(seen, num_codes)]
+    return [fit_tables(seen[fold != own], num_codes, held_out=seen[fold == own]) for own in range(folds)]
 
 
 def code_pictures(run: Run) -> Float[np.ndarray, "K height width channels"]:

@@ -19,8 +19,8 @@ from geovq_jax import data
 from geovq_jax.config import settings
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
-from geovq_jax.stages.codes import SEEN, assigned, searched
-from geovq_jax.stages.records import BATCH, Autoencoder
+from geovq_jax.stages.codes import assigned, searched
+from geovq_jax.stages.records import BATCH, SEEN, Autoencoder
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import checkpoint, loop, optimizer, tracking

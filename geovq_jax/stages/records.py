@@ -20,6 +20,7 @@ from geovq_jax.models import gpt, vae
 from geovq_jax.workdir import load_npz
 
 SPLITS = ("train", "valid", "test")
+SEEN = "codes.npz"  # in `decoder/`: the training codes of the last part of the fine-tuning
 BATCH = 250  # images at once
 
 Record = TypeVar("Record")

@@ -23,6 +23,7 @@ from geovq_jax.models import classifier as classifiers
 from geovq_jax.models import gpt, vae
 from geovq_jax.models.sampling import balanced_labels, draw
 from geovq_jax.quantization import assignment, methods
+from geovq_jax.quantization.code_tables import fit_tables
 from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup, parameters_hash
 from geovq_jax.stages import records
 from geovq_jax.training import checkpoint
@@ -290,8 +291,15 @@ class Run:
             metrics = assignment.measure(self.decode_fn, latents, self.config.graph.context)
             metrics = metrics.reshape(*latents.shape, latents.shape[-1])
         pixels = np.asarray(data.to_float(images)) if images.dtype == np.uint8 else images
-        decode_fn, vectors, sweeps = self.tuned_decode_fn, self.codebook.vectors, self.config.codes.sweeps
-        return assignment.search(decode_fn, vectors, codes, pixels, metrics=metrics, sweeps=sweeps)
+        vectors, effort = self.codebook.vectors, {name: self.config.codes[name] for name in ("sweeps", "rate_weight")}
+        tables = None if self.seen_codes is None else fit_tables(self.seen_codes, len(vectors))
+        return assignment.search(self.tuned_decode_fn, vectors, codes, pixels, metrics=metrics, tables=tables, **effort)
+
+    @cached_property
+    def seen_codes(self) -> Int[np.ndarray, "n ..."] | None:
+        """Training codes that the decoder was trained on, which say what a code costs; None where nothing asks."""
+        path = self.workdir / "decoder" / records.SEEN
+        return load_npz(path, stage="decoder")["codes"] if self.config.codes.rate_weight else None
 
     def tokenize(self, latents: Float[np.ndarray, "n ..."]) -> Int32[np.ndarray, "n ..."]:
         """Codes of latents [n, d] or [n, h, w, d] without search."""
