@@ -59,8 +59,10 @@ def test_the_results_are_means_of_the_scores(name):
 README = {
     "Euclidean K-means, decoder fine-tuned": ("kmeans", "decoder"),
     "geodesic K-medoids refined, decoder fine-tuned": ("geodesic_refined", "decoder"),
-    "the same, codes chosen in the context of the whole image": ("geodesic_refined_context", "decoder"),
     "joint VQ-VAE": ("vqvae", "joint"),
+    "K-means, codes searched, decoder fine-tuned": ("kmeans_context", "decoder"),
+    "geodesic K-medoids refined, codes searched, decoder fine-tuned": ("geodesic_refined_context", "decoder"),
+    "joint VQ-VAE, codes searched after its training": ("vqvae_context", "joint"),
 }
 
 
@@ -69,5 +71,5 @@ def test_the_readme_shows_the_results(title):
     (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {title} |")]
     shown = [cell.strip() for cell in line.strip("| ").split(" | ")[1:]]
     for name, value in zip(("fashion_mnist", "mnist", "cifar10"), shown, strict=True):
-        (psnr,) = [row["psnr"] for row in result(name)["rows"] if (row["method"], row["rung"]) == README[title]]
-        assert value == f"{psnr:.2f}"
+        (row,) = [row for row in result(name)["rows"] if (row["method"], row["rung"]) == README[title]]
+        assert value == f"{row['psnr']:.2f}" + (f" ({row['prior']:.2f})" if row.get("prior") else "")
