@@ -53,6 +53,27 @@ def test_hyperbolic_plane():
     np.testing.assert_allclose(geodesic_distances(half_plane, *ends).length, truth, rtol=1e-3)
 
 
+def test_torus():
+    """A flat torus has the distances of its chart; one of revolution those of the solver that its equation holds."""
+    def flat(z):
+        return jnp.array([jnp.cos(z[0]), jnp.sin(z[0]), 2.0 * jnp.cos(z[1]), 2.0 * jnp.sin(z[1])])
+    a, b = 0.5 * latents(6, 40, 2), 0.5 * latents(7, 40, 2)
+    truth = np.linalg.norm((b - a) * np.array([1.0, 2.0]), axis=1)
+    found = geodesic_distances(flat, a, b, tolerance=1e-3)
+    np.testing.assert_allclose(found.length, truth, rtol=1e-3)
+    nearest = nearest_geodesic(flat, a, b)
+    table = np.linalg.norm((b[None] - a[:, None]) * np.array([1.0, 2.0]), axis=2)
+    np.testing.assert_array_equal(nearest.index, table.argmin(axis=1))
+    assert nearest.certified.mean() > 0.9
+
+    def ring(z):
+        radius = 2.0 + jnp.cos(z[0])
+        return jnp.array([radius * jnp.cos(z[1]), radius * jnp.sin(z[1]), jnp.sin(z[0])])
+
+    fine = geodesics(ring, a, b, num_points=96, tolerance=1e-7)
+    np.testing.assert_allclose(geodesic_distances(ring, a, b, tolerance=1e-3).length, fine.length, rtol=5e-3)
+
+
 def test_more_nodes_converge_exponentially():
     decode, a, b = curved(3, 0), latents(3, 30, 3), latents(4, 30, 3)
     truth = np.asarray(geodesics(decode, a, b, num_points=64, tolerance=1e-7).length)
