@@ -136,7 +136,7 @@ def _geodesics(run: Run) -> dict[str, Any]:
     }
     if found.graph_to_geodesic is not None:
         result["graph_over_geodesic"] = float(np.mean(found.graph_to_geodesic))
-        result["nearest"] = _nearest(run, np.unique(a)[:_CENTRES])
+        result["nearest"] = _nearest(run, np.unique(a)[: min(_CENTRES, len(latents) // 2)])
     return result
 
 
