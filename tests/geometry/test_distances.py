@@ -55,8 +55,10 @@ def test_hyperbolic_plane():
 
 def test_torus():
     """A flat torus has the distances of its chart; one of revolution those of the solver that its equation holds."""
+
     def flat(z):
         return jnp.array([jnp.cos(z[0]), jnp.sin(z[0]), 2.0 * jnp.cos(z[1]), 2.0 * jnp.sin(z[1])])
+
     a, b = 0.5 * latents(6, 40, 2), 0.5 * latents(7, 40, 2)
     truth = np.linalg.norm((b - a) * np.array([1.0, 2.0]), axis=1)
     found = geodesic_distances(flat, a, b, tolerance=1e-3)
