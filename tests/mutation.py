@@ -150,8 +150,8 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
             Mutant(
                 "norm left out",
                 TABLES,
-                "return jnp.sum(tables.norm[places, left, above] - own)",
-                "return jnp.sum(-own)",
+                "return tables.norm[places, left, above] - own",
+                "return -own",
             ),
             Mutant(
                 "places together", TABLES, "(counts.place + POOLED * pooled)", "(0.0 * counts.place + POOLED * pooled)"

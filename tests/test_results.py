@@ -12,9 +12,9 @@ SECTIONS = {
     "fashion_mnist": "### Fashion-MNIST",
     "mnist": "### MNIST",
     "cifar10": "### CIFAR-10",
-    "fashion_mnist-vanilla": "### One code an image: Fashion-MNIST",
-    "mnist-vanilla": "### One code an image: MNIST",
-    "cifar10-vanilla": "### One code an image: CIFAR-10",
+    "fashion_mnist-vanilla": "### One code per image: Fashion-MNIST",
+    "mnist-vanilla": "### One code per image: MNIST",
+    "cifar10-vanilla": "### One code per image: CIFAR-10",
 }
 
 

@@ -104,6 +104,7 @@ def geodesic(
 
 
 def check_settings(num_points: int, tolerance: float, max_iterations: int) -> None:
+    """Raises ValueError for fewer than 3 points, a negative tolerance or a negative number of steps."""
     check_count("num_points", num_points, 3, advice="32 suits most curves")
     check_number("tolerance", tolerance)
     check_count("max_iterations", max_iterations, 0)

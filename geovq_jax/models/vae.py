@@ -1,4 +1,4 @@
-"""Variational autoencoder, vanilla (one vector an image) or spatial (a grid of vectors): functions of one example."""
+"""Variational autoencoder, vanilla (one vector per image) or spatial (a grid of vectors): functions of one example."""
 
 from typing import NamedTuple
 

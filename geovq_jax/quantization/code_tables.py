@@ -8,8 +8,9 @@ U are the frequencies at each place; A and B say how much more often two neighbo
 See docs/clustering.md, (8) and (9).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -110,11 +111,23 @@ def _factors(counts: _Counts, smoothing: float, exponent: float, n: int) -> tupl
     return place, np.concatenate([left, ones]), np.concatenate([above, ones])
 
 
-def _neighbours(codes: np.ndarray, none: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes to the left of and above each cell of grids [..., h, w]; `none` where there is no cell."""
-    sides = [(0, 0)] * (codes.ndim - 2)
-    left = np.pad(codes[..., :, :-1], [*sides, (0, 0), (1, 0)], constant_values=none)
-    return left, np.pad(codes[..., :-1, :], [*sides, (1, 0), (0, 0)], constant_values=none)
+def _neighbours(codes: Any, none: int) -> tuple[Any, Any]:
+    """Codes to the left of and above each cell of grids [..., h, w], on the host or within jit; `none` for no cell."""
+    numpy, sides = jnp if isinstance(codes, jax.Array) else np, [(0, 0)] * (codes.ndim - 2)
+    left = numpy.pad(codes[..., :, :-1], [*sides, (0, 0), (1, 0)], constant_values=none)
+    return left, numpy.pad(codes[..., :-1, :], [*sides, (1, 0), (0, 0)], constant_values=none)
+
+
+def _places(codes: Any) -> np.ndarray:
+    """Index of the place of each cell, [h, w]."""
+    return np.arange(np.prod(codes.shape[-2:])).reshape(codes.shape[-2:])
+
+
+def _cell_bits(tables: CodeTables, codes: Any) -> Any:
+    """Bits of each code of grids [..., h, w]."""
+    places, (left, above) = _places(codes), _neighbours(codes, tables.place.shape[1])
+    own = tables.place[places, codes] + tables.left[left, codes] + tables.above[above, codes]
+    return tables.norm[places, left, above] - own
 
 
 def _mean_bits(place: np.ndarray, left: np.ndarray, above: np.ndarray, codes: np.ndarray) -> float:
@@ -139,17 +152,12 @@ def code_lengths(tables: CodeTables, codes: Int[np.ndarray, "n h w"]) -> Float[n
     codes = check_ids("codes", codes, num_codes, "n h w")
     if codes[0].size != num_places:
         raise ValueError(f"expected grids of {num_places} cells, got {codes.shape[1:]}; fit tables to such grids")
-    left, above = _neighbours(codes, num_codes)
-    places = np.arange(num_places).reshape(codes.shape[1:])
-    own = tables.place[places, codes] + tables.left[left, codes] + tables.above[above, codes]
-    return np.asarray(tables.norm[places, left, above] - own, np.float64)
+    return np.asarray(_cell_bits(tables, codes), np.float64)
 
 
 def grid_bits(tables: CodeTables, codes: Int[Array, "h w"]) -> Float[Array, ""]:
     """Bits of one grid, within jit."""
-    places, left, above = _situation(tables, codes)
-    own = tables.place[places, codes] + tables.left[left, codes] + tables.above[above, codes]
-    return jnp.sum(tables.norm[places, left, above] - own)
+    return jnp.sum(_cell_bits(tables, codes))
 
 
 def candidate_bits(tables: CodeTables, codes: Int[Array, "h w"]) -> Float[Array, "h w K"]:
@@ -157,17 +165,10 @@ def candidate_bits(tables: CodeTables, codes: Int[Array, "h w"]) -> Float[Array,
 
     Up to a constant this is the length of the grid, for one cell or for several of which no two touch. Within jit.
     """
-    places, left, above = _situation(tables, codes)
     num_codes = tables.place.shape[1]
+    places, (left, above) = _places(codes), _neighbours(codes, num_codes)
     own = tables.place[places] + tables.left[left] + tables.above[above] - tables.norm[places, left, above][..., None]
     right = tables.left.T[codes[:, 1:]] - tables.norm[places[:, 1:], :, above[:, 1:]]
     below = tables.above.T[codes[1:]] - tables.norm[places[1:], left[1:]]
     right = jnp.pad(right[..., :num_codes], [(0, 0), (0, 1), (0, 0)])
     return -(own + right + jnp.pad(below[..., :num_codes], [(0, 1), (0, 0), (0, 0)]))
-
-
-def _situation(tables: CodeTables, codes: Array) -> tuple[Array, Array, Array]:
-    none = tables.place.shape[1]
-    left = jnp.pad(codes[:, :-1], [(0, 0), (1, 0)], constant_values=none)
-    above = jnp.pad(codes[:-1], [(1, 0), (0, 0)], constant_values=none)
-    return jnp.arange(codes.size).reshape(codes.shape), left, above
