@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from geovq_jax import __version__
-from geovq_jax.config import KEYS, accepted
+from geovq_jax.config import accepted
+from geovq_jax.keys import KEYS
 
 HERE = Path(__file__).parent
 

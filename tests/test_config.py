@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from geovq_jax import config as configuration
+from geovq_jax import keys
 from geovq_jax.comparison import tables
-from geovq_jax.config import KEYS
 from geovq_jax.geometry.graphs import knn
+from geovq_jax.keys import KEYS
 from geovq_jax.manifest import describe
 from geovq_jax.models import objective
 from geovq_jax.quantization import methods
@@ -60,8 +61,8 @@ def test_every_default_passes_its_own_check_and_every_key_is_one_line_of_help():
 def test_choices_are_those_of_the_library():
     assert KEYS["graph.backend"].check.expected == f"one of {', '.join(typing.get_args(knn.Backend))}"
     assert KEYS["graph.metric"].check.expected == f"one of {', '.join(typing.get_args(knn.Metric))}"
-    assert tuple(methods.METHODS) == configuration.METHODS
-    assert tuple(tables.JOINT) == configuration.JOINT
+    assert tuple(methods.METHODS) == keys.METHODS
+    assert tuple(tables.JOINT) == keys.JOINT
     assert KEYS["vae.loss"].check.expected == f"one of {', '.join(objective.RECONSTRUCTIONS)}"
     for mode in ("abs", "clipped"):
         objective.check(objective.Objective(capacity_mode=mode))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from geovq_jax.config import KEYS
+from geovq_jax.keys import KEYS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "geovq_jax"
