@@ -28,7 +28,7 @@ METHODS = (
     *("mean_metric", "local_metrics", "geodesic", "geodesic_means", "geodesic_refined", "geodesic_decoded"),
 )
 OF_VECTORS = ("kmeans_decoded", "geodesic_means")  # methods that grids of cells have no use for
-JOINT = ("vqvae", "vqvae_context", "vqvae_double", "geodesic_joint", "geodesic_joint_context")
+JOINT = ("vqvae", "vqvae_tuned", "vqvae_context", "vqvae_longer_context", "vqvae_double", "geodesic_joint")
 METHOD = one_of("auto", *METHODS)
 COMPARED = Check(
     f"a method of codebook.method, with or without the suffix _context, or one of {', '.join(JOINT)}",
@@ -138,6 +138,7 @@ KEYS: dict[str, Key] = {
     "scores.resamples": Key(40, "bootstrap resamples per interval", at_least(1)),
     "compare.seeds": Key((0, 1, 2), "seeds of a comparison", each(SEED, minimum=1)),
     "compare.methods": Key(COMPARISON, "methods of a comparison", each(COMPARED, minimum=1)),
+    "compare.rate_weights": Key((0.0,), "codes.rate_weight of methods with search", each(at_least(0), minimum=1)),
     "compare.prior": Key(WITH_PRIOR, "methods for which a prior is trained", each(COMPARED, minimum=0)),
     "evaluate.geometry_pairs": Key(200, "targets of shortest paths in the report", at_least(1)),
     "evaluate.geodesic_pairs": Key(200, "pairs of images for which geodesics are computed; 0 for none", at_least(0)),

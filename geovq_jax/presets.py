@@ -67,6 +67,27 @@ COMPARE_METHODS = (
 )
 
 
+# Rate-distortion curves: codes at what they cost under a prior trained until it no longer improves, every method with
+# and without the same search and fine-tuning of the decoder. A trial takes minutes on two cores.
+_CURVES = ("kmeans", "mean_metric", "geodesic_refined")
+COMPARE_RATE = {
+    "data.max_train": 10_000,
+    "codes.sweeps": 2,
+    "codes.searches": 2,
+    "prior.dropout": 0.2,
+    "prior.num_steps": 3_000,
+    "prior.evaluate_every": 250,
+    "prior.patience": 12,
+    "compare.rate_weights": (0.05, 0.1, 0.2),
+} | dict.fromkeys(
+    ("compare.methods", "compare.prior"),
+    (
+        *(f"{name}{search}" for name in _CURVES for search in ("", "_context")),
+        *("vqvae", "vqvae_tuned", "vqvae_context", "vqvae_longer_context"),
+    ),
+)
+
+
 COMPARE_VANILLA = {
     "vae.kind": "vanilla",
     "vae.latent_dim": 16,

@@ -10,7 +10,7 @@ import pytest
 
 from geovq_jax import config as configuration
 from geovq_jax import keys
-from geovq_jax.comparison import tables
+from geovq_jax.comparison import cells
 from geovq_jax.geometry.graphs import knn
 from geovq_jax.keys import KEYS
 from geovq_jax.manifest import describe
@@ -62,7 +62,7 @@ def test_choices_are_those_of_the_library():
     assert KEYS["graph.backend"].check.expected == f"one of {', '.join(typing.get_args(knn.Backend))}"
     assert KEYS["graph.metric"].check.expected == f"one of {', '.join(typing.get_args(knn.Metric))}"
     assert tuple(methods.METHODS) == keys.METHODS
-    assert tuple(tables.JOINT) == keys.JOINT
+    assert tuple(cells.JOINT) == keys.JOINT
     assert KEYS["vae.loss"].check.expected == f"one of {', '.join(objective.RECONSTRUCTIONS)}"
     for mode in ("abs", "clipped"):
         objective.check(objective.Objective(capacity_mode=mode))
@@ -146,7 +146,7 @@ def test_keys_that_do_not_fit_together_are_both_named(overrides, named):
         {"vqvae.method": "fsq", "vqvae.levels": (16, 16)},
         {"sample.top_p": 1.0},
         {"codes.search": "context", "codes.sweeps": 1, "codes.searches": 1},
-        {"compare.methods": ("scalar_context", "geodesic_joint_context"), "compare.prior": ()},
+        {"compare.methods": ("scalar_context", "vqvae_longer_context"), "compare.prior": ()},
     ],
 )
 def test_keys_that_fit_together_are_accepted(overrides):

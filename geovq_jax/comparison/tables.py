@@ -1,7 +1,5 @@
 """Gather the cells of a comparison: results as JSON, tables in Markdown, scores of every image, and a report page."""
 
-import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +7,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import figures
+from geovq_jax.comparison.cells import Cells, Trial, autoencoder_points, read_cells, trials_of
+from geovq_jax.comparison.curves import coded_tables, compare_at_coded_bits, curves_figure
 from geovq_jax.evaluation.statistics import Interval, paired_difference
 from geovq_jax.manifest import describe
-from geovq_jax.quantization.methods import METHODS
 from geovq_jax.report.page import ReportFigure, Section, Table, format_cell, write_report
-from geovq_jax.workdir import load_npz, save_npz, to_json, write_atomically, write_json
+from geovq_jax.workdir import save_npz, to_json, write_atomically, write_json
 
-SEARCHED = "_context"  # suffix of a method whose codes are searched in the context of the whole image
-
-JOINT = {
-    "vqvae": "joint VQ-VAE",
-    "vqvae_context": "joint VQ-VAE, in context",
-    "vqvae_double": "joint VQ-VAE, twice the steps",
-    "geodesic_joint": "geodesic, refined, then joint",
-    "geodesic_joint_context": "geodesic, refined, then joint, in context",
-}
 _COLUMNS = {
     "psnr": "PSNR [dB]",
     "ssim": "SSIM",
@@ -36,7 +26,6 @@ _COLUMNS = {
     "unigram": "unigram [bits]",
     "bigram": "bigram [bits]",
     "unevenness": "unevenness between codes",
-    "prior": "prior [bits]",
 }
 _GENERATION = {
     "prior": "prior [bits]",
@@ -63,22 +52,13 @@ _QUESTIONS = (
     (("geodesic_decoded_context", "decoder"), ("vqvae", "joint")),
     (("geodesic_decoded_context", "decoder"), ("kmeans", "decoder")),
     (("geodesic_decoded_context", "decoder"), ("kmeans_context", "decoder")),
-    (("geodesic_decoded_context", "decoder"), ("vqvae_context", "joint")),
+    (("geodesic_decoded_context", "decoder"), ("vqvae_context", "decoder")),
     (("geodesic_refined_context", "decoder"), ("kmeans_context", "decoder")),
     (("geodesic_refined_context", "decoder"), ("vqvae_double", "joint")),
-    (("geodesic_refined_context", "decoder"), ("vqvae_context", "joint")),
+    (("geodesic_refined_context", "decoder"), ("vqvae_context", "decoder")),
     (("geodesic_refined", "codes"), ("geodesic_refined", "decoder")),
     (("geodesic_joint", "encoder"), ("vqvae", "joint")),
-    (("geodesic_joint_context", "encoder"), ("vqvae_context", "joint")),
 )
-
-
-def title_of(name: str) -> str:
-    """Name of a method of the comparison in tables."""
-    if name in JOINT:
-        return JOINT[name]
-    base = name.removesuffix(SEARCHED)
-    return METHODS[base].title + (", in context" if name != base else "")
 
 
 def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
@@ -87,8 +67,8 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
     Raises ValueError if methods differ in bits per image, which no table may hold.
     """
     name = config.name.removeprefix("compare-")
-    cells = _cells(workdir, config)
-    rows = [_row(method, rung, records) for (method, rung), records in _by_row(cells).items()]
+    cells = read_cells(workdir, config)
+    rows = [_row(trial, rung, records) for (trial, rung), records in _by_row(cells).items()]
     if len({row["bits"] for row in rows}) > 1:
         raise ValueError(
             "expected the same bits per image of every method, got "
@@ -96,53 +76,48 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
             + "; compare codebooks of one size"
         )
     scores = {
-        f"{method}/{seed}/{part}": values.astype(np.float16)
-        for (method, seed), (_, images) in cells.items()
+        f"{trial.name}/{seed}/{part}": values.astype(np.float16)
+        for (trial, seed), (_, images) in cells.items()
         for part, values in images.items()
         if part != "codes"
     }
-    differences = _differences(cells, config)
+    differences, curves = _differences(cells, config), compare_at_coded_bits(cells, rows, config.compare.seeds)
     seeds = list(config.compare.seeds)
     record = describe(config)
     record["config"]["data"].pop("dir")
     record |= {"name": name, "seeds": seeds, "bits_per_image": rows[0]["bits"]}
-    result = to_json(record | {"rows": rows, "differences": differences})
+    own = autoencoder_points(workdir, config)
+    result = to_json(record | {"rows": rows, "differences": differences, "curves": curves, "autoencoder": own})
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / f"{name}.json", result)
     save_npz(output / f"{name}.npz", **scores)
-    tables = _tables(rows, differences, config)
+    tables = [*coded_tables(rows, curves), *_tables(rows, differences, config)]
+    pictures = _figures(rows, differences)
+    if config.compare.prior:
+        pictures = [curves_figure(rows, curves, own), *pictures]
     text = "\n\n".join(_markdown(table) for table in tables) + "\n"
     write_atomically(output / f"{name}.md", lambda file: file.write(text.encode()))
     write_report(
         workdir / "report" / "index.html",
         title=f"geovq_jax: comparison on {name}",
         subtitle=f"{rows[0]['bits']:.0f} bits per image, seeds {', '.join(map(str, seeds))}",
-        sections=[Section("Codes against codes", tables=tables, figures=_figures(rows, differences))],
+        sections=[Section("Codes against codes", tables=tables, figures=pictures)],
     )
     return f"{output / name}.json, {workdir / 'report' / 'index.html'}"
 
 
-def _cells(workdir: Path, config: ConfigDict) -> dict[tuple[str, int], tuple[list[dict[str, Any]], dict[str, Any]]]:
-    cells = {}
-    for method, seed in itertools.product(config.compare.methods, config.compare.seeds):
-        path = workdir / f"seed{seed}" / "cells" / f"{method}.json"
-        rows = json.loads(path.read_text())["rows"]
-        cells[method, seed] = rows, load_npz(path.with_suffix(".npz"), stage="compare")
-    return cells
-
-
-def _by_row(cells: dict[tuple[str, int], Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    table: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for (method, _), (rows, _) in cells.items():
+def _by_row(cells: Cells) -> dict[tuple[Trial, str], list[dict[str, Any]]]:
+    table: dict[tuple[Trial, str], list[dict[str, Any]]] = {}
+    for (trial, _), (rows, _) in cells.items():
         for row in rows:
-            table.setdefault((method, row["rung"]), []).append(row)
+            table.setdefault((trial, row["rung"]), []).append(row)
     return table
 
 
-def _row(method: str, rung: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(trial: Trial, rung: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the seeds, with the value of each seed beside."""
     first = records[0]
-    row: dict[str, Any] = {"method": method, "title": title_of(method), "rung": rung}
+    row: dict[str, Any] = {"method": trial.method, "rate_weight": trial.rate_weight, "title": trial.title, "rung": rung}
     row |= {part: first[part] for part in ("bits", "cells", "steps", "images_seen", "searches", "search_gradients")}
     for column in (*_COLUMNS, *_GENERATION, "continuous_psnr", "continuous_ssim"):
         values = [record[column] for record in records if column in record]
@@ -153,18 +128,19 @@ def _row(method: str, rung: str, records: list[dict[str, Any]]) -> dict[str, Any
     return row
 
 
-def _differences(cells: dict[tuple[str, int], Any], config: ConfigDict) -> list[dict[str, Any]]:
+def _differences(cells: Cells, config: ConfigDict) -> list[dict[str, Any]]:
     """Paired differences in PSNR over the images of all seeds, and the mean of each seed."""
-    differences = []
-    for (first, first_rung), (second, second_rung) in _QUESTIONS:
-        if first not in config.compare.methods or second not in config.compare.methods:
+    differences, known = [], trials_of(config)
+    for (first_method, first_rung), (second_method, second_rung) in _QUESTIONS:
+        first, second = Trial(first_method), Trial(second_method)
+        if first not in known or second not in known:
             continue
         pairs = [
             (cells[first, seed][1][f"psnr_{first_rung}"], cells[second, seed][1][f"psnr_{second_rung}"])
             for seed in config.compare.seeds
         ]
         interval = paired_difference(*(np.concatenate(side) for side in zip(*pairs, strict=True)), seed=0)
-        titles = {"first": f"{title_of(first)}, {first_rung}", "second": f"{title_of(second)}, {second_rung}"}
+        titles = {"first": f"{first.title}, {first_rung}", "second": f"{second.title}, {second_rung}"}
         difference = {"psnr": interval.value, "low": interval.low, "high": interval.high}
         seeds = [float(np.mean(a.astype(np.float64) - b)) for a, b in pairs]
         differences.append(titles | difference | {"psnr_seeds": seeds})
@@ -210,8 +186,6 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
     spread = {f"{row['title']}, {row['rung']}": (min(row["psnr_seeds"]), max(row["psnr_seeds"])) for row in rows}
     gaps = {f"{entry['first']} - {entry['second']}": entry["psnr"] for entry in differences}
     limits = {f"{entry['first']} - {entry['second']}": (entry["low"], entry["high"]) for entry in differences}
-    tuned = [row for row in rows if row["rung"] in ("decoder", "joint", "encoder")]
-    best = [row for row in tuned if "prior" in row]
     figure = figures.comparison(quality, "PSNR [dB]", intervals=spread)
     pictures = [ReportFigure("Test PSNR, mean and range over seeds", figure, "psnr", quality)]
     if gaps:
@@ -223,23 +197,7 @@ def _figures(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> l
             reference=("equal", 0.0),
         )
         pictures.append(ReportFigure("Paired differences with 95 % intervals", figure, "differences", gaps))
-    if tuned:
-        entropies = [float(np.log2(row["perplexity"])) for row in tuned]
-        label = "entropy of the use of the codes [bits per code]"
-        pictures.append(_against_psnr(tuned, entropies, "Entropy of the codes and distortion", "entropy_psnr", label))
-    if best:
-        rates = [row["prior"] * row["cells"] for row in best]
-        label = "prior [bits per image]"
-        pictures.append(_against_psnr(best, rates, "Rate under the prior and distortion", "rate_distortion", label))
     return pictures
-
-
-def _against_psnr(rows: list[dict[str, Any]], bits: list[float], caption: str, name: str, label: str) -> ReportFigure:
-    names = [f"{row['title']}, {row['rung']}" for row in rows]
-    qualities = [row["psnr"] for row in rows]
-    curves = {key: (np.asarray([x]), np.asarray([y])) for key, x, y in zip(names, bits, qualities, strict=True)}
-    points = {key: {"bits": x, "psnr": y} for key, x, y in zip(names, bits, qualities, strict=True)}
-    return ReportFigure(caption, figures.rate_distortion(curves, rate_label=label), name, points)
 
 
 def _markdown(table: Table) -> str:

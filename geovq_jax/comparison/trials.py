@@ -15,7 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import pipeline, processes
-from geovq_jax.comparison.tables import JOINT, SEARCHED, write_results
+from geovq_jax.comparison.cells import JOINT, SEARCHED, Trial, trials_of
+from geovq_jax.comparison.tables import write_results
 from geovq_jax.config import settings
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
@@ -32,24 +33,34 @@ from geovq_jax.stages.classifier import predict
 from geovq_jax.stages.codebook import nodes_of
 from geovq_jax.stages.codes import assigned, searched
 from geovq_jax.stages.finetune import Trained, finetune_in_parts
-from geovq_jax.stages.prior import fit_prior, likelihoods
+from geovq_jax.stages.prior import fit_prior, log_probabilities
 from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of
 from geovq_jax.stages.run import Run
 from geovq_jax.stages.scores import real_images
 from geovq_jax.terminal import progress_bar, say
-from geovq_jax.workdir import save_npz, write_json
+from geovq_jax.workdir import save_npz, to_json, write_json
 
 _PROBE_IMAGES = 5_000
 _PAIRS = 256  # of test images, between whose codes the decoder is seen to move
 _FROZEN_ONLY = ("gaussian", "scalar", "kmedoids")
-_TRAINED: dict[str, tuple[Trained, ...]] = {"geodesic_refined": ("decoder", "codes")}
+_TRAINED: dict[str, tuple[Trained, ...]] = {"geodesic_refined": ("codes", "decoder")}
+_WIDTHS = (1, 2, 4, 8, 16)  # of the posterior, times its variance, on the autoencoder's own curve
+
+Scored = tuple[list[dict[str, Any]], dict[str, np.ndarray]]
+"""Records of one trial, a row each, and scores of every image by name."""
 
 
 class Coded(NamedTuple):
-    """Code vectors [K, d], and split -> codes int32 [n] or [n, h, w]."""
+    """An autoencoder, code vectors [K, d], split -> codes int32 [n] or [n, h, w], and the gradient steps behind them.
 
+    `own_metrics` are those of the cells of each split, see `searched`; None for the run's.
+    """
+
+    model: Autoencoder
     vectors: np.ndarray
     codes: dict[str, np.ndarray]
+    steps: int
+    own_metrics: dict[str, np.ndarray] | None = None
 
 
 def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
@@ -68,24 +79,31 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
         classifier = ("classifier",) if config.compare.prior or config.graph.output_metric == "features" else ()
         for stage in ("vae", "latents", *classifier, "metrics", "graph", "codebook"):
             pipeline.run_stage(stage, run)
-        for method in config.compare.methods:
-            run_trial(method, run)
+        for trial in trials_of(config):
+            run_trial(trial, run)
+        if config.compare.prior:
+            write_json(run.workdir / "cells" / "autoencoder.json", to_json(autoencoder_curve(run)))
     say("compare", write_results(workdir, config, output))
 
 
-def run_trial(name: str, run: Run) -> None:
-    """Run one method on one seed, unless its record is there and was made under the same settings."""
-    path, config = run.workdir / "cells" / f"{name}.json", run.config
+def run_trial(trial: Trial, run: Run) -> None:
+    """Run one trial on one seed, unless its record is there and was made under the same settings."""
+    path, config = run.workdir / "cells" / f"{trial.name}.json", run.config
+    config.codes.rate_weight = trial.rate_weight
     record = settings(config, "seed", "data", "vae", "graph", "codebook", "codes", "vqvae")
-    if name in config.compare.prior:
+    if trial.method in config.compare.prior:
         record |= settings(config, "prior", "sample", "classifier", "scores")
     if path.exists() and json.loads(path.read_text())["settings"] == record:
-        say(name, "finished before")
+        say(trial.name, "finished before")
         return
-    rows, images = (joint_rows if name in JOINT else post_hoc_rows)(name, run)
-    save_npz(run.workdir / "cells" / f"{name}.npz", **images)
+    rows, images = (joint_rows if trial.method in JOINT else post_hoc_rows)(trial.method, run)
+    save_npz(path.with_suffix(".npz"), **images)
     write_json(path, {"settings": record, "rows": rows})
-    say(name, ", ".join(f"{row['rung']} {row['psnr']:.2f} dB" for row in rows))
+    say(trial.name, ", ".join(f"{row['rung']} {row['psnr']:.2f} dB" for row in rows))
+
+
+def _nothing() -> Scored:
+    return [], {}
 
 
 def fit_codes(method: str, run: Run) -> Coded:
@@ -94,76 +112,84 @@ def fit_codes(method: str, run: Run) -> Coded:
     if method == "geodesic_means":  # the row "geodesic" is K-medoids of the graph
         nodes = nodes._replace(distance="geodesic")
     quantizer, _ = methods.fit(method, nodes, config.codebook.num_clusters, seed=config.seed)
-    return Coded(quantizer.vectors, {split: assigned(run, quantizer, split).codes for split in SPLITS})
+    codes = {split: assigned(run, quantizer, split).codes for split in SPLITS}
+    return Coded(run.autoencoder, quantizer.vectors, codes, config.vae.num_steps)
 
 
-def _searched(
-    run: Run, model: Autoencoder, found: Coded, *, splits: tuple[str, ...] = SPLITS, own_metrics: Any = None
-) -> Coded:
-    codes = {split: found.codes[split] for split in splits}
-    codes = searched(run, model, found.vectors, codes, "trial", own_metrics=own_metrics, seen=found.codes["train"])
-    return Coded(found.vectors, found.codes | codes)
-
-
-def post_hoc_rows(name: str, run: Run) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Records and scores of every image of one post-hoc method: frozen, then after each fine-tuning.
-
-    With search, all codes are searched before each part of the fine-tuning, and the test codes after it.
-    """
-    method, config, in_context = name.removesuffix(SEARCHED), run.config, name.endswith(SEARCHED)
+def post_hoc_rows(name: str, run: Run) -> Scored:
+    """Records and scores of every image of one post-hoc method: frozen, then after each fine-tuning."""
+    method, scored = name.removesuffix(SEARCHED), _nothing()
     found = fit_codes(method, run)
-    first = _searched(run, run.autoencoder, found) if in_context else found
-    rows: list[dict[str, Any]] = []
-    images: dict[str, np.ndarray] = {}
-    budget = {"steps": config.vae.num_steps, "searches": int(in_context)}
-    _add(rows, images, run, "frozen", run.autoencoder, first, _codes_record(run, first.codes) | budget)
-    model, last = run.autoencoder, first
-    parts = config.codes.searches if in_context else 1
-    for trained in () if method in _FROZEN_ONLY else _TRAINED.get(name, ("decoder",)):
-        tuned, codes = finetune_in_parts(run, first.codes, first.vectors, search=in_context, trained=trained)
-        model, last = Autoencoder(tuned.params, run.autoencoder.arch), Coded(tuned.vectors, codes)
-        if in_context:
-            last = _searched(run, model, last, splits=("test",))
-        steps = config.vae.num_steps + config.codebook.finetune_steps // parts * parts
-        record = _codes_record(run, last.codes) | {"steps": steps, "searches": parts * in_context}
-        _add(rows, images, run, trained, model, last, record)
-    rows[-1] |= _generation(name, run, model, last)
-    images["codes"] = last.codes["test"]
-    return rows, images
+    _add(scored, run, "frozen", found)
+    rungs = () if method in _FROZEN_ONLY else _TRAINED.get(name, ("decoder",))
+    for trained in rungs:
+        last = _tuned(run, found, trained=trained, search=name.endswith(SEARCHED))
+        _add(scored, run, trained, last, in_context=name.endswith(SEARCHED))
+    return _finish(scored, name, run, last if rungs else found)
 
 
-def joint_rows(name: str, run: Run) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Record and scores of every image of a jointly trained model, as trained or with codes searched in context.
+def joint_rows(name: str, run: Run) -> Scored:
+    """Record and scores of every image of a jointly trained model.
 
-    The `geodesic_joint` ones start from the autoencoder and the refined geodesic codebook and train everything for the
-    steps of the fine-tuning; `vqvae` trains afresh for the whole budget, and `vqvae_double` for twice as many steps.
+    `vqvae` trains everything for the whole budget, `vqvae_double` for twice as many steps. `vqvae_tuned` and
+    `vqvae_context` train for the steps of the VAE and then fine-tune the decoder like a post-hoc method, without and
+    with search; `vqvae_longer_context` does so after the whole budget. `geodesic_joint` starts from the autoencoder
+    and the refined geodesic codebook and trains everything for the steps of the fine-tuning.
     """
-    config, start, before, directory, times = run.config, None, 0, run.workdir / "vqvae", 1
-    if name.startswith("geodesic_joint"):
+    config, start, before, scored = run.config, None, 0, _nothing()
+    whole, first = vqvae.num_steps(config), config.vae.num_steps
+    steps = {"vqvae_double": 2 * whole, "vqvae_tuned": first, "vqvae_context": first}.get(name, whole)
+    directory = run.workdir / f"vqvae_{steps}"
+    if name == "geodesic_joint":
         nodes = nodes_of(run, run.clusters)
         book = methods.fit("geodesic_refined", nodes, config.codebook.num_clusters, seed=config.seed)[0].vectors
         mean_metric = jnp.asarray(np.mean(np.asarray(nodes.metrics), axis=0))
         start = models.from_vae(run.autoencoder.params, jnp.asarray(book), mean_metric)
-        before, directory = config.vae.num_steps, run.workdir / "geodesic_joint"
-    if name == "vqvae_double":
-        directory, times = run.workdir / name, 2
-    model, fit = vqvae.fit_vqvae(run, directory, start=start, times=times)
-    joint = Autoencoder(model.params, model.arch)
+        before, directory = first, run.workdir / name
+    model, fit = vqvae.fit_vqvae(run, directory, start=start, steps=steps)
     codes = {split: vqvae.encode(model, getattr(run.dataset, split).images) for split in SPLITS}
-    found = Coded(vqvae.vectors(model), codes)
-    if name.endswith(SEARCHED):
-        metrics, quantized = None, found.vectors[found.codes["test"]]
-        if quantized.ndim > 2:
-            measured = measure(decoder_of(joint), quantized)
-            metrics = {"test": measured.reshape(*quantized.shape, quantized.shape[-1])}
-        found = _searched(run, joint, found, splits=("test",), own_metrics=metrics)
-    rows: list[dict[str, Any]] = []
-    images: dict[str, np.ndarray] = {}
-    record = _codes_record(run, found.codes) | {"steps": before + fit.last_step, "searches": 0}
-    _add(rows, images, run, "encoder" if before else "joint", joint, found, record)
-    rows[-1] |= _generation(name, run, joint, found)
-    images["codes"] = found.codes["test"]
-    return rows, images
+    found = Coded(Autoencoder(model.params, model.arch), vqvae.vectors(model), codes, before + fit.last_step)
+    _add(scored, run, "encoder" if before else "joint", found)
+    if name in ("vqvae_tuned", "vqvae_context", "vqvae_longer_context"):
+        search = name.endswith(SEARCHED)
+        found = found._replace(own_metrics=_metrics(found) if search else None)
+        found = _tuned(run, found, trained="decoder", search=search)
+        _add(scored, run, "decoder", found, in_context=search)
+    return _finish(scored, name, run, found)
+
+
+def _metrics(found: Coded) -> dict[str, np.ndarray] | None:
+    """Metric of every cell at its code vector; None for codes of single latents."""
+    if found.codes["train"].ndim == 1:
+        return None
+    quantized = {split: found.vectors[codes] for split, codes in found.codes.items()}
+    decode_fn = decoder_of(found.model)
+    return {split: measure(decode_fn, z).reshape(*z.shape, z.shape[-1]) for split, z in quantized.items()}
+
+
+def _tuned(run: Run, found: Coded, *, trained: Trained, search: bool) -> Coded:
+    """Decoder fine-tuned on the codes; with search, before each part and at the end of every split."""
+    config, codes, vectors = run.config, found.codes, found.vectors
+    improved = partial(searched, run, own_metrics=found.own_metrics)
+    if search:
+        learnt_from = {split: codes[split] for split in ("train", "valid")}
+        codes = improved(found.model, vectors, learnt_from, "trial")
+    tuned, seen = finetune_in_parts(
+        run,
+        codes,
+        vectors,
+        search=search,
+        trained=trained,
+        autoencoder=found.model,
+        own_metrics=found.own_metrics,
+    )
+    model, codes = Autoencoder(tuned.params, found.model.arch), found.codes
+    if search:
+        start = {split: seen.get(split, codes[split]) for split in SPLITS}
+        codes = improved(model, tuned.vectors, start, "trial", seen=seen["train"])
+    parts = config.codes.searches if search else 1
+    steps = found.steps + config.codebook.finetune_steps // parts * parts
+    return Coded(model, tuned.vectors, codes, steps, found.own_metrics)
 
 
 def _codes_record(run: Run, codes: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -189,13 +215,21 @@ def _codes_record(run: Run, codes: dict[str, np.ndarray]) -> dict[str, Any]:
     return record
 
 
-def _generation(name: str, run: Run, model: Autoencoder, found: Coded) -> dict[str, Any]:
-    """Bits of the test codes under a prior, and scores of its samples by the seed's classifier, where asked for."""
+def _finish(scored: Scored, name: str, run: Run, found: Coded) -> Scored:
+    """Rows and scores with what is known of the last row alone: bits under a prior, samples, and the codes."""
+    rows, images = scored
+    if name in run.config.compare.prior:
+        record, images["bits"] = _generation(name, run, found)
+        rows[-1] |= record
+    images["codes"] = found.codes["test"]
+    return scored
+
+
+def _generation(name: str, run: Run, found: Coded) -> tuple[dict[str, Any], np.ndarray]:
+    """Scores of a prior of the codes and of its samples, by the seed's classifier; bits of every test image."""
     config, dataset = run.config, run.dataset
-    if name not in config.compare.prior:
-        return {}
     with progress_bar(f"{name}: prior") as progress:
-        prior, arch, _ = fit_prior(
+        prior, arch, fit = fit_prior(
             None,
             {split: (found.codes[split], getattr(dataset, split).labels) for split in ("train", "valid")},
             num_codes=config.codebook.num_clusters,
@@ -204,12 +238,11 @@ def _generation(name: str, run: Run, model: Autoencoder, found: Coded) -> dict[s
             seed=config.seed,
             progress=progress,
         )
-    size = dataset.test.images[0].size
-    train, test = found.codes["train"], found.codes["test"]
-    lengths = likelihoods(prior, arch, train, test, dataset.test.labels, num_dimensions=size)
+    test = found.codes["test"]
+    bits = log_probabilities(prior, arch, test, dataset.test.labels).sum(axis=1) / -np.log(2)
+    cells, decode = test[0].size, partial(decode_images, decoder_of(found.model))
     real = real_images(dataset, num_items=config.scores.num_items, seed=config.seed)
     drawn, _ = draw(jax.random.key(config.sample.seed), prior, arch, real.labels, dict(config.sample))
-    decode = partial(decode_images, decoder_of(model))
     predictions = {
         images: predict(*run.classifier, pixels)
         for images, pixels in {
@@ -220,42 +253,60 @@ def _generation(name: str, run: Run, model: Autoencoder, found: Coded) -> dict[s
         }.items()
     }
     reference = predictions.pop("reference").features
-    scores = {"prior": float(lengths["gpt"].bits_per_code)}
+    valid = image_scores(run.images("valid"), decode(found.vectors[found.codes["valid"]]))
+    scores = {
+        "prior": float(bits.mean()) / cells,
+        "prior_steps": fit.best_step,
+        "valid_prior": fit.best_value,
+        "valid_psnr": float(np.mean(valid.psnr)),
+    }
     for images, prediction in predictions.items():
         agreement = class_consistency(prediction.labels, real.labels, num_classes=dataset.num_classes, seed=config.seed)
         scores[f"frechet_{images}"] = frechet_distance(reference, prediction.features)
         scores[f"consistency_{images}"] = agreement.overall.value
-    return scores
+    return scores, bits.astype(np.float32)
 
 
-def _add(
-    rows: list[dict[str, Any]],
-    images: dict[str, np.ndarray],
-    run: Run,
-    trained: str,
-    model: Autoencoder,
-    found: Coded,
-    record: dict[str, Any],
-) -> None:
-    """Score the test images under a decoder and append the record."""
-    latents, truth, decode_fn = run.latents("test").mean, run.images("test"), decoder_of(model)
+def autoencoder_curve(run: Run) -> list[dict[str, float]]:
+    """Rate and distortion of the autoencoder itself on test images: its posterior with the variance times 1, 2, 4, ...
+
+    "bits" per image are the divergence from N(0, I), which is what a code of the latents costs that is drawn from the
+    posterior by relative entropy coding; "psnr" is that of one draw.
+    """
+    latents, truth, key = run.latents("test"), run.images("test"), jax.random.key(run.config.seed)
+    noise, points = np.asarray(jax.random.normal(key, latents.mean.shape)), []
+    for scale in _WIDTHS:
+        variance = scale * np.exp(latents.log_variance)
+        divergence = 0.5 * (variance + np.square(latents.mean) - 1.0 - np.log(variance))
+        images = decode_images(run.decode_fn, latents.mean + np.sqrt(variance) * noise)
+        bits = float(divergence.reshape(len(truth), -1).sum(axis=1).mean() / np.log(2))
+        points.append({"variance": scale, "bits": bits, "psnr": float(np.mean(image_scores(truth, images).psnr))})
+    return points
+
+
+def _add(scored: Scored, run: Run, rung: str, found: Coded, *, in_context: bool = False) -> None:
+    """Score the test images and append the record."""
+    (rows, images), decode_fn = scored, decoder_of(found.model)
+    latents, truth = run.latents("test").mean, run.images("test")
     quantized_latents = found.vectors[found.codes["test"]]
     quantized, continuous = decode_images(decode_fn, quantized_latents), decode_images(run.decode_fn, latents)
     scores, against_continuous = image_scores(truth, quantized), image_scores(continuous, quantized)
     half = min(_PAIRS, len(quantized_latents) // 2)
     ends = quantized_latents[:half], quantized_latents[half : 2 * half]
+    searches = (run.config.codes.searches + 1) * in_context
+    record = _codes_record(run, found.codes) | {"steps": found.steps, "searches": searches}
     gradients = 4 * run.config.codes.sweeps + 1 if record["cells"] > 1 else 0
-    record = {
-        "rung": trained,
+    record |= {
+        "rung": rung,
         "unevenness": float(unevenness(decode_fn, *ends).mean()),
         "psnr": float(np.mean(scores.psnr)),
         "ssim": float(np.mean(scores.ssim)),
+        "psnr_of_mean": float(-10 * np.log10(np.mean(np.square(truth - quantized)))),
         "psnr_continuous": float(np.mean(against_continuous.psnr)),
-        "images_seen": record["steps"] * run.config.data.batch_size,
-        "search_gradients": record["searches"] * len(run.dataset.train.images) * gradients,
-        **record,
+        "images_seen": found.steps * run.config.data.batch_size,
+        "search_gradients": searches * len(run.dataset.train.images) * gradients,
     }
-    if trained == "frozen":
+    if rung == "frozen":
         own_scores = image_scores(truth, continuous)
         decoded = {"decoded chord": quantized - continuous, "pixels against truth": quantized - truth}
         record |= {
@@ -264,8 +315,8 @@ def _add(
             "continuous_ssim": float(np.mean(own_scores.ssim)),
         }
     rows.append(record)
-    images[f"psnr_{trained}"] = np.asarray(scores.psnr, np.float32)
-    images[f"ssim_{trained}"] = np.asarray(scores.ssim, np.float32)
+    images[f"psnr_{rung}"] = np.asarray(scores.psnr, np.float32)
+    images[f"ssim_{rung}"] = np.asarray(scores.ssim, np.float32)
 
 
 def _units(run: Run, gaps: np.ndarray, decoded: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:

@@ -71,23 +71,25 @@ def finetune_in_parts(
     *,
     search: bool,
     trained: Trained = "decoder",
+    autoencoder: Autoencoder | None = None,
+    own_metrics: Mapping[str, np.ndarray] | None = None,
     directory: Path | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Parts:
     """Fine-tune in codes.searches equal parts with a search of all codes between them; in one part without search.
 
     `codes` have been searched already; those of "train" are trained on, those of "valid" select. `trained` is
-    "decoder", or "codes" for the code vectors too. `directory` is the place of checkpoints, from which an interrupted
-    training continues, None for none; `metadata` are settings kept with them. The result's `tuned.frozen` is the error
-    before the first part.
+    "decoder", or "codes" for the code vectors too. `autoencoder` and the metrics of its cells, see `searched`, are by
+    default the run's. `directory` is the place of checkpoints, from which an interrupted training continues, None for
+    none; `metadata` are settings kept with them. The result's `tuned.frozen` is the error before the first part.
     """
-    config, codes, model = run.config, dict(codes), run.autoencoder
+    config, codes, model = run.config, dict(codes), autoencoder or run.autoencoder
     count = config.codes.searches if search else 1
     errors: list[float] = []
     for part in range(count):
         name = "decoder" if count == 1 else f"decoder part {part}"
         if part:
-            codes = searched(run, model, vectors, codes, f"part{part}")
+            codes = searched(run, model, vectors, codes, f"part{part}", own_metrics=own_metrics)
         with progress_bar("fine-tuning the decoder") as progress:
             tuned = finetune(
                 directory if directory is None or count == 1 else directory / f"part{part}",

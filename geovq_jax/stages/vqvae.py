@@ -63,21 +63,20 @@ def train(run: Run) -> str:
 
 
 def fit_vqvae(
-    run: Run, directory: Path, *, start: Any = None, times: int = 1, log: tracking.Writer | None = None
+    run: Run, directory: Path, *, start: Any = None, steps: int | None = None, log: tracking.Writer | None = None
 ) -> tuple[Model, loop.Fit]:
     """Train, or continue, a VQ-VAE with checkpoints in a directory, selected by the validation squared error.
 
-    `start` holds parameters to fine-tune in codebook.finetune_steps; None trains fresh ones for the whole budget.
-    `times` multiplies the budget.
+    `start` holds parameters to fine-tune in codebook.finetune_steps; None trains fresh ones for `steps`, by default
+    those of `num_steps`.
     """
     config, dataset, section = run.config, run.dataset, run.config.vqvae
     arch, quantizer = architecture_of(run), quantizer_of(config)
     objective = objectives.Objective(loss=section.loss)
     init_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    steps, learning_rate = num_steps(config), config.vae.learning_rate
+    steps, learning_rate = steps or num_steps(config), config.vae.learning_rate
     if start is not None:
         steps, learning_rate = config.codebook.finetune_steps, config.codebook.finetune_learning_rate
-    steps *= times
 
     def loss_fn(params, key, step, batch):
         augment_key, loss_key = jax.random.split(key)

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from geovq_jax.comparison import tables, trials
+from geovq_jax.comparison import curves, tables, trials
+from geovq_jax.comparison.cells import Trial, trials_of
 from geovq_jax.config import experiment
 from geovq_jax.data import Dataset, Split
 from geovq_jax.models import vae
@@ -33,7 +34,7 @@ SMALL = (
 
 
 METHODS = ("kmeans", "vqvae")
-EVERY = ("mean_metric", "geodesic_refined", "geodesic_refined_context", "geodesic_joint_context")
+EVERY = ("mean_metric", "geodesic_refined", "geodesic_refined_context", "vqvae_tuned", "geodesic_joint")
 
 
 def compare(tmp_path, methods, output):
@@ -61,7 +62,10 @@ def test_a_comparison_reproduces_its_tables(tmp_path, methods):
     assert result["bits_per_image"] == 4 * 4.0
     rows = {(row["method"], row["rung"]): row for row in result["rows"]}
     assert {method for method, _ in rows} == set(methods)
-    assert {row["steps"] for (_, rung), row in rows.items() if rung != "frozen"} == {50}
+    ends = {
+        (method, rung) for method, rung in rows if rung in ("decoder", "codes") or method in ("vqvae", "geodesic_joint")
+    }
+    assert {rows[end]["steps"] for end in ends} == {50}
     assert {method for (method, _), row in rows.items() if "frechet_samples" in row} == {"mean_metric"} & set(methods)
     with np.load(first.with_suffix(".npz"), allow_pickle=False) as scores:
         for (method, rung), row in rows.items():
@@ -140,6 +144,43 @@ def test_tables_by_hand(tmp_path, config):
     table = (tmp_path / "out" / "hand.md").read_text()
     (line,) = [line for line in table.splitlines() if line.startswith("| K-means | frozen | 20")]
     assert [float(cell) for cell in line.strip("| ").split(" | ")[2:]] == [20.5, 0.5, 4.0, 3.0]
+
+
+def test_methods_with_search_take_every_weight(config):
+    with config.unlocked():
+        config.compare.methods, config.compare.rate_weights = ("kmeans", "kmeans_context", "vqvae_context"), (0.0, 0.25)
+    found = trials_of(config)
+    names = ["kmeans", "kmeans_context", "kmeans_context@0.25", "vqvae_context", "vqvae_context@0.25"]
+    assert [trial.name for trial in found] == names
+    assert found[2].title == "K-means, in context, λ = 0.25"
+
+
+def test_curves_by_hand():
+    """Curves whose rates differ by a known factor at every image, and a plain point below one of them."""
+    rng, weights = np.random.default_rng(0), (0.1, 0.2)
+    qualities, rates = {0.1: 22.0, 0.2: 21.0}, {0.1: 80.0, 0.2: 40.0}
+    cells, rows = {}, []
+    trials = [Trial(method, weight) for method in ("kmeans_context", "vqvae_context") for weight in weights]
+    for trial in (*trials, Trial("vqvae")):
+        weight = trial.rate_weight or 0.2
+        factor = 1.1 if trial.method == "kmeans_context" else 1.0
+        bits, psnr = factor * rates[weight], qualities[weight] - (trial.method == "vqvae")
+        row = {"method": trial.method, "rate_weight": trial.rate_weight, "rung": "decoder", "cells": 4, "psnr": psnr}
+        rows.append(row | {"prior": bits / 4, "valid_prior": bits / 4, "valid_psnr": psnr})
+        for seed in (0, 1):
+            noise = rng.normal(0.0, 0.01, (2, 400))
+            images = {"bits": bits * (1 + noise[0]), "psnr_decoder": psnr + noise[1]}
+            cells[trial, seed] = [row], images
+    first, second = curves.compare_at_coded_bits(cells, rows, (0, 1))
+    assert (first["method"], second["method"]) == ("kmeans_context", "vqvae_context")
+    assert first["bd_rate"]["value"] == pytest.approx(0.1, abs=2e-3)
+    assert 0.098 < first["bd_rate"]["low"] < first["bd_rate"]["value"] < first["bd_rate"]["high"] < 0.102
+    assert "bd_rate" not in second
+    assert second["gain"]["value"] == pytest.approx(1.0, abs=5e-3)  # the curve at 40 bits, above the point 20 dB
+    assert (first["chosen"], second["chosen"]) == (0.2, 0.2)  # none is cheap enough; 40 bits are
+    points, distances = curves.coded_tables(rows, [first, second])
+    assert len(points.rows) == 5
+    assert [row[0] for row in distances.rows] == [first["title"], second["title"]]
 
 
 def test_a_joint_model_alone_has_no_units(tmp_path, config):
