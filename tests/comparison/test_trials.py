@@ -165,7 +165,8 @@ def test_curves_by_hand():
         weight = trial.rate_weight or 0.2
         factor = {"kmeans_context": 1.1, "vqvae_context": 1.0, "vqvae": 1.25}[trial.method]
         bits, psnr = factor * rates[weight], qualities[weight] - (trial.method == "vqvae")
-        row = {"method": trial.method, "rate_weight": trial.rate_weight, "rung": "decoder", "cells": 4, "psnr": psnr}
+        row = {"method": trial.method, "rate_weight": trial.rate_weight, "title": trial.title, "rung": "decoder"}
+        row |= {"steps": 5, "cells": 4, "psnr": psnr}
         rows.append(row | {"prior": bits / 4, "valid_prior": bits / 4, "valid_psnr": psnr})
         for seed in (0, 1):
             noise = rng.normal(0.0, 0.01, (2, 400))
