@@ -168,7 +168,7 @@ def _metrics(found: Coded) -> dict[str, np.ndarray] | None:
 
 
 def _tuned(run: Run, found: Coded, *, trained: Trained, search: bool) -> Coded:
-    """Decoder fine-tuned on the codes; with search, before each part and at the end of every split."""
+    """Decoder fine-tuned on the codes; with search before each part, and at the end of every split, all alike."""
     config, codes, vectors = run.config, found.codes, found.vectors
     improved = partial(searched, run, own_metrics=found.own_metrics)
     if search:
@@ -185,8 +185,7 @@ def _tuned(run: Run, found: Coded, *, trained: Trained, search: bool) -> Coded:
     )
     model, codes = Autoencoder(tuned.params, found.model.arch), found.codes
     if search:
-        start = {split: seen.get(split, codes[split]) for split in SPLITS}
-        codes = improved(model, tuned.vectors, start, "trial", seen=seen["train"])
+        codes = improved(model, tuned.vectors, codes, "trial", seen=seen["train"])
     parts = config.codes.searches if search else 1
     steps = found.steps + config.codebook.finetune_steps // parts * parts
     return Coded(model, tuned.vectors, codes, steps, found.own_metrics)

@@ -5,7 +5,7 @@ In raster order the code c at place p, with l to its left and u above it, has th
     p(c | l, u) = U_p(c) A(l, c) B(u, c) / Z_p(l, u),    Z_p(l, u) = sum_c U_p(c) A(l, c) B(u, c).
 
 U are the frequencies at each place; A and B say how much more often two neighbours occur than independent codes would.
-See docs/clustering.md, (8) and (9).
+See docs/quantization.md, (5) and (6).
 """
 
 from typing import Any, NamedTuple

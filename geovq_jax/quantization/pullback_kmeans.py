@@ -87,7 +87,7 @@ def pullback_kmeans(
     tolerance: float = 1e-3,
     progress: Progress | None = None,
 ) -> PullbackKMeans:
-    """Lloyd's iteration for the cost mean_i min_k (c_k - z_i)' G_i (c_k - z_i), equation (5) of docs/clustering.md.
+    """Lloyd's iteration for the cost mean_i min_k (c_k - z_i)' G_i (c_k - z_i), equation (2) of docs/quantization.md.
 
     A centre moves by the step s of (A + a I) s = sum_i G_i (z_i - c), A = sum_i G_i over its cell: the minimum of the
     cell's cost with a proximal term a |s|^2, so that the cost cannot rise and directions that no latent of the cell
