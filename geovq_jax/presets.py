@@ -72,18 +72,20 @@ COMPARE_METHODS = (
 _CURVES = ("kmeans", "mean_metric", "geodesic_refined")
 COMPARE_RATE = {
     "data.max_train": 10_000,
-    "codes.sweeps": 2,
+    "codes.sweeps": 4,
     "codes.searches": 2,
-    "prior.dropout": 0.2,
-    "prior.num_steps": 3_000,
+    "prior.embed_dim": 64,
+    "prior.num_layers": 2,
+    "prior.learning_rate": 6e-3,
+    "prior.num_steps": 2_500,
     "prior.evaluate_every": 250,
-    "prior.patience": 12,
+    "prior.patience": 10,
     "compare.rate_weights": (0.05, 0.1, 0.2),
 } | dict.fromkeys(
     ("compare.methods", "compare.prior"),
     (
         *(f"{name}{search}" for name in _CURVES for search in ("", "_context")),
-        *("vqvae", "vqvae_tuned", "vqvae_context", "vqvae_longer_context"),
+        *("vqvae", "vqvae_tuned", "vqvae_context"),
     ),
 )
 

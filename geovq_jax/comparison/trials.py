@@ -4,6 +4,7 @@ A trial fits one codebook to training latents, encodes every split, scores the t
 after fine-tuning, and leaves a record and the scores of every image. A finished trial is not run again.
 """
 
+import itertools
 import json
 from functools import partial
 from pathlib import Path
@@ -42,12 +43,13 @@ from geovq_jax.workdir import save_npz, to_json, write_json
 
 _PROBE_IMAGES = 5_000
 _PAIRS = 256  # of test images, between whose codes the decoder is seen to move
-_FROZEN_ONLY = ("gaussian", "scalar", "kmedoids")
+_AS_IT_STARTS = ("gaussian", "scalar", "kmedoids", "vqvae", "vqvae_double", "geodesic_joint")  # not fine-tuned
+_AT_START = {"geodesic_joint": "encoder"}  # what was trained last by then; by default the joint model, or nothing
 _TRAINED: dict[str, tuple[Trained, ...]] = {"geodesic_refined": ("codes", "decoder")}
 _WIDTHS = (1, 2, 4, 8, 16)  # of the posterior, times its variance, on the autoencoder's own curve
 
 Scored = tuple[list[dict[str, Any]], dict[str, np.ndarray]]
-"""Records of one trial, a row each, and scores of every image by name."""
+"""Records of one trial, one for each rung, and scores of every image by name."""
 
 
 class Coded(NamedTuple):
@@ -79,36 +81,35 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
         classifier = ("classifier",) if config.compare.prior or config.graph.output_metric == "features" else ()
         for stage in ("vae", "latents", *classifier, "metrics", "graph", "codebook"):
             pipeline.run_stage(stage, run)
-        for trial in trials_of(config):
-            run_trial(trial, run)
+        for _, trials in itertools.groupby(trials_of(config), key=lambda trial: trial.method):
+            run_trials(list(trials), run)
         if config.compare.prior:
             write_json(run.workdir / "cells" / "autoencoder.json", to_json(autoencoder_curve(run)))
     say("compare", write_results(workdir, config, output))
 
 
-def run_trial(trial: Trial, run: Run) -> None:
-    """Run one trial on one seed, unless its record is there and was made under the same settings."""
-    path, config = run.workdir / "cells" / f"{trial.name}.json", run.config
-    config.codes.rate_weight = trial.rate_weight
-    record = settings(config, "seed", "data", "vae", "graph", "codebook", "codes", "vqvae")
-    if trial.method in config.compare.prior:
-        record |= settings(config, "prior", "sample", "classifier", "scores")
-    if path.exists() and json.loads(path.read_text())["settings"] == record:
-        say(trial.name, "finished before")
-        return
-    rows, images = (joint_rows if trial.method in JOINT else post_hoc_rows)(trial.method, run)
-    save_npz(path.with_suffix(".npz"), **images)
-    write_json(path, {"settings": record, "rows": rows})
-    say(trial.name, ", ".join(f"{row['rung']} {row['psnr']:.2f} dB" for row in rows))
+def run_trials(trials: list[Trial], run: Run) -> None:
+    """Run the trials of one method on one seed, but those whose record was made under the same settings."""
+    method, config, start = trials[0].method, run.config, None
+    for trial in trials:
+        path = run.workdir / "cells" / f"{trial.name}.json"
+        config.codes.rate_weight = trial.rate_weight
+        record = settings(config, "seed", "data", "vae", "graph", "codebook", "codes", "vqvae")
+        if method in config.compare.prior:
+            record |= settings(config, "prior", "sample", "classifier", "scores")
+        if path.exists() and json.loads(path.read_text())["settings"] == record:
+            say(trial.name, "finished before")
+            continue
+        start = start or (joint_codes if method in JOINT else post_hoc_codes)(method, run)
+        rows, images = score_trial(method, run, start)
+        save_npz(path.with_suffix(".npz"), **images)
+        write_json(path, {"settings": record, "rows": rows})
+        say(trial.name, ", ".join(f"{row['rung']} {row['psnr']:.2f} dB" for row in rows))
 
 
-def _nothing() -> Scored:
-    return [], {}
-
-
-def fit_codes(method: str, run: Run) -> Coded:
+def post_hoc_codes(name: str, run: Run) -> Coded:
     """Code vectors of a method on the run's nodes, and the codes of every split without search."""
-    config, nodes = run.config, nodes_of(run, run.clusters)
+    method, config, nodes = name.removesuffix(SEARCHED), run.config, nodes_of(run, run.clusters)
     if method == "geodesic_means":  # the row "geodesic" is K-medoids of the graph
         nodes = nodes._replace(distance="geodesic")
     quantizer, _ = methods.fit(method, nodes, config.codebook.num_clusters, seed=config.seed)
@@ -116,27 +117,15 @@ def fit_codes(method: str, run: Run) -> Coded:
     return Coded(run.autoencoder, quantizer.vectors, codes, config.vae.num_steps)
 
 
-def post_hoc_rows(name: str, run: Run) -> Scored:
-    """Records and scores of every image of one post-hoc method: frozen, then after each fine-tuning."""
-    method, scored = name.removesuffix(SEARCHED), _nothing()
-    found = fit_codes(method, run)
-    _add(scored, run, "frozen", found)
-    rungs = () if method in _FROZEN_ONLY else _TRAINED.get(name, ("decoder",))
-    for trained in rungs:
-        last = _tuned(run, found, trained=trained, search=name.endswith(SEARCHED))
-        _add(scored, run, trained, last, in_context=name.endswith(SEARCHED))
-    return _finish(scored, name, run, last if rungs else found)
+def joint_codes(name: str, run: Run) -> Coded:
+    """Codes of a jointly trained model, as its encoder gives them.
 
-
-def joint_rows(name: str, run: Run) -> Scored:
-    """Record and scores of every image of a jointly trained model.
-
-    `vqvae` trains everything for the whole budget, `vqvae_double` for twice as many steps. `vqvae_tuned` and
-    `vqvae_context` train for the steps of the VAE and then fine-tune the decoder like a post-hoc method, without and
-    with search; `vqvae_longer_context` does so after the whole budget. `geodesic_joint` starts from the autoencoder
-    and the refined geodesic codebook and trains everything for the steps of the fine-tuning.
+    `vqvae` trains everything for the whole budget, `vqvae_double` for twice as many steps; `vqvae_tuned` and
+    `vqvae_context`, which fine-tune the decoder like a post-hoc method, for the steps of the VAE, and
+    `vqvae_longer_context` for the whole budget before that. `geodesic_joint` starts from the autoencoder and the
+    refined geodesic codebook and trains everything for the steps of the fine-tuning.
     """
-    config, start, before, scored = run.config, None, 0, _nothing()
+    config, start, before = run.config, None, 0
     whole, first = vqvae.num_steps(config), config.vae.num_steps
     steps = {"vqvae_double": 2 * whole, "vqvae_tuned": first, "vqvae_context": first}.get(name, whole)
     directory = run.workdir / f"vqvae_{steps}"
@@ -149,13 +138,23 @@ def joint_rows(name: str, run: Run) -> Scored:
     model, fit = vqvae.fit_vqvae(run, directory, start=start, steps=steps)
     codes = {split: vqvae.encode(model, getattr(run.dataset, split).images) for split in SPLITS}
     found = Coded(Autoencoder(model.params, model.arch), vqvae.vectors(model), codes, before + fit.last_step)
-    _add(scored, run, "encoder" if before else "joint", found)
-    if name in ("vqvae_tuned", "vqvae_context", "vqvae_longer_context"):
-        search = name.endswith(SEARCHED)
-        found = found._replace(own_metrics=_metrics(found) if search else None)
-        found = _tuned(run, found, trained="decoder", search=search)
-        _add(scored, run, "decoder", found, in_context=search)
-    return _finish(scored, name, run, found)
+    return found._replace(own_metrics=_metrics(found)) if name.endswith(SEARCHED) else found
+
+
+def score_trial(name: str, run: Run, start: Coded) -> Scored:
+    """Records and scores of every image of one trial: as it starts, then after each fine-tuning."""
+    rows: list[dict[str, Any]] = []
+    images: dict[str, np.ndarray] = {}
+    search, last = name.endswith(SEARCHED), start
+    _add(rows, images, run, _AT_START.get(name, "joint" if name in JOINT else "frozen"), start)
+    for trained in () if name in _AS_IT_STARTS else _TRAINED.get(name, ("decoder",)):
+        last = _tuned(run, start, trained=trained, search=search)
+        _add(rows, images, run, trained, last, in_context=search)
+    if name in run.config.compare.prior:
+        record, images["bits"] = _generation(name, run, last)
+        rows[-1] |= record
+    images["codes"] = last.codes["test"]
+    return rows, images
 
 
 def _metrics(found: Coded) -> dict[str, np.ndarray] | None:
@@ -212,16 +211,6 @@ def _codes_record(run: Run, codes: dict[str, np.ndarray]) -> dict[str, Any]:
         values = function(codes["train"], codes["test"], num_codes)
         record[model] = float(-values.mean() / np.log(2))
     return record
-
-
-def _finish(scored: Scored, name: str, run: Run, found: Coded) -> Scored:
-    """Rows and scores with what is known of the last row alone: bits under a prior, samples, and the codes."""
-    rows, images = scored
-    if name in run.config.compare.prior:
-        record, images["bits"] = _generation(name, run, found)
-        rows[-1] |= record
-    images["codes"] = found.codes["test"]
-    return scored
 
 
 def _generation(name: str, run: Run, found: Coded) -> tuple[dict[str, Any], np.ndarray]:
@@ -283,9 +272,17 @@ def autoencoder_curve(run: Run) -> list[dict[str, float]]:
     return points
 
 
-def _add(scored: Scored, run: Run, rung: str, found: Coded, *, in_context: bool = False) -> None:
+def _add(
+    rows: list[dict[str, Any]],
+    images: dict[str, np.ndarray],
+    run: Run,
+    rung: str,
+    found: Coded,
+    *,
+    in_context: bool = False,
+) -> None:
     """Score the test images and append the record."""
-    (rows, images), decode_fn = scored, decoder_of(found.model)
+    decode_fn = decoder_of(found.model)
     latents, truth = run.latents("test").mean, run.images("test")
     quantized_latents = found.vectors[found.codes["test"]]
     quantized, continuous = decode_images(decode_fn, quantized_latents), decode_images(run.decode_fn, latents)

@@ -8,7 +8,8 @@ of an image's grid and x the image to match,
 so a cell's best code under the pull-back metric minimises (1 + damping) (c - v_p)' G_p (c - v_p) + g' (c - v_p) over
 all codes c. Of the cells a quarter, no two of which touch, moves at a time, and only where that lowers the true error.
 The damping stands for what cells that move together add to one another. As in Levenberg and Marquardt's method it
-doubles where a move is refused, so that the next is shorter, and halves otherwise. See docs/quantization.md, (3) and (4).
+doubles where a move is refused, so that the next is shorter, and halves otherwise. See docs/quantization.md, (3) and
+(4).
 
 With tables of code lengths the bits of the codes, times a weight, are part of what is minimised: of two codes that look
 alike the cheaper one is taken. See docs/quantization.md, (7).
