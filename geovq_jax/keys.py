@@ -20,6 +20,7 @@ AUGMENT = one_of("none", "rotate", "crop_flip")
 LOSS = one_of("bernoulli", "mse", "l1", "calibrated")
 BACKEND = one_of("auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf")
 OUTPUT_METRIC = one_of("pixels", "bernoulli", "features")
+RATE = one_of("tables", "prior")
 SEEDING = one_of("kmeans++", "greedy", "batched", "random", "farthest")
 
 # A comparison takes each method also with the suffix _context (codes.search), and models that are trained jointly.
@@ -92,6 +93,7 @@ KEYS: dict[str, Key] = {
     "codebook.finetune_learning_rate": Key(5e-4, "peak learning rate of the fine-tuning", above(0)),
     "codes.search": Key("none", "search for the codes that best match the whole image", one_of("none", "context")),
     "codes.rate_weight": Key(0.0, "squared error of an image that a bit of a searched code may cost", at_least(0)),
+    "codes.rate": Key("tables", "what counts bits in the last search: tables, or a prior without classes", RATE),
     "codes.sweeps": Key(3, "sweeps over the grid per search", at_least(1)),
     "codes.searches": Key(4, "searches of all codes, one before each equal part of the fine-tuning", at_least(1)),
     "vqvae.method": Key("ema", "quantizer of the joint model", one_of("ema", "fsq")),

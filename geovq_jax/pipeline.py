@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -110,6 +110,12 @@ def inputs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
     return (*STAGES[name].inputs, *(("classifier",) if features else ()))
 
 
+def settings_of(name: str, config: ConfigDict) -> dict[str, Any]:
+    """Settings that a stage depends on under a configuration."""
+    of_rate = ("prior",) if name == "codes" and config.codes.rate == "prior" else ()
+    return configuration.settings(config, *STAGES[name].settings, *of_rate)
+
+
 def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
     """What an entry point runs: the named stages, after a check that everything before them is there and fresh."""
 
@@ -159,7 +165,7 @@ def run_stage(name: str, run: Run) -> None:
     """
     stage, workdir, config = STAGES[name], run.workdir, run.config
     processes.wait(f"{name}: before")
-    settings, inputs = configuration.settings(config, *stage.settings), _hashes(inputs_of(name, config), workdir)
+    settings, inputs = settings_of(name, config), _hashes(inputs_of(name, config), workdir)
     record = {"settings": settings, "inputs": inputs}
     manifest = records.read_manifest(workdir)
     earlier = manifest.get(name, {})
@@ -226,7 +232,7 @@ def _check_finished(names: Iterable[str], workdir: Path, config: ConfigDict, *, 
             raise ValueError(
                 f"expected stage {name} to have read the present {', '.join(inputs)}, but they changed; {remedy}"
             )
-        if record["settings"] != configuration.settings(config, *stage.settings):
+        if record["settings"] != settings_of(name, config):
             raise ValueError(f"expected stage {name} to have run under this configuration, but it changed; {remedy}")
         needed += [_PRODUCERS[path] for path in inputs]
 

@@ -129,7 +129,8 @@ def coded_tables(rows: list[dict[str, Any]], statements: list[dict[str, Any]]) -
 
 
 def _interval(found: Mapping[str, Any] | None, scale: float) -> tuple[Interval | None, str]:
-    if found is None:
+    """The interval and the value of each seed, times a factor; nothing where curves do not overlap."""
+    if found is None or np.isnan(found["value"]):
         return None, "–"
     value = Interval(*(scale * found[part] for part in ("value", "low", "high")))
     return value, ", ".join(f"{scale * seed:+.2f}" for seed in found["seeds"])

@@ -36,6 +36,8 @@ _GENERATION = {
     "consistency_reconstructions": "reconstructions",
     "consistency_samples": "samples",
 }
+# What no table of its own shows.
+_BESIDE = ("psnr_of_mean", "valid_psnr", "valid_prior", "prior_steps", "continuous_psnr", "continuous_ssim")
 # What the differences ask: (first, second), each a method at a rung.
 _QUESTIONS = (
     (("geodesic_refined_context", "decoder"), ("vqvae", "joint")),
@@ -119,7 +121,7 @@ def _row(trial: Trial, rung: str, records: list[dict[str, Any]]) -> dict[str, An
     first = records[0]
     row: dict[str, Any] = {"method": trial.method, "rate_weight": trial.rate_weight, "title": trial.title, "rung": rung}
     row |= {part: first[part] for part in ("bits", "cells", "steps", "images_seen", "searches", "search_gradients")}
-    for column in (*_COLUMNS, *_GENERATION, "continuous_psnr", "continuous_ssim"):
+    for column in (*_COLUMNS, *_GENERATION, *_BESIDE):
         values = [record[column] for record in records if column in record]
         if values:
             row |= {column: float(np.mean(values)), f"{column}_seeds": values}
@@ -148,7 +150,8 @@ def _differences(cells: Cells, config: ConfigDict) -> list[dict[str, Any]]:
 
 
 def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], config: ConfigDict) -> list[Table]:
-    seeds = len(config.compare.seeds)
+    count = len(config.compare.seeds)
+    over = f"means over {count} seeds" if count > 1 else "one seed"
     columns = [column for column in _COLUMNS if any(column in row for row in rows)]
     scores = [[row["title"], row["rung"], *(row.get(column) for column in columns)] for row in rows]
     units = list(next((row["units"] for row in rows if "units" in row), {}))  # of frozen decoders only
@@ -161,7 +164,7 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
         each = ", ".join(f"{value:+.2f}" for value in entry["psnr_seeds"])
         gaps.append([entry["first"], entry["second"], interval, each])
     tables = [
-        Table(f"Test split, means over {seeds} seeds", ["codes", "rung", *(_COLUMNS[c] for c in columns)], scores),
+        Table(f"Test split, {over}", ["codes", "rung", *(_COLUMNS[c] for c in columns)], scores),
         Table(
             "Differences in PSNR [dB], paired by image, 95 % bootstrap intervals",
             ["first", "second", "first - second", "each seed"],
@@ -176,7 +179,7 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
     ]
     generated = [[row["title"], row["rung"], *(row[c] for c in _GENERATION)] for row in rows if "prior" in row]
     if generated:
-        caption = f"The same prior on each codebook's codes, and its samples in features of a classifier, {seeds} seeds"
+        caption = f"The same prior on each codebook's codes, and its samples in features of a classifier, {over}"
         tables.append(Table(caption, ["codes", "rung", *_GENERATION.values()], generated))
     return tables
 

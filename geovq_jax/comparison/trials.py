@@ -142,11 +142,12 @@ def joint_codes(name: str, run: Run) -> Coded:
 
 
 def score_trial(name: str, run: Run, start: Coded) -> Scored:
-    """Records and scores of every image of one trial: as it starts, then after each fine-tuning."""
+    """Records and scores of every image of one trial: as it starts, if not searched, then after each fine-tuning."""
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
     search, last = name.endswith(SEARCHED), start
-    _add(rows, images, run, _AT_START.get(name, "joint" if name in JOINT else "frozen"), start)
+    if not search:
+        _add(rows, images, run, _AT_START.get(name, "joint" if name in JOINT else "frozen"), start)
     for trained in () if name in _AS_IT_STARTS else _TRAINED.get(name, ("decoder",)):
         last = _tuned(run, start, trained=trained, search=search)
         _add(rows, images, run, trained, last, in_context=search)

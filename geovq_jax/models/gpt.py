@@ -83,6 +83,28 @@ def log_probabilities(
     return _choose(jax.nn.log_softmax(_batch_logits(params, arch, codes, labels)), codes)[0]
 
 
+def candidate_costs(
+    params: Params, arch: Architecture, codes: Integer[Array, " t"], label: Integer[Array, ""] | int
+) -> Float[Array, "t k"]:
+    """Nats of a sequence for each code that a place could have instead, up to a constant of the place.
+
+    -log p(c | c_<i, label), exactly, and what the places after i then cost, to first order in the embedding of c_i.
+    """
+    codes = codes.astype(jnp.int32)
+    tokens = jnp.pad(codes, (1, 0), constant_values=arch.bos)[None, :-1]
+    apply: Any = Transformer(arch).apply
+
+    def nats(shift: Float[Array, "1 t d"]) -> tuple[Float[Array, ""], Float[Array, "t k"]]:
+        variables = {"params": params, "perturbations": {"embedded": shift}}
+        log_p = jax.nn.log_softmax(apply(variables, tokens, jnp.asarray(label)[None], True)[0])
+        return -_choose(log_p[None], codes[None])[0].sum(), log_p
+
+    embeddings = params["tokens"]
+    slope, log_p = jax.grad(nats, has_aux=True)(jnp.zeros((1, *embeddings[codes].shape), embeddings.dtype))
+    seen_by_later = jnp.pad(slope[0, 1:], ((0, 1), (0, 0)))  # the input after place i is the code at place i
+    return seen_by_later @ embeddings[: arch.num_codes].T - log_p
+
+
 def empty_cache(params: Params, arch: Architecture, batch_size: int) -> list[Cache]:
     """Zeroed cache of every block for a batch of sequences."""
     dtype = jnp.bfloat16 if arch.bfloat16 else params["tokens"].dtype

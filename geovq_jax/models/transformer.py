@@ -175,7 +175,8 @@ class Transformer(nn.Module):
     def __call__(
         self, tokens: Int[Array, "b t"], labels: Int[Array, " b"], deterministic: bool
     ) -> Float[Array, "b t k"]:
-        x = self.dropout(self._embed(tokens, labels, self.places[: tokens.shape[1]]), deterministic=deterministic)
+        x = self.perturb("embedded", self._embed(tokens, labels, self.places[: tokens.shape[1]]))
+        x = self.dropout(x, deterministic=deterministic)
         for block in self.blocks:
             x = block(x, deterministic)
         return self._predict(x)

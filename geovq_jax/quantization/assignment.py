@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Int32
 
@@ -22,9 +23,9 @@ from geovq_jax.geometry import cell_metrics, decode_all, knn, nearest_geodesic, 
 from geovq_jax.geometry.batching import Progress
 from geovq_jax.geometry.metric import DecodeFn
 from geovq_jax.quantization import baselines
-from geovq_jax.quantization.code_tables import CodeTables, code_lengths
 from geovq_jax.quantization.context import encode_in_context
 from geovq_jax.quantization.pullback_kmeans import assign_pullback
+from geovq_jax.quantization.rates import Rate
 from geovq_jax.quantization.tokenizer import Encoded, Tokenizer, encode_measured
 from geovq_jax.quantization.tokenizer import encode as encode_on_graph
 
@@ -169,7 +170,7 @@ def search(
     *,
     metrics: Float[np.ndarray, "n h w d d"] | None = None,
     sweeps: int = 3,
-    tables: CodeTables | None = None,
+    rate: Rate | None = None,
     rate_weight: float = 0.0,
     progress: Progress | None = None,
 ) -> Int32[np.ndarray, "n ..."]:
@@ -182,7 +183,7 @@ def search(
         images: targets of the decoder, in [0, 1].
         metrics: pull-back metric of each cell, which only proposes moves; by default taken at the code vectors.
         sweeps: passes over a grid, see `encode_in_context`.
-        tables: what codes cost in bits; a vector is a grid of one cell.
+        rate: what codes cost in bits; a vector is a grid of one cell.
         rate_weight: squared error, summed over an image, that a bit may cost.
         progress: called with (images done, n).
 
@@ -193,8 +194,8 @@ def search(
         ValueError: as `encode_in_context` and `baselines.encode_decoded`.
     """
     if codes.ndim == 1:
-        every = np.arange(len(vectors)).reshape(-1, 1, 1)
-        costs = None if tables is None else rate_weight * code_lengths(tables, every).ravel()
+        one = jnp.zeros((1, 1), jnp.int32)
+        costs = None if rate is None else rate_weight * np.asarray(rate.candidates(one), np.float64).ravel()
         return baselines.encode_decoded(decode_fn, vectors, images, costs=costs)
     parts = []
     for start in range(0, len(codes), _CHUNK):
@@ -210,7 +211,7 @@ def search(
             own,
             images[rows],
             sweeps=sweeps,
-            tables=tables,
+            rate=rate,
             rate_weight=rate_weight,
         )
         parts.append(found.codes)

@@ -11,8 +11,8 @@ The damping stands for what cells that move together add to one another. As in L
 doubles where a move is refused, so that the next is shorter, and halves otherwise. See docs/quantization.md, (3) and
 (4).
 
-With tables of code lengths the bits of the codes, times a weight, are part of what is minimised: of two codes that look
-alike the cheaper one is taken. See docs/quantization.md, (7).
+With a rate the bits of the codes, times a weight, are part of what is minimised: of two codes that look alike the
+cheaper one is taken. See docs/quantization.md, (7).
 """
 
 from typing import Any, NamedTuple
@@ -33,13 +33,13 @@ from geovq_jax.geometry.checks import (
     check_number,
 )
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
-from geovq_jax.quantization.code_tables import CodeTables, candidate_bits, grid_bits
+from geovq_jax.quantization.rates import Rate
 
 
 class InContext(NamedTuple):
     """Codes after the search, and the objective of each image before and after, which never rises.
 
-    The objective is the squared error summed over x, plus `rate_weight` times the bits where tables are given.
+    The objective is the squared error summed over x, plus `rate_weight` times the bits where a rate is given.
     """
 
     codes: Int[np.ndarray, "n h w"]
@@ -55,14 +55,14 @@ def encode_in_context(
     targets: Float[np.ndarray, "n ..."],
     *,
     sweeps: int = 3,
-    tables: CodeTables | None = None,
+    rate: Rate | None = None,
     rate_weight: float = 0.0,
     batch_size: int = 100,
     progress: Progress | None = None,
 ) -> InContext:
     """Lower each image's error by changing codes, a quarter of the grid at a time, by the pull-back metric.
 
-    With `tables` it lowers the error plus `rate_weight` times the bits of the codes.
+    With a `rate` it lowers the error plus `rate_weight` times the bits of the codes.
 
     Args:
         decode_fn: f, map of one grid [h, w, d] to an array x.
@@ -71,7 +71,7 @@ def encode_in_context(
         metrics: pull-back metric of every cell, at the unquantized latent or at its code vector.
         targets: the images to match, or decoded latents; of the shape of x.
         sweeps: passes over the grid, four decodes and gradients each.
-        tables: code lengths, of tables that were not fitted to these very codes; None for none.
+        rate: what codes cost, by a model that was not fitted to these very codes; None for nothing.
         rate_weight: squared error, summed over x, that a bit may cost.
         batch_size: images at a time.
         progress: called with (images done, n).
@@ -92,15 +92,15 @@ def encode_in_context(
     check_count("sweeps", sweeps, 0)
     check_count("batch_size", batch_size)
     check_number("rate_weight", rate_weight)
-    if tables is not None and tables.place.shape != (codes[0].size, len(vectors)):
-        got = "{} places and {} codes".format(*tables.place.shape)
+    if rate is not None and (rate.num_cells, rate.num_codes) != (codes[0].size, len(vectors)):
+        got = f"{rate.num_cells} cells and {rate.num_codes} codes"
         raise ValueError(
-            f"expected tables of {codes[0].size} places and {len(vectors)} codes, got {got}; fit them anew"
+            f"expected a rate of {codes[0].size} cells and {len(vectors)} codes, got {got}; fit its model anew"
         )
     decode, book = as_pytree(decode_fn), jnp.asarray(vectors)
-    rate = None if tables is None else (tables, jnp.asarray(rate_weight, book.dtype))
+    priced = None if rate is None else (rate.bits, rate.candidates, jnp.asarray(rate_weight, book.dtype))
     found = map_chunks(
-        lambda *part: _descend(decode, book, sweeps, rate, *part),
+        lambda *part: _descend(decode, book, sweeps, priced, *part),
         (codes, metrics, targets),
         batch_size=min(batch_size, len(codes)),
         progress=progress,
@@ -111,7 +111,7 @@ def encode_in_context(
 
 @jax.jit
 def _descend(
-    decode_fn: Any, vectors: Array, sweeps: Array | int, rate: Any, codes: Array, metrics: Array, targets: Array
+    decode_fn: Any, vectors: Array, sweeps: Array | int, priced: Any, codes: Array, metrics: Array, targets: Array
 ) -> tuple[Array, Array, Array]:
     outer = jnp.einsum("ki,kj->kij", vectors, vectors)
 
@@ -124,7 +124,10 @@ def _descend(
 
         def objective(codes: Array) -> tuple[Array, Array]:
             value, gradient = jax.value_and_grad(error)(vectors[codes])
-            return value if rate is None else value + rate[1] * grid_bits(rate[0], codes), gradient
+            if priced is not None:
+                bits, _, weight = priced
+                value = value + weight * bits(codes)
+            return value, gradient
 
         squares = jnp.einsum("hwij,kij->hwk", metric, outer)
         before, gradient = objective(codes)
@@ -135,8 +138,9 @@ def _descend(
             strength = 1.0 + damping[step % 4]
             slope = gradient - 2.0 * strength * jnp.einsum("hwij,hwj->hwi", metric, vectors[codes])
             promise = strength * squares + jnp.einsum("hwi,ki->hwk", slope, vectors)
-            if rate is not None:
-                promise = promise + rate[1] * candidate_bits(rate[0], codes)
+            if priced is not None:
+                _, candidates, weight = priced
+                promise = promise + weight * candidates(codes)
             best = jnp.argmin(promise, axis=-1)
             trial = jnp.where(moved, best.astype(codes.dtype), codes)
             value, trial_gradient = objective(trial)

@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from geovq_jax.config import settings
 from geovq_jax.evaluation.code_usage import code_usage
 from geovq_jax.quantization import assignment, baselines
 from geovq_jax.quantization.code_tables import CodeTables, fit_tables
 from geovq_jax.quantization.codebook import parameters_hash
+from geovq_jax.quantization.rates import Rate, rate_of_prior, rate_of_tables
 from geovq_jax.quantization.tokenizer import Encoded
 from geovq_jax.shards import run_shards
+from geovq_jax.stages.prior import fit_prior
 from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
@@ -22,13 +25,15 @@ FOLDS = 4  # of training images, each of which pays for its codes by the tables 
 
 def encode_splits(run: Run) -> str:
     """Codes of every image of every split into `codes/`, searched under the decoder that will read them."""
-    perplexity = 0.0
+    perplexity, rate = 0.0, _train_rate(run) if run.config.codes.rate == "prior" else None
     for split in SPLITS:
         latents = run.latents(split)
         found = assigned(run, run.quantizer, split)
         codes = found.codes
         if run.config.codes.search == "context":
-            codes = searched(run, run.tuned, run.codebook.vectors, {split: codes}, "codes", seen=run.seen_codes)[split]
+            codes = searched(
+                run, run.tuned, run.codebook.vectors, {split: codes}, "codes", seen=run.seen_codes, rate=rate
+            )[split]
         save_npz(
             run.workdir / "codes" / f"{split}.npz",
             codes=codes,
@@ -73,12 +78,13 @@ def searched(
     *,
     own_metrics: Mapping[str, np.ndarray] | None = None,
     seen: np.ndarray | None = None,
+    rate: Rate | None = None,
 ) -> dict[str, np.ndarray]:
     """Codes of some splits after a search under the decoder of an autoencoder, from initial codes [n] or [n, h, w].
 
     `name` is that of the folder of shards, which are kept; `own_metrics` [n, h, w, d, d] take the place of the run's.
     With `codes.rate_weight` above 0 codes cost bits by tables of `seen`, training codes, by default those given; the
-    images of a fold of the training split pay by the tables of the other folds.
+    images of a fold of the training split pay by the tables of the other folds. `rate` takes the place of the tables.
     """
     decode_fn, config = decoder_of(autoencoder), run.config
     searched_codes = {}
@@ -89,18 +95,22 @@ def searched(
         elif start.ndim > 1 and config.graph.output_metric == "pixels":
             metrics = run.metrics(split)
         images = run.images(split)
-        tables = _tables(run, codes.get("train") if seen is None else seen, FOLDS if split == "train" else 1)
+        rates: list[Rate | None] = [rate]
+        if rate is None and config.codes.rate_weight:
+            folds = FOLDS if split == "train" else 1
+            seen_codes = codes["train"] if seen is None else seen
+            rates = [rate_of_tables(tables) for tables in _tables(seen_codes, config.codebook.num_clusters, folds)]
 
         def improved(
             rows: slice,
             start: np.ndarray = start,
             metrics: np.ndarray | None = metrics,
             images: np.ndarray = images,
-            tables: Sequence[CodeTables | None] = tables,
+            rates: Sequence[Rate | None] = rates,
         ) -> dict[str, np.ndarray]:
             found, asked = np.empty(start[rows].shape, np.int32), np.arange(rows.start, rows.stop)
-            for fold, own_tables in enumerate(tables):
-                own = asked[asked % len(tables) == fold]
+            for fold, own_rate in enumerate(rates):
+                own = asked[asked % len(rates) == fold]
                 found[own - rows.start] = assignment.search(
                     decode_fn,
                     vectors,
@@ -108,7 +118,7 @@ def searched(
                     images[own],
                     metrics=None if metrics is None else metrics[own],
                     sweeps=config.codes.sweeps,
-                    tables=own_tables,
+                    rate=own_rate,
                     rate_weight=config.codes.rate_weight,
                 )
             return {"codes": found}
@@ -117,7 +127,7 @@ def searched(
             "decoder": parameters_hash(autoencoder.params),
             "arrays": hash_arrays({"vectors": vectors, "codes": start, "images": images}),
             "sweeps": config.codes.sweeps,
-            "rate": [config.codes.rate_weight, *(hash_arrays(part._asdict()) for part in tables if part is not None)],
+            "rate": [config.codes.rate_weight, *(parameters_hash(one.bits) for one in rates if one is not None)],
             "metrics": run.vae_hash if own_metrics is None else hash_arrays({"metrics": own_metrics[split]}),
         }
         folder = run.workdir / "shards" / f"search_{name}_{split}"
@@ -127,15 +137,38 @@ def searched(
     return searched_codes
 
 
-def _tables(run: Run, seen: np.ndarray | None, folds: int) -> list[CodeTables | None]:
+def _tables(seen: np.ndarray, num_codes: int, folds: int) -> list[CodeTables]:
     """Tables for the images of each fold, fitted to the codes of all others; of everything where there is one fold."""
-    if not run.config.codes.rate_weight:
-        return [None]
-    assert seen is not None
-    fold, num_codes = np.arange(len(seen)) % folds, run.config.codebook.num_clusters
     if folds == 1:
         return [fit_tables(seen, num_codes)]
+    fold = np.arange(len(seen)) % folds
     return [fit_tables(seen[fold != own], num_codes, held_out=seen[fold == own]) for own in range(folds)]
+
+
+def _train_rate(run: Run) -> Rate | None:
+    """A prior without classes of the codes that the decoder was trained on, into `codes/rate`; None if bits are free.
+
+    An eighth of the codes is held out and ends the training.
+    """
+    seen, config = run.seen_codes, run.config
+    if seen is None:
+        return None
+    held_out = np.arange(len(seen)) % 8 == 0
+    with progress_bar("training the prior that counts bits") as progress:
+        params, arch, _ = fit_prior(
+            run.workdir / "codes" / "rate",
+            {
+                split: (seen[rows], np.zeros(rows.sum(), np.int32))
+                for split, rows in (("train", ~held_out), ("valid", held_out))
+            },
+            num_codes=config.codebook.num_clusters,
+            num_classes=0,
+            section=config.prior,
+            seed=config.seed,
+            metadata=settings(config, "seed", "codebook", "codes", "prior"),
+            progress=progress,
+        )
+    return rate_of_prior(params, arch)
 
 
 def code_pictures(run: Run) -> Float[np.ndarray, "K height width channels"]:

@@ -1,5 +1,6 @@
 """Records of what a work directory holds, and the models that read them."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -123,6 +124,26 @@ def read_graph(path: Path) -> Graph:
         components_before_repair=int(arrays["components_before_repair"]),
         settings=str(arrays["settings"]),
     )
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Figures of every evaluation during training, one dict per line of metrics.jsonl.
+
+    Raises ValueError for a line that is not one.
+    """
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or not {"stage", "step"} <= record.keys():
+            raise ValueError(
+                f"expected a JSON object with stage and step on line {number} of {path}, got {line[:60]!r}; "
+                "delete that line"
+            )
+        found.append(record)
+    return found
 
 
 def vae_architecture(section: ConfigDict, image_shape: tuple[int, ...]) -> vae.Architecture:

@@ -25,6 +25,7 @@ from geovq_jax.models.sampling import balanced_labels, draw
 from geovq_jax.quantization import assignment, methods
 from geovq_jax.quantization.code_tables import fit_tables
 from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup, parameters_hash
+from geovq_jax.quantization.rates import Rate, rate_of_prior, rate_of_tables
 from geovq_jax.stages import records
 from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
@@ -245,23 +246,8 @@ class Run:
 
     @property
     def training_records(self) -> list[dict[str, Any]]:
-        """Figures of every evaluation during training, one dict per line of metrics.jsonl.
-
-        Raises ValueError for a line that is not one.
-        """
-        path, found = self.workdir / "metrics.jsonl", []
-        for number, line in enumerate(path.read_bytes().splitlines(), 1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict) or not {"stage", "step"} <= record.keys():
-                raise ValueError(
-                    f"expected a JSON object with stage and step on line {number} of {path}, got {line[:60]!r}; "
-                    "delete that line"
-                )
-            found.append(record)
-        return found
+        """Figures of every evaluation during training, see `records.read_log`."""
+        return records.read_log(self.workdir / "metrics.jsonl")
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -291,15 +277,23 @@ class Run:
             metrics = assignment.measure(self.decode_fn, latents, self.config.graph.context)
             metrics = metrics.reshape(*latents.shape, latents.shape[-1])
         pixels = np.asarray(data.to_float(images)) if images.dtype == np.uint8 else images
-        vectors, effort = self.codebook.vectors, {name: self.config.codes[name] for name in ("sweeps", "rate_weight")}
-        tables = None if self.seen_codes is None else fit_tables(self.seen_codes, len(vectors))
-        return assignment.search(self.tuned_decode_fn, vectors, codes, pixels, metrics=metrics, tables=tables, **effort)
+        effort = {name: self.config.codes[name] for name in ("sweeps", "rate_weight")} | {"rate": self.rate}
+        return assignment.search(self.tuned_decode_fn, self.codebook.vectors, codes, pixels, metrics=metrics, **effort)
 
     @cached_property
     def seen_codes(self) -> Int[np.ndarray, "n ..."] | None:
         """Training codes that the decoder was trained on, which say what a code costs; None where nothing asks."""
         path = self.workdir / "decoder" / records.SEEN
         return load_npz(path, stage="decoder")["codes"] if self.config.codes.rate_weight else None
+
+    @cached_property
+    def rate(self) -> Rate | None:
+        """What a code costs in a search, see codes.rate; None where nothing asks."""
+        seen, num_codes = self.seen_codes, len(self.codebook.vectors)
+        if seen is None or self.config.codes.rate == "tables":
+            return None if seen is None else rate_of_tables(fit_tables(seen, num_codes))
+        arch = records.prior_architecture(self.config.prior, seen.shape[1:], num_codes=num_codes, num_classes=0)
+        return rate_of_prior(self._restore("codes/rate", partial(gpt.init, arch=arch)), arch)
 
     def tokenize(self, latents: Float[np.ndarray, "n ..."]) -> Int32[np.ndarray, "n ..."]:
         """Codes of latents [n, d] or [n, h, w, d] without search."""

@@ -11,6 +11,7 @@ from geovq_jax.geometry import cell_metrics
 from geovq_jax.quantization.code_tables import code_lengths, fit_tables
 from geovq_jax.quantization.context import encode_in_context
 from geovq_jax.quantization.pullback_kmeans import assign_pullback
+from geovq_jax.quantization.rates import rate_of_tables
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(5, 2)).astype(np.float32)
@@ -108,7 +109,7 @@ def objectives(tables, weight, codes, targets):
 def test_with_weight_zero_tables_change_nothing(rated):
     tables, codes, metrics, targets = rated
     plain = encode_in_context(curved, VECTORS, codes, metrics, targets)
-    found = encode_in_context(curved, VECTORS, codes, metrics, targets, tables=tables, rate_weight=0.0)
+    found = encode_in_context(curved, VECTORS, codes, metrics, targets, rate=rate_of_tables(tables), rate_weight=0.0)
     for one, other in zip(plain, found, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -118,7 +119,9 @@ def test_the_objective_is_error_and_bits_and_nearly_the_least_of_all(rated):
     every = np.array(list(itertools.product(range(5), repeat=4))).reshape(-1, 2, 2)
     images = np.asarray(jax.vmap(curved)(jnp.asarray(VECTORS[every])))
     for weight in (0.05, 0.5):
-        found = encode_in_context(curved, VECTORS, codes, metrics, targets, sweeps=8, tables=tables, rate_weight=weight)
+        found = encode_in_context(
+            curved, VECTORS, codes, metrics, targets, sweeps=8, rate=rate_of_tables(tables), rate_weight=weight
+        )
         np.testing.assert_allclose(found.before, objectives(tables, weight, codes, targets), rtol=1e-5)
         np.testing.assert_allclose(found.after, objectives(tables, weight, found.codes, targets), rtol=1e-5)
         assert (found.after <= found.before).all()
@@ -133,7 +136,9 @@ def test_bits_fall_and_errors_rise_with_the_weight(rated):
     tables, codes, metrics, targets = rated
     bits, distortions = [], []
     for weight in (0.0, 0.1, 1.0):
-        found = encode_in_context(curved, VECTORS, codes, metrics, targets, sweeps=6, tables=tables, rate_weight=weight)
+        found = encode_in_context(
+            curved, VECTORS, codes, metrics, targets, sweeps=6, rate=rate_of_tables(tables), rate_weight=weight
+        )
         bits.append(code_lengths(tables, found.codes).sum(axis=(1, 2)).mean())
         distortions.append(errors(curved, found.codes, targets).mean())
     assert bits[0] > bits[1] > bits[2]
@@ -143,5 +148,5 @@ def test_bits_fall_and_errors_rise_with_the_weight(rated):
 def test_tables_of_other_grids_are_refused(rated):
     tables, codes, metrics, targets = rated
     more = np.concatenate([VECTORS, VECTORS[:1]])
-    with pytest.raises(ValueError, match="tables of 4 places and 6 codes"):
-        encode_in_context(curved, more, codes, metrics, targets, tables=tables)
+    with pytest.raises(ValueError, match="rate of 4 cells and 6 codes"):
+        encode_in_context(curved, more, codes, metrics, targets, rate=rate_of_tables(tables))

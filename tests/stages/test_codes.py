@@ -68,17 +68,15 @@ def test_bits_fall_with_the_weight_and_shards_change_nothing(run, monkeypatch):
         np.testing.assert_array_equal(codes, found[0.3][split])
 
 
-def test_training_images_pay_by_the_codes_of_others(run):
-    with run.config.unlocked():
-        run.config.codes.rate_weight = 0.1
+def test_training_images_pay_by_the_codes_of_others():
     seen = RNG.integers(K, size=(40, 2, 2))
     changed = seen.copy()
     changed[1::4] = 0
-    before, after = (stage._tables(run, codes, 4) for codes in (seen, changed))
+    before, after = (stage._tables(codes, K, 4) for codes in (seen, changed))
     for fold in range(4):
         held_out_only = np.array_equal(before[fold].place, after[fold].place)
         assert held_out_only == (fold == 1)
-    assert len(stage._tables(run, seen, 1)) == 1
+    assert len(stage._tables(seen, K, 1)) == 1
 
 
 def test_other_splits_pay_by_the_training_codes_given(run):

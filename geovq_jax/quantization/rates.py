@@ -1,0 +1,64 @@
+"""What codes cost while they are searched for: bits by tables of counts, or by a prior that is not told the class.
+
+A prior is exact about the codes so far and, for the codes after the place that changes, right to first order: of a
+candidate c in place of k it says
+
+    -log2 p(c | codes before) + (e_c - e_k)' dR/de,
+
+with R the bits of the whole grid and e the embedding that the later places see. See docs/quantization.md, (8).
+"""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from geovq_jax.models import gpt
+from geovq_jax.quantization.code_tables import CodeTables, candidate_bits, grid_bits
+
+
+class Rate(NamedTuple):
+    """Bits of codes, by functions within jit whose arrays are leaves.
+
+    `bits` maps a grid of codes [h, w] to the length of the whole, exactly; `candidates` maps it to [h, w, K], what the
+    grid would take with each code at each place, up to a constant of the place.
+    """
+
+    bits: jax.tree_util.Partial
+    candidates: jax.tree_util.Partial
+    num_cells: int
+    num_codes: int
+
+
+def rate_of_tables(tables: CodeTables) -> Rate:
+    """Bits by tables, see `code_tables`; the candidates' are exact for cells of which no two touch.
+
+    Example:
+        >>> import numpy as np
+        >>> from geovq_jax.quantization.code_tables import fit_tables
+        >>> rate = rate_of_tables(fit_tables(np.random.default_rng(0).integers(4, size=(200, 2, 2)), 4))
+        >>> rate.candidates(jnp.zeros((2, 2), int)).shape
+        (2, 2, 4)
+    """
+    num_cells, num_codes = tables.place.shape
+    bits, candidates = jax.tree_util.Partial(grid_bits, tables), jax.tree_util.Partial(candidate_bits, tables)
+    return Rate(bits, candidates, num_cells, num_codes)
+
+
+def rate_of_prior(params: Any, arch: gpt.Architecture) -> Rate:
+    """Bits by a prior of codes in raster order that is not told the class, see `models.gpt`."""
+    bits, candidates = (jax.tree_util.Partial(partial(function, arch), params) for function in (_bits, _candidates))
+    return Rate(bits, candidates, arch.length, arch.num_codes)
+
+
+def _bits(arch: gpt.Architecture, params: Any, codes: Int[Array, "h w"]) -> Float[Array, ""]:
+    labels = jnp.full((1,), arch.no_class, jnp.int32)
+    return -jnp.sum(gpt.log_probabilities(params, arch, codes.reshape(1, -1), labels)) / math.log(2)
+
+
+def _candidates(arch: gpt.Architecture, params: Any, codes: Int[Array, "h w"]) -> Float[Array, "h w K"]:
+    costs = gpt.candidate_costs(params, arch, codes.reshape(-1), arch.no_class)
+    return costs.reshape(*codes.shape, -1) / math.log(2)
