@@ -17,6 +17,7 @@ class Key(NamedTuple):
 
 
 AUGMENT = one_of("none", "rotate", "crop_flip")
+KIND = one_of("vanilla", "spatial", "external")
 LOSS = one_of("bernoulli", "mse", "l1", "calibrated")
 BACKEND = one_of("auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf")
 OUTPUT_METRIC = one_of("pixels", "bernoulli", "features")
@@ -51,7 +52,8 @@ KEYS: dict[str, Key] = {
     "data.max_train": Key(0, "size of a stratified subset of the training images; 0 for all", at_least(0)),
     "data.max_valid": Key(0, "size of a stratified subset of the validation images; 0 for all", at_least(0)),
     "data.max_test": Key(0, "size of a stratified subset of the test images; 0 for all", at_least(0)),
-    "vae.kind": Key("spatial", "latents per image: one vector, or a grid of vectors", one_of("vanilla", "spatial")),
+    "vae.kind": Key("spatial", "latents: one vector per image, a grid of vectors, or those of vae.module", KIND),
+    "vae.module": Key("", "file.py or package.module of an autoencoder of your own, for vae.kind=external"),
     "vae.latent_dim": Key(16, "dimension of one latent vector", at_least(1)),
     "vae.channels": Key((64, 128, 256), "channels after each stride-2 convolution", SIZES),
     "vae.norm": Key("none", "normalisation between convolutions", one_of("none", "group", "layer")),

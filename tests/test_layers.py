@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "geovq_jax"
 ENTRY = {f"geovq_jax.{name}" for name in ("cli", "pipeline", "comparison", "explorer", "terminal")}
-BASE = {"geovq_jax.processes", "geovq_jax.mesh", "geovq_jax.terminal", "geovq_jax.config", "geovq_jax.presets"}
+BASE = {f"geovq_jax.{name}" for name in ("processes", "mesh", "terminal", "keys", "config", "presets")}
 FILES = {"geovq_jax.workdir", "geovq_jax.shards", "geovq_jax.manifest"}
 LIBRARY = {
     f"geovq_jax.{name}" for name in ("geometry", "data", "models", "training", "quantization", "evaluation", "figures")

@@ -156,9 +156,12 @@ def _row(method: str, rung: str, records: list[dict[str, Any]]) -> dict[str, Any
 def _differences(cells: dict[tuple[str, int], Any], config: ConfigDict) -> list[dict[str, Any]]:
     """Paired differences in PSNR over the images of all seeds, and the mean of each seed."""
     differences = []
-    for (first, first_rung), (second, second_rung) in _QUESTIONS:
+    for asked in _QUESTIONS:
+        (first, first_rung), (second, second_rung) = asked
         if first not in config.compare.methods or second not in config.compare.methods:
             continue
+        if any(f"psnr_{rung}" not in cells[name, config.compare.seeds[0]][1] for name, rung in asked):
+            continue  # a decoder that cannot be fine-tuned
         pairs = [
             (cells[first, seed][1][f"psnr_{first_rung}"], cells[second, seed][1][f"psnr_{second_rung}"])
             for seed in config.compare.seeds

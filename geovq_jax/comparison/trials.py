@@ -59,6 +59,12 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
     """
     if not processes.alone():
         raise ValueError("expected one process for a comparison, got several; give each seeds of its own instead")
+    joint = [name for name in config.compare.methods if name in JOINT]
+    if config.vae.kind == "external" and joint:
+        raise ValueError(
+            f"expected compare.methods that keep the autoencoder for vae.kind=external, got {', '.join(joint)}; leave "
+            "them out of --config.compare.methods"
+        )
     for seed in config.compare.seeds:
         own = config.copy_and_resolve_references()
         with own.unlocked():
@@ -119,7 +125,8 @@ def post_hoc_rows(name: str, run: Run) -> tuple[list[dict[str, Any]], dict[str, 
     _add(rows, images, run, "frozen", run.autoencoder, first, _codes_record(run, first.codes) | budget)
     model, last = run.autoencoder, first
     parts = config.codes.searches if in_context else 1
-    for trained in () if method in _FROZEN_ONLY else _TRAINED.get(name, ("decoder",)):
+    frozen_only = method in _FROZEN_ONLY or not run.autoencoder.params
+    for trained in () if frozen_only else _TRAINED.get(name, ("decoder",)):
         tuned, codes = finetune_in_parts(run, first.codes, first.vectors, search=in_context, trained=trained)
         model, last = Autoencoder(tuned.params, run.autoencoder.arch), Coded(tuned.vectors, codes)
         if in_context:
