@@ -26,6 +26,7 @@ ALLOWED = {
     "geovq_jax.workdir": {"geovq_jax.processes"},
     "geovq_jax.shards": {"geovq_jax.processes", "geovq_jax.workdir"},
     "geovq_jax.manifest": {"geovq_jax.config", "geovq_jax.shards", "geovq_jax.workdir"},
+    "geovq_jax.torch": set(),
     "geovq_jax.geometry": {"geovq_jax.mesh"},
     "geovq_jax.data": set(),
     "geovq_jax.models": set(),

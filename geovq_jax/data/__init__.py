@@ -1,4 +1,4 @@
-"""Data sets as disjoint splits of uint8 images, and batches of them."""
+"""Data sets as disjoint splits of images of 8 or 16 bits, and batches of them."""
 
 from geovq_jax.data.batches import augment, batch_indices, to_float
 from geovq_jax.data.datasets import load

@@ -48,6 +48,8 @@ class Opened:
             section.name,
             data_dir=section.dir or None,
             seed=self.config.seed,
+            image_size=tuple(section.image_size) or None,
+            crop=section.crop,
             **{name: section[name] or None for name in ("max_train", "max_valid", "max_test")},
         )
 

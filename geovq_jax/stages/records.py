@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Int32, Integer, UInt8
+from jaxtyping import Float, Int, Int32, Integer, UInt
 from ml_collections import ConfigDict
 from scipy import sparse
 
@@ -179,9 +179,9 @@ def decode(arch: vae.Architecture | external.External, params: Any, z: jax.Array
 
 
 def posterior(
-    autoencoder: Autoencoder, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
+    autoencoder: Autoencoder, images: UInt[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
 ) -> vae.Posterior:
-    """Posterior mean and log variance of images, uint8 or float in [0, 1]; one's own encoder has no variance."""
+    """Posterior mean and log variance of images, integers or floats in [0, 1]; one's own encoder has no variance."""
     arch = autoencoder.arch
     encode = partial(_encode_own, arch) if isinstance(arch, external.External) else partial(_encode, *autoencoder[::-1])
     return jax.device_get(map_chunks(encode, (images,), batch_size=BATCH))
@@ -193,14 +193,12 @@ def without_variance(mean: Float[np.ndarray, "n ..."]) -> vae.Posterior:
 
 
 def _encode_own(own: external.External, images: Any) -> vae.Posterior:
-    pixels = data.to_float(images) if images.dtype == jnp.uint8 else images
-    return without_variance(external.encode(own, np.asarray(pixels)))
+    return without_variance(external.encode(own, np.asarray(data.to_float(images))))
 
 
 @partial(jax.jit, static_argnums=0)
 def _encode(arch: vae.Architecture, params: Any, images: jax.Array) -> vae.Posterior:
-    pixels = data.to_float(images) if images.dtype == jnp.uint8 else images
-    return jax.vmap(partial(vae.encode, params, arch))(pixels)
+    return jax.vmap(partial(vae.encode, params, arch))(data.to_float(images))
 
 
 def features_of(classifier: Classifier) -> jax.tree_util.Partial:

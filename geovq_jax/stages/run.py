@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, Int32, Integer, UInt8
+from jaxtyping import Float, Int, Int32, Integer, UInt
 
 from geovq_jax import data
 from geovq_jax.config import num_neighbours, read_config
@@ -184,11 +184,11 @@ class Run(Opened):
         """The content of config.json: versions, commit, platform and devices."""
         return json.loads((self.workdir / "config.json").read_text())
 
-    def encode(self, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]) -> Int32[np.ndarray, "n ..."]:
+    def encode(self, images: UInt[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]) -> Int32[np.ndarray, "n ..."]:
         """Codes of images, as the run encodes its own.
 
         Args:
-            images: uint8, or float in [0, 1], of the shape of the run's images.
+            images: uint8, uint16, or floats in [0, 1], of the shape of the run's images.
 
         Returns:
             Codes [n], or [n, h, w] of spatial latents.
@@ -208,7 +208,7 @@ class Run(Opened):
             return codes
         if latents.ndim == 2 or config.graph.output_metric != "pixels":
             metrics = None
-        pixels = np.asarray(data.to_float(images)) if images.dtype == np.uint8 else images
+        pixels = np.asarray(data.to_float(images))
         vectors, effort = self.codebook.vectors, {name: config.codes[name] for name in ("sweeps", "rate_weight")}
         tables = None if self.seen_codes is None else fit_tables(self.seen_codes, len(vectors))
         return assignment.search(self.tuned_decode_fn, vectors, codes, pixels, metrics=metrics, tables=tables, **effort)
