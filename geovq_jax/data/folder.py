@@ -66,6 +66,12 @@ def _open(path: Path) -> Image.Image:
     return image
 
 
+def is_deep(path: Path) -> bool:
+    """Whether an image is grey of 16 bits; ValueError for a file that is no image."""
+    with _open(path) as image:
+        return image.mode in _DEEP_MODES
+
+
 def one_line(error: BaseException) -> str:
     """Message of an error without line breaks."""
     return " ".join(str(error).split())
