@@ -1,10 +1,12 @@
 """Encode and decode from the command line against the run's own codes, images and likelihoods."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,3 +105,37 @@ def test_bad_operands_are_refused_in_one_line_and_nothing_is_written(run, tmp_pa
         assert done.returncode == 2
         assert re.fullmatch("error: expected .*; .*\n", done.stderr)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+ELSEWHERE = """
+import sys
+sys.modules.update(dict.fromkeys(("geovq_jax", "flax", "orbax", "optax"), None))  # cannot be imported
+import numpy as np
+from jax import export
+from safetensors.numpy import load_file
+vectors = load_file("codebook.safetensors")["vectors"]
+decoder = export.deserialize(bytearray(open("decoder.stablehlo", "rb").read()))
+for size in (1, 16):
+    images = decoder.call(vectors[load_file("codes.safetensors")["test"][:size]])
+np.save("images.npy", images)
+"""
+
+
+def test_an_export_decodes_in_a_process_without_this_package(run, tmp_path):
+    load_file = pytest.importorskip("safetensors.numpy", reason="needs the extra export").load_file
+    done = call("export", f"--workdir={run.workdir}", f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = run.decode(run.codes("test").codes[:16])
+    np.testing.assert_allclose(np.load(tmp_path / "images.npy"), expected, atol=1e-5)
+    for name, params in (("decoder", run.tuned.params["decoder"]), ("prior", run.prior.params)):
+        stored = load_file(tmp_path / f"{name}.safetensors")
+        assert len(stored) == len(jax.tree.leaves(params))
+        sizes = [sorted(leaf.size for leaf in leaves) for leaves in (stored.values(), jax.tree.leaves(params))]
+        assert sizes[0] == sizes[1]
+    for split in ("train", "valid", "test"):
+        np.testing.assert_array_equal(load_file(tmp_path / "codes.safetensors")[split], run.codes(split).codes)
+    described = json.loads((tmp_path / "description.json").read_text())
+    assert described["images"]["shape"] == ["n", 8, 8, 1]
+    assert described["run"]["config"]["name"] == run.config.name

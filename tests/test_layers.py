@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "geovq_jax"
-ENTRY = {f"geovq_jax.{name}" for name in ("cli", "pipeline", "comparison", "explorer", "codec", "terminal")}
+ENTRY = {f"geovq_jax.{name}" for name in ("cli", "pipeline", "comparison", "explorer", "codec", "bundle", "terminal")}
 BASE = {f"geovq_jax.{name}" for name in ("processes", "mesh", "terminal", "keys", "config", "presets")}
 FILES = {"geovq_jax.workdir", "geovq_jax.shards", "geovq_jax.manifest"}
 LIBRARY = {
@@ -39,6 +39,7 @@ ALLOWED = {
     "geovq_jax.explorer": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages"},
     "geovq_jax.pipeline": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report"},
     "geovq_jax.codec": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.pipeline"},
+    "geovq_jax.bundle": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.pipeline"},
     "geovq_jax.comparison": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report", "geovq_jax.pipeline"},
     "geovq_jax.cli": {*BASE, *FILES},
 }
