@@ -117,6 +117,8 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     spatial = values["vae.kind"] == "spatial"
     if (values["vae.kind"] == "external") != bool(values["vae.module"]):
         yield "vae.module with vae.kind=external, and only there", "vae.module", "vae.kind"
+    if values["data.name"] == "decoded" and values["vae.kind"] != "external":
+        yield "vae.kind=external with data.name=decoded", "data.name", "vae.kind"
     if values["prior.embed_dim"] % values["prior.num_heads"]:
         yield "prior.embed_dim to be a multiple of prior.num_heads", "prior.embed_dim", "prior.num_heads"
     if values["vae.output"] == "identity" and values["vae.loss"] == "bernoulli":
@@ -186,6 +188,12 @@ def _flatten(resolved: Mapping[str, Any]) -> dict[str, Any]:
     sections = {key: value for key, value in resolved.items() if isinstance(value, dict)}
     single = {key: value for key, value in resolved.items() if key not in sections}
     return single | {f"{section}.{key}": value for section, part in sections.items() for key, value in part.items()}
+
+
+def given_codes(config: ConfigDict) -> str | None:
+    """The npz file of `data.name=codes:PATH`, where codes take the place of images; None for data sets of images."""
+    prefix, _, path = config.data.name.partition(":")
+    return path if prefix == "codes" and path else None
 
 
 def settings(config: ConfigDict, *names: str) -> dict[str, Any]:

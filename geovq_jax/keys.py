@@ -47,7 +47,7 @@ KEYS: dict[str, Key] = {
     "name": Key("default", "name of the experiment with its variants; the work directory is runs/NAME", NOT_EMPTY),
     "seed": Key(0, "seed of splits, initial weights, batches and clustering", SEED),
     "tracker": Key("none", "where training curves go besides metrics.jsonl", one_of("none", "tensorboard", "mlflow")),
-    "data.name": Key("mnist5k", "stock data set, folder:PATH (a sub-folder per class), or npz:PATH", NOT_EMPTY),
+    "data.name": Key("mnist5k", "stock data set, folder:PATH, npz:PATH, codes:PATH, or decoded", NOT_EMPTY),
     "data.dir": Key("", "folder that is searched for data files first; empty for $GEOVQ_DATA"),
     "data.image_size": Key((), "height and width of images of a folder; empty for 32 x 32", IMAGE_SIZE),
     "data.crop": Key("fit", "resize the central part, resize the whole on black, or only cut", one_of(*CROPS)),

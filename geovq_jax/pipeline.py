@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -79,6 +79,7 @@ STAGES: dict[str, Stage] = {
 }
 _PRODUCERS = {path: name for name, stage in STAGES.items() for path in stage.outputs}
 _APART = ("vqvae",)  # only compared with: no part of `run_all`
+_OF_CODES = ("codes", "prior", "samples")  # all that there is to do for given codes
 _FEATURES = ("metrics", "decoder", "codes", "report")  # stages that read the output metric of the run
 
 
@@ -106,8 +107,16 @@ def _function(name: str) -> Callable[[Run], str]:
 
 def inputs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
     """Paths that a stage reads under a configuration."""
+    if configuration.given_codes(config):
+        return {"codes": (), "samples": ("codes", "prior")}.get(name, STAGES[name].inputs)
     features = config.graph.output_metric == "features" and name in _FEATURES
     return (*STAGES[name].inputs, *(("classifier",) if features else ()))
+
+
+def _settings(name: str, config: ConfigDict) -> dict[str, Any]:
+    """Settings that a stage depends on."""
+    split = ("seed", "data") if name == "codes" and configuration.given_codes(config) else ()
+    return configuration.settings(config, *STAGES[name].settings, *split)
 
 
 def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
@@ -116,6 +125,8 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
     def run_stages(workdir: Path, config: ConfigDict) -> None:
         features = config.graph.output_metric == "features" and "metrics" in names
         wanted = ("classifier", *names) if features else names
+        if configuration.given_codes(config) and names == ("prior",):
+            wanted = ("codes", "prior")
         _check_upstream(wanted, workdir, config)
         run = _open(workdir, config)
         if "samples" in wanted:
@@ -138,15 +149,17 @@ def _open(workdir: Path, config: ConfigDict) -> Run:
 
 def run_all(workdir: Path, config: ConfigDict) -> None:
     """Run every stage that is not finished, in order, then show the figures."""
-    run = _open(workdir, config)
-    if not records.read_manifest(workdir).get("vae", {}).get("outputs"):
+    run, given = _open(workdir, config), configuration.given_codes(config)
+    if not given and not records.read_manifest(workdir).get("vae", {}).get("outputs"):
         from geovq_jax.stages import vae
 
         vae.check_sizes(run)
     records.store_config(workdir, config)
     for name in STAGES:
-        if name not in _APART:
+        if name in _OF_CODES if given else name not in _APART:
             run_stage(name, run)
+    if given:
+        return
     figures = json.loads((workdir / "report" / "metrics.json").read_text())["headline"]
     show_figures("test split", dict(figures))
     console.print(f"report: {workdir / 'report' / 'index.html'}")
@@ -159,7 +172,7 @@ def run_stage(name: str, run: Run) -> None:
     """
     stage, workdir, config = STAGES[name], run.workdir, run.config
     processes.wait(f"{name}: before")
-    settings, inputs = configuration.settings(config, *stage.settings), _hashes(inputs_of(name, config), workdir)
+    settings, inputs = _settings(name, config), _hashes(inputs_of(name, config), workdir)
     record = {"settings": settings, "inputs": inputs}
     manifest = records.read_manifest(workdir)
     earlier = manifest.get(name, {})
@@ -226,7 +239,7 @@ def _check_finished(names: Iterable[str], workdir: Path, config: ConfigDict, *, 
             raise ValueError(
                 f"expected stage {name} to have read the present {', '.join(inputs)}, but they changed; {remedy}"
             )
-        if record["settings"] != configuration.settings(config, *stage.settings):
+        if record["settings"] != _settings(name, config):
             raise ValueError(f"expected stage {name} to have run under this configuration, but it changed; {remedy}")
         needed += [_PRODUCERS[path] for path in inputs]
 

@@ -12,7 +12,7 @@ import geovq_jax
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
-    "data.max_train=60",
+    "data.max_train=150",
     "data.max_valid=24",
     "data.max_test=24",
     "graph.num_images=30",
@@ -20,7 +20,7 @@ SMALL = (
 )
 
 
-def blobs(shape: tuple[int, int, int], num_images: int = 150) -> np.ndarray:
+def blobs(shape: tuple[int, int, int], num_images: int = 240) -> np.ndarray:
     """Images [n, *shape] in [0, 1] of one bright spot, of a colour of its own, whose size is one of three."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[: shape[0], : shape[1]][:, None] / np.reshape(shape[:2], (2, 1, 1, 1)) - rng.random(
@@ -55,7 +55,11 @@ def arrays(shape: tuple[int, int, int], dtype: type, *, labels: bool):
         (pictures, (64, 64, 3), ("data.image_size=(64,64)",)),
         (arrays((128, 96, 1), np.uint8, labels=True), (128, 96, 1), ("vae.channels=(4,8,8,16)",)),
         (arrays((21, 34, 5), np.uint16, labels=False), (21, 34, 5), ("vae.loss=mse",)),
-        (arrays((9, 40, 2), np.uint8, labels=False), (9, 40, 2), ("vae.kind=vanilla", "vae.channels=(4,8)")),
+        (
+            arrays((9, 40, 2), np.uint8, labels=False),
+            (9, 40, 2),
+            ("vae.kind=vanilla", "vae.channels=(4,8)", "graph.num_images=0"),
+        ),
     ],
     ids=["colour files 64x64", "grey 128x96", "five channels of 16 bits 21x34", "two channels 9x40, vanilla"],
 )

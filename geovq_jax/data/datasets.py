@@ -7,7 +7,7 @@ from geovq_jax.data import builtin, raw, tfds
 from geovq_jax.data.arrays import read_npz
 from geovq_jax.data.folder import read_folder
 from geovq_jax.data.records import Dataset, Examples
-from geovq_jax.data.splits import partition
+from geovq_jax.data.splits import partition, tenths
 
 BUILTIN = ("mnist5k", "digits")
 DOWNLOADED = ("mnist", "fashion_mnist", "cifar10")
@@ -84,13 +84,21 @@ def load(
         source = str(Path(name.removeprefix(FOLDER_PREFIX)).expanduser())
         examples, classes = read_folder(source, FOLDER_IMAGE_SIZE if image_size is None else image_size, crop)
         num_classes = len(classes)
-    n = len(examples.labels)
-    if n < 3:
-        raise ValueError(f"expected at least 3 images for train, valid and test, got {n}; add images")
+    return split_examples(name, num_classes, examples, source, limits, seed)
+
+
+def split_examples(
+    name: str,
+    num_classes: int,
+    examples: Examples,
+    source: str,
+    limits: tuple[int | None, int | None, int | None],
+    seed: int,
+) -> Dataset:
+    """A table of images as a data set of 80, 10 and 10 per cent; ValueError for too few, or more than 16 channels."""
     if not 1 <= (channels := examples.images.shape[-1]) <= MAX_CHANNELS:
         raise ValueError(f"expected images of 1 to {MAX_CHANNELS} channels, got {channels} in {source}; select some")
-    tenth = max(1, round(n / 10))
-    fitted, valid, tested = partition(examples, (n - 2 * tenth, tenth, tenth), limits, seed)
+    fitted, valid, tested = partition(examples, tenths(len(examples.labels)), limits, seed)
     return Dataset(name, num_classes, fitted, valid, tested, source)
 
 

@@ -4,7 +4,8 @@ The module offers `decode`, a function of one latent [d] or [h, w, d] in JAX tha
 in [0, 1], and either of
 
 - `encode`: a NumPy array of images [n, H, W, C], float32 in [0, 1] -> latents [n, d] or [n, h, w, d] of any framework;
-- `latents`: an array with the latent of every image of the data set, in the order of its source.
+- `latents`: an array with the latent of every image of the data set, in the order of its source. `data.name=decoded`
+  stands for the images that the module decodes from them, with its `labels` if it offers any.
 
 With `params`, a pytree of arrays, the decoder is `decode(params, z)`, and can be fine-tuned.
 
@@ -45,6 +46,7 @@ class External:
     encode: Callable[..., Any] | None = field(repr=False)
     latents: Float[np.ndarray, "n ..."] | None = field(repr=False)
     params: Any = field(repr=False)
+    labels: Any = field(repr=False)
 
 
 @functools.cache
@@ -68,7 +70,7 @@ def load(name: str) -> External:
     if encode is not None and not callable(encode):
         raise ValueError(f"expected a function encode in vae.module={name}, got {_kind(encode)}; define encode(images)")
     found = None if latents is None else _checked(latents, f"latents of {name}")
-    return External(name, decode, encode, found, params)
+    return External(name, decode, encode, found, params, getattr(module, "labels", None))
 
 
 def _kind(value: Any) -> str:
@@ -117,6 +119,24 @@ def encode(own: External, images: Float[np.ndarray, "n H W C"]) -> Float[np.ndar
     if len(found) != len(images):
         raise ValueError(f"expected {len(images)} latents from encode of {own.name}, got {len(found)}; keep every row")
     return found
+
+
+def decoded(own: External, limits: tuple[int | None, int | None, int | None], seed: int) -> data.Dataset:
+    """Images of 16 bits that the module decodes from its latents; ValueError without latents, or for bad labels."""
+    if own.latents is None:
+        raise ValueError(f"expected latents in vae.module={own.name} for data.name=decoded, got none; define them")
+    labels = np.zeros(len(own.latents), np.int32) if own.labels is None else np.asarray(own.labels)
+    if labels.shape != own.latents.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(
+            f"expected labels [{len(own.latents)}], integers from 0, in vae.module={own.name}, got {labels.dtype} "
+            f"{labels.shape}; give one per latent"
+        )
+    images = decode_all(decoder_of(own), own.latents)
+    if images.ndim != 4:
+        raise ValueError(f"expected decode of vae.module={own.name} to return images [H, W, C], got {images.shape[1:]}")
+    deep = np.rint(np.clip(images, 0.0, 1.0) * 65535).astype(np.uint16)
+    examples = data.Examples(deep, labels.astype(np.int32))
+    return data.split_examples("decoded", int(labels.max()) + 1, examples, own.name, limits, seed)
 
 
 def latents_of(own: External, split: data.Split, rows: slice) -> Float[np.ndarray, "n ..."]:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from geovq_jax import data
 from geovq_jax.quantization.codebook import parameters_hash
 from geovq_jax.stages import records
-from geovq_jax.stages.external import External, fingerprint
+from geovq_jax.stages.external import External, decoded, fingerprint, load
 from geovq_jax.training import checkpoint
 
 T = TypeVar("T")
@@ -43,14 +43,17 @@ class Opened:
     @cached_property
     def dataset(self) -> data.Dataset:
         """The experiment's images."""
-        section = self.config.data
+        section, seed = self.config.data, self.config.seed
+        limits = section.max_train or None, section.max_valid or None, section.max_test or None
+        if section.name == "decoded":
+            return decoded(load(self.config.vae.module), limits, seed)
         return data.load(
             section.name,
             data_dir=section.dir or None,
-            seed=self.config.seed,
+            seed=seed,
             image_size=tuple(section.image_size) or None,
             crop=section.crop,
-            **{name: section[name] or None for name in ("max_train", "max_valid", "max_test")},
+            **dict(zip(("max_train", "max_valid", "max_test"), limits, strict=True)),
         )
 
     def images(self, split: str) -> Float[np.ndarray, "n H W C"]:

@@ -147,7 +147,7 @@ class Run(Opened):
         arch = records.prior_architecture(
             self.config.prior,
             self.codes("train").codes.shape[1:],
-            num_codes=len(self.codebook.vectors),
+            num_codes=self.config.codebook.num_clusters,
             num_classes=self.num_classes,
         )
         return records.Prior(self._restore("prior", partial(gpt.init, arch=arch)), arch)
@@ -255,8 +255,8 @@ class Run(Opened):
         Raises:
             ValueError: a code outside [0, K), or a class that the prior was not trained on.
         """
-        check_ids("codes", codes, len(self.codebook.vectors), "...")
         params, arch = self.prior
+        check_ids("codes", codes, arch.num_codes, "...")
         if labels is not None:
             check_ids("labels", labels, arch.num_classes, f"{len(codes)}")
         return records.log_probabilities(params, arch, codes, labels).sum(axis=1)
@@ -283,6 +283,13 @@ class Run(Opened):
         Raises:
             ValueError: a class that the prior was not trained on.
         """
+        codes, labels, log_p = self.sample_codes(num_samples, class_id=class_id, seed=seed)
+        return records.Drawn(codes, self.decode(codes), labels, log_p)
+
+    def sample_codes(
+        self, num_samples: int, *, class_id: int = -1, seed: int = 0
+    ) -> tuple[Int[np.ndarray, "n ..."], Int[np.ndarray, " n"], Float[np.ndarray, "n t"]]:
+        """As `sample`, without images: codes, classes, and log probability of each code in nats."""
         params, arch = self.prior
         if not -1 <= class_id < arch.num_classes:
             raise ValueError(
@@ -290,8 +297,7 @@ class Run(Opened):
             )
         labels = balanced_labels(num_samples, class_id, arch.num_classes)
         codes, log_p = draw(jax.random.key(seed), params, arch, labels, dict(self.config.sample))
-        codes = codes.reshape(len(labels), *self.codes("train").codes.shape[1:])
-        return records.Drawn(codes, self.decode(codes), labels, log_p)
+        return codes.reshape(len(labels), *self.codes("train").codes.shape[1:]), labels, log_p
 
 
 def load_run(workdir: str | Path) -> Run:

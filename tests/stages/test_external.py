@@ -108,6 +108,21 @@ def test_a_decoder_alone_with_latents_is_enough(method, tmp_path):
         run.encode(run.dataset.test.images[:2])
 
 
+@pytest.mark.parametrize("labels", ["", "\nlabels = np.arange(90) % 4"])
+def test_latents_and_a_decoder_without_images_are_enough(labels, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(DECODER + "latents = np.random.default_rng(2).normal(size=(90, 3)).astype(np.float32)" + labels)
+    overrides = {"vae.module": str(file), "data.name": "decoded", "codebook.num_clusters": 12, "graph.num_images": 0}
+    run = run_of(tmp_path / "run", overrides | {"codebook.method": "kmeans"})
+    own, test = external.load(str(file)), run.dataset.test
+    np.testing.assert_array_equal(run.latents("test").mean, own.latents[test.index])
+    images = jax.vmap(own.decode)(own.latents[test.index])
+    np.testing.assert_allclose(data.to_float(test.images), images, atol=1e-5)
+    np.testing.assert_array_equal(test.labels, test.index % 4 if labels else 0)
+    nearest = np.linalg.norm(run.latents("test").mean[:, None] - run.codebook.vectors, axis=-1).argmin(axis=1)
+    np.testing.assert_array_equal(run.codes("test").codes, nearest)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
