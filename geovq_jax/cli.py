@@ -83,11 +83,16 @@ def main(
 
 
 def main_without_config(
-    work: Callable[[Path | None], None], *, documentation: str | None, argv: Sequence[str] | None = None
+    work: Callable[..., None],
+    *,
+    documentation: str | None,
+    argv: Sequence[str] | None = None,
+    operands: bool = False,
 ) -> None:
     """As `main` for an entry point that only reads, without configuration and lock.
 
-    `work` is called with the work directory, None where --workdir is not given.
+    `work` is called with the work directory, None where --workdir is not given. With `operands` it is called with the
+    list of arguments besides flags too, which are refused otherwise.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logging.set_verbosity(logging.ERROR)
@@ -95,9 +100,11 @@ def main_without_config(
     _answer_help(arguments, documentation, config=False)
     try:
         _check_flags(arguments, config=False)
-        _refuse_leftover(flags.FLAGS(arguments)[1:], "--workdir=...")
+        leftover = flags.FLAGS(arguments)[1:]
+        if not operands:
+            _refuse_leftover(leftover, "--workdir=...")
         console.quiet = _QUIET.value
-        work(Path(_WORKDIR.value).absolute() if _WORKDIR.value else None)
+        work(Path(_WORKDIR.value).absolute() if _WORKDIR.value else None, *([leftover] if operands else []))
     except (*_FAULTS, flags.Error) as error:
         _refuse(error)
     except KeyboardInterrupt:

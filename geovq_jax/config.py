@@ -115,13 +115,18 @@ def validate(config: ConfigDict) -> None:
 def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Keys that do not fit together: what was expected, then the keys."""
     spatial = values["vae.kind"] == "spatial"
+    if (values["vae.kind"] == "external") != bool(values["vae.module"]):
+        yield "vae.module with vae.kind=external, and only there", "vae.module", "vae.kind"
+    if values["data.name"] == "decoded" and values["vae.kind"] != "external":
+        yield "vae.kind=external with data.name=decoded", "data.name", "vae.kind"
     if values["prior.embed_dim"] % values["prior.num_heads"]:
         yield "prior.embed_dim to be a multiple of prior.num_heads", "prior.embed_dim", "prior.num_heads"
     if values["vae.output"] == "identity" and values["vae.loss"] == "bernoulli":
         yield "vae.output to be sigmoid with vae.loss bernoulli", "vae.output", "vae.loss"
     if values["vae.capacity"] and values["vae.cell_bits"]:
         yield "at most one of vae.capacity and vae.cell_bits to be above 0", "vae.capacity", "vae.cell_bits"
-    if 0 < values["graph.rerank"] < (k := num_neighbours(values)):
+    k = num_neighbours(values["graph.k"], values["vae.latent_dim"], spatial=spatial)
+    if 0 < values["graph.rerank"] < k and values["vae.kind"] != "external":
         yield f"graph.rerank to be 0 or at least the {k} neighbours per node", "graph.rerank", "graph.k"
     if spatial and values["codebook.method"] in OF_VECTORS:
         yield (
@@ -142,10 +147,9 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "the product of vqvae.levels to be codebook.num_clusters", "vqvae.levels", "codebook.num_clusters"
 
 
-def num_neighbours(values: Mapping[str, Any]) -> int:
-    """Neighbours per node of the graph, from `flat` keys: `graph.k`, or its default for the kind of latent."""
-    of_vectors = min(max(15, 8 * values["vae.latent_dim"]), 60) if values["vae.kind"] == "vanilla" else 15
-    return values["graph.k"] or of_vectors
+def num_neighbours(k: int, latent_dim: int, *, spatial: bool) -> int:
+    """Neighbours per node of the graph: `graph.k`, or where that is 0 its default for the latents."""
+    return k or (15 if spatial else min(max(15, 8 * latent_dim), 60))
 
 
 def _has_type_of(value: Any, default: Any) -> bool:
@@ -184,6 +188,12 @@ def _flatten(resolved: Mapping[str, Any]) -> dict[str, Any]:
     sections = {key: value for key, value in resolved.items() if isinstance(value, dict)}
     single = {key: value for key, value in resolved.items() if key not in sections}
     return single | {f"{section}.{key}": value for section, part in sections.items() for key, value in part.items()}
+
+
+def given_codes(config: ConfigDict) -> str | None:
+    """The npz file of `data.name=codes:PATH`, where codes take the place of images; None for data sets of images."""
+    prefix, _, path = config.data.name.partition(":")
+    return path if prefix == "codes" and path else None
 
 
 def settings(config: ConfigDict, *names: str) -> dict[str, Any]:

@@ -17,8 +17,11 @@ class Key(NamedTuple):
 
 
 AUGMENT = one_of("none", "rotate", "crop_flip")
+KIND = one_of("vanilla", "spatial", "external")
 LOSS = one_of("bernoulli", "mse", "l1", "calibrated")
 BACKEND = one_of("auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf")
+CROPS = ("fit", "pad", "centre")
+IMAGE_SIZE = Check("empty, or two sides >= 1", lambda sides: len(sides) in (0, 2) and min(sides, default=1) >= 1)
 OUTPUT_METRIC = one_of("pixels", "bernoulli", "features")
 RATE = one_of("tables", "prior")
 SEEDING = one_of("kmeans++", "greedy", "batched", "random", "farthest")
@@ -45,14 +48,17 @@ KEYS: dict[str, Key] = {
     "name": Key("default", "name of the experiment with its variants; the work directory is runs/NAME", NOT_EMPTY),
     "seed": Key(0, "seed of splits, initial weights, batches and clustering", SEED),
     "tracker": Key("none", "where training curves go besides metrics.jsonl", one_of("none", "tensorboard", "mlflow")),
-    "data.name": Key("mnist5k", "stock data set, or folder:PATH with one sub-folder per class", NOT_EMPTY),
+    "data.name": Key("mnist5k", "stock data set, folder:PATH, npz:PATH, codes:PATH, or decoded", NOT_EMPTY),
     "data.dir": Key("", "folder that is searched for data files first; empty for $GEOVQ_DATA"),
+    "data.image_size": Key((), "height and width of images of a folder; empty for 32 x 32", IMAGE_SIZE),
+    "data.crop": Key("fit", "resize the central part, resize the whole on black, or only cut", one_of(*CROPS)),
     "data.batch_size": Key(64, "images per training step of VAE, decoder and VQ-VAE", at_least(1)),
     "data.augment": Key("none", "augmentation of training images; rotate turns by at most 10 degrees", AUGMENT),
     "data.max_train": Key(0, "size of a stratified subset of the training images; 0 for all", at_least(0)),
     "data.max_valid": Key(0, "size of a stratified subset of the validation images; 0 for all", at_least(0)),
     "data.max_test": Key(0, "size of a stratified subset of the test images; 0 for all", at_least(0)),
-    "vae.kind": Key("spatial", "latents per image: one vector, or a grid of vectors", one_of("vanilla", "spatial")),
+    "vae.kind": Key("spatial", "latents: one vector per image, a grid of vectors, or those of vae.module", KIND),
+    "vae.module": Key("", "file.py or package.module of an autoencoder of your own, for vae.kind=external"),
     "vae.latent_dim": Key(16, "dimension of one latent vector", at_least(1)),
     "vae.channels": Key((64, 128, 256), "channels after each stride-2 convolution", SIZES),
     "vae.norm": Key("none", "normalisation between convolutions", one_of("none", "group", "layer")),

@@ -79,6 +79,7 @@ STAGES: dict[str, Stage] = {
 }
 _PRODUCERS = {path: name for name, stage in STAGES.items() for path in stage.outputs}
 _APART = ("vqvae",)  # only compared with: no part of `run_all`
+_OF_CODES = ("codes", "prior", "samples")  # all that there is to do for given codes
 _FEATURES = ("metrics", "decoder", "codes", "report")  # stages that read the output metric of the run
 
 
@@ -106,14 +107,20 @@ def _function(name: str) -> Callable[[Run], str]:
 
 def inputs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
     """Paths that a stage reads under a configuration."""
+    if configuration.given_codes(config):
+        return {"codes": (), "samples": ("codes", "prior")}.get(name, STAGES[name].inputs)
     features = config.graph.output_metric == "features" and name in _FEATURES
     return (*STAGES[name].inputs, *(("classifier",) if features else ()))
 
 
 def settings_of(name: str, config: ConfigDict) -> dict[str, Any]:
     """Settings that a stage depends on under a configuration."""
-    of_rate = ("prior",) if name == "codes" and config.codes.rate == "prior" else ()
-    return configuration.settings(config, *STAGES[name].settings, *of_rate)
+    more: tuple[str, ...] = ()
+    if name == "codes" and config.codes.rate == "prior":
+        more = ("prior",)
+    elif name == "codes" and configuration.given_codes(config):
+        more = ("seed", "data")
+    return configuration.settings(config, *STAGES[name].settings, *more)
 
 
 def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
@@ -122,6 +129,8 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
     def run_stages(workdir: Path, config: ConfigDict) -> None:
         features = config.graph.output_metric == "features" and "metrics" in names
         wanted = ("classifier", *names) if features else names
+        if configuration.given_codes(config) and names == ("prior",):
+            wanted = ("codes", "prior")
         _check_upstream(wanted, workdir, config)
         run = _open(workdir, config)
         if "samples" in wanted:
@@ -144,15 +153,17 @@ def _open(workdir: Path, config: ConfigDict) -> Run:
 
 def run_all(workdir: Path, config: ConfigDict) -> None:
     """Run every stage that is not finished, in order, then show the figures."""
-    run = _open(workdir, config)
-    if not records.read_manifest(workdir).get("vae", {}).get("outputs"):
+    run, given = _open(workdir, config), configuration.given_codes(config)
+    if not given and not records.read_manifest(workdir).get("vae", {}).get("outputs"):
         from geovq_jax.stages import vae
 
         vae.check_sizes(run)
     records.store_config(workdir, config)
     for name in STAGES:
-        if name not in _APART:
+        if name in _OF_CODES if given else name not in _APART:
             run_stage(name, run)
+    if given:
+        return
     figures = json.loads((workdir / "report" / "metrics.json").read_text())["headline"]
     show_figures("test split", dict(figures))
     console.print(f"report: {workdir / 'report' / 'index.html'}")

@@ -36,6 +36,8 @@ _TAKES = {
     "name": ("nothing", "SIGMOID", "none "),
     "sample.class_id": ("-1",),
     "data.name": ("nothing", "SIGMOID", "none "),  # refused where the data are loaded
+    "data.image_size": ("{}",),
+    "vae.module": ("",),
     "compare.prior": ("{}",),
     "vqvae.levels": ("{}",),
 }
@@ -75,7 +77,10 @@ def config_values() -> Iterator[tuple[str, ...]]:
         "data.batch_size": ("0",),
         "vae.num_steps": ("0",),
         "data.augment": ("flip",),
-        "vae.kind": ("grid",),
+        "vae.kind": ("grid", "external"),
+        "vae.module": ("own.py",),
+        "data.image_size": ("(8,)", "(0, 8)", "(8, 8, 1)"),
+        "data.name": ("decoded",),
     }.items():
         for value in values:
             yield (CONFIG, f"--config.{key}={value}")

@@ -137,6 +137,9 @@ def _differences(cells: Cells, config: ConfigDict) -> list[dict[str, Any]]:
         first, second = Trial(first_method), Trial(second_method)
         if first not in known or second not in known:
             continue
+        sides = {first: first_rung, second: second_rung}
+        if any(f"psnr_{rung}" not in cells[trial, config.compare.seeds[0]][1] for trial, rung in sides.items()):
+            continue  # a decoder that cannot be fine-tuned
         pairs = [
             (cells[first, seed][1][f"psnr_{first_rung}"], cells[second, seed][1][f"psnr_{second_rung}"])
             for seed in config.compare.seeds

@@ -34,8 +34,8 @@ from geovq_jax.stages.classifier import predict
 from geovq_jax.stages.codebook import nodes_of
 from geovq_jax.stages.codes import assigned, searched
 from geovq_jax.stages.finetune import Trained, finetune_in_parts
-from geovq_jax.stages.prior import fit_prior, log_probabilities
-from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of
+from geovq_jax.stages.prior import fit_prior
+from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of, log_probabilities
 from geovq_jax.stages.run import Run
 from geovq_jax.stages.scores import real_images
 from geovq_jax.terminal import progress_bar, say
@@ -72,6 +72,12 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
     """
     if not processes.alone():
         raise ValueError("expected one process for a comparison, got several; give each seeds of its own instead")
+    joint = [name for name in config.compare.methods if name in JOINT]
+    if config.vae.kind == "external" and joint:
+        raise ValueError(
+            f"expected compare.methods that keep the autoencoder for vae.kind=external, got {', '.join(joint)}; leave "
+            "them out of --config.compare.methods"
+        )
     for seed in config.compare.seeds:
         own = config.copy_and_resolve_references()
         with own.unlocked():
@@ -148,7 +154,8 @@ def score_trial(name: str, run: Run, start: Coded) -> Scored:
     search, last = name.endswith(SEARCHED), start
     if not search:
         _add(rows, images, run, _AT_START.get(name, "joint" if name in JOINT else "frozen"), start)
-    for trained in () if name in _AS_IT_STARTS else _TRAINED.get(name, ("decoder",)):
+    fixed = name in _AS_IT_STARTS or not start.model.params  # a decoder of others may have no parameters
+    for trained in () if fixed else _TRAINED.get(name, ("decoder",)):
         last = _tuned(run, start, trained=trained, search=search)
         _add(rows, images, run, trained, last, in_context=search)
     if name in run.config.compare.prior:

@@ -1,7 +1,7 @@
-"""Data sets as disjoint splits of uint8 images, and batches of them."""
+"""Data sets as disjoint splits of images of 8 or 16 bits, and batches of them."""
 
 from geovq_jax.data.batches import augment, batch_indices, to_float
-from geovq_jax.data.datasets import load
+from geovq_jax.data.datasets import load, split_examples
 from geovq_jax.data.records import Dataset, Examples, Split
 
-__all__ = ["Dataset", "Examples", "Split", "augment", "batch_indices", "load", "to_float"]
+__all__ = ["Dataset", "Examples", "Split", "augment", "batch_indices", "load", "split_examples", "to_float"]

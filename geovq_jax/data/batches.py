@@ -7,7 +7,7 @@ import dm_pix as pix
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int32, PRNGKeyArray, Real
 
 MAX_ANGLE = 10.0  # degrees
 CROP_PADDING = 4  # black pixels per side
@@ -38,10 +38,12 @@ def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> I
 
 
 def to_float(
-    images: UInt8[Array, "*batch height width channels"] | UInt8[np.ndarray, "*batch height width channels"],
+    images: Real[Array, "*batch height width channels"] | Real[np.ndarray, "*batch height width channels"],
 ) -> Float[Array, "*batch height width channels"]:
-    """Scale pixels from 0..255 to float32 in [0, 1]."""
-    return jnp.asarray(images, jnp.float32) / 255
+    """Pixels of 8 or 16 bits as float32 in [0, 1]; those that are floats already stay as they are."""
+    if not jnp.issubdtype(images.dtype, jnp.integer):
+        return jnp.asarray(images)
+    return jnp.asarray(images, jnp.float32) / jnp.iinfo(images.dtype).max
 
 
 def rotate(

@@ -4,14 +4,16 @@ import os
 from pathlib import Path
 
 from geovq_jax.data import builtin, raw, tfds
+from geovq_jax.data.arrays import read_npz
 from geovq_jax.data.folder import read_folder
 from geovq_jax.data.records import Dataset, Examples
-from geovq_jax.data.splits import partition
+from geovq_jax.data.splits import partition, tenths
 
 BUILTIN = ("mnist5k", "digits")
 DOWNLOADED = ("mnist", "fashion_mnist", "cifar10")
-FOLDER_PREFIX = "folder:"
-FOLDER_IMAGE_SIZE = 32
+FOLDER_PREFIX, NPZ_PREFIX = "folder:", "npz:"
+FOLDER_IMAGE_SIZE = (32, 32)
+MAX_CHANNELS = 16
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 NUM_VALID = 5_000
 
@@ -31,30 +33,32 @@ def load(
     max_train: int | None = None,
     max_valid: int | None = None,
     max_test: int | None = None,
-    image_size: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    crop: str = "fit",
 ) -> Dataset:
     """Load a data set and split it.
 
-    `mnist5k` is split 4,000/500/500 and `digits` and `folder:PATH` 80/10/10 per cent; `mnist`, `fashion_mnist` and
-    `cifar10` keep their original test file and set 5,000 rows of the training file aside. All splits are stratified
-    and a function of the seed. The latter three are looked for in `data_dir` and $GEOVQ_DATA (raw files, then a
-    prepared TFDS folder), in TFDS's own folder, in Debian's folder, and are downloaded last.
+    `mnist5k` is split 4,000/500/500 and `digits`, `folder:PATH` and `npz:PATH` 80/10/10 per cent; `mnist`,
+    `fashion_mnist` and `cifar10` keep their original test file and set 5,000 rows of the training file aside. All
+    splits are stratified and a function of the seed. The latter three are looked for in `data_dir` and $GEOVQ_DATA (raw
+    files, then a prepared TFDS folder), in TFDS's own folder, in Debian's folder, and are downloaded last.
 
     Args:
-        name: mnist5k, digits, mnist, fashion_mnist, cifar10, or `folder:PATH` with one sub-folder per class.
+        name: mnist5k, digits, mnist, fashion_mnist, cifar10, `folder:PATH` with one sub-folder per class or images
+            alone, or `npz:PATH` with arrays images and labels, see `arrays.read_npz`.
         data_dir: folder to look in first and to download to; None for $GEOVQ_DATA, else TFDS's own.
         max_train, max_valid, max_test: at most so many rows, a stratified subset; None for all.
-        image_size: side in pixels to which `folder:PATH` resizes (default 32); not for other names.
+        image_size: height and width to which `folder:PATH` brings images, by default 32 x 32; not for other names.
+        crop: how it does so, see `folder.read_image`.
 
     Raises:
         ValueError: the name is unknown, an argument is out of range, or a file is damaged.
         FileNotFoundError: a file is missing, or the data set is nowhere and cannot be downloaded.
     """
-    is_folder = name.startswith(FOLDER_PREFIX) and name != FOLDER_PREFIX
-    if not is_folder and name not in BUILTIN + DOWNLOADED:
-        raise ValueError(
-            f"expected a data set among {', '.join(BUILTIN + DOWNLOADED)} or {FOLDER_PREFIX}PATH, got {name!r}"
-        )
+    is_folder, is_npz = (name.startswith(prefix) and name != prefix for prefix in (FOLDER_PREFIX, NPZ_PREFIX))
+    if not (is_folder or is_npz) and name not in BUILTIN + DOWNLOADED:
+        known = (*BUILTIN, *DOWNLOADED, f"{FOLDER_PREFIX}PATH", f"{NPZ_PREFIX}PATH")
+        raise ValueError(f"expected a data set among {', '.join(known)}, got {name!r}")
     if image_size is not None and not is_folder:
         raise ValueError(f"expected no image_size for {name}, got {image_size}; only {FOLDER_PREFIX}PATH is resized")
     if seed < 0:
@@ -73,15 +77,28 @@ def load(
         examples, source = builtin.mnist5k(), str(builtin.mnist5k_path())
     elif name == "digits":
         examples, source = builtin.digits(), str(builtin.digits_path())
+    elif is_npz:
+        source = str(Path(name.removeprefix(NPZ_PREFIX)).expanduser())
+        examples, num_classes = read_npz(source)
     else:
-        path = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
-        examples, classes = read_folder(path, FOLDER_IMAGE_SIZE if image_size is None else image_size)
-        num_classes, source = len(classes), str(path)
-    n = len(examples.labels)
-    if n < 3:
-        raise ValueError(f"expected at least 3 images for train, valid and test, got {n}; add images")
-    tenth = max(1, round(n / 10))
-    fitted, valid, tested = partition(examples, (n - 2 * tenth, tenth, tenth), limits, seed)
+        source = str(Path(name.removeprefix(FOLDER_PREFIX)).expanduser())
+        examples, classes = read_folder(source, FOLDER_IMAGE_SIZE if image_size is None else image_size, crop)
+        num_classes = len(classes)
+    return split_examples(name, num_classes, examples, source, limits, seed)
+
+
+def split_examples(
+    name: str,
+    num_classes: int,
+    examples: Examples,
+    source: str,
+    limits: tuple[int | None, int | None, int | None],
+    seed: int,
+) -> Dataset:
+    """A table of images as a data set of 80, 10 and 10 per cent; ValueError for too few, or more than 16 channels."""
+    if not 1 <= (channels := examples.images.shape[-1]) <= MAX_CHANNELS:
+        raise ValueError(f"expected images of 1 to {MAX_CHANNELS} channels, got {channels} in {source}; select some")
+    fitted, valid, tested = partition(examples, tenths(len(examples.labels)), limits, seed)
     return Dataset(name, num_classes, fitted, valid, tested, source)
 
 

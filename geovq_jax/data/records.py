@@ -3,23 +3,23 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, Int64, UInt
 
 
 class Examples(NamedTuple):
     """Labelled images as a source stores them, in the source's own order.
 
-    Pixels lie in 0..255, channels last; labels in 0..num_classes-1.
+    Pixels lie in 0..255 (uint8) or 0..65535 (uint16), channels last; labels in 0..num_classes-1.
     """
 
-    images: UInt8[np.ndarray, "n height width channels"]
+    images: UInt[np.ndarray, "n height width channels"]
     labels: Int32[np.ndarray, " n"]
 
 
 class Split(NamedTuple):
     """Part of a data set, sorted by `index`, the row of each image in the source's original file; see `Examples`."""
 
-    images: UInt8[np.ndarray, "n height width channels"]
+    images: UInt[np.ndarray, "n height width channels"]
     labels: Int32[np.ndarray, " n"]
     index: Int64[np.ndarray, " n"]  # type: ignore[assignment]  # hides tuple.index, which no one needs here
 

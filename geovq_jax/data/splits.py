@@ -21,15 +21,30 @@ def stratified_order(labels: Int[np.ndarray, " n"], seed: int) -> Int64[np.ndarr
     return np.lexsort((draw, place)).astype(np.int64)
 
 
-def partition(
-    examples: Examples, sizes: tuple[int, ...], limits: tuple[int | None, ...], seed: int
-) -> tuple[Split, ...]:
-    """Cut a table into disjoint stratified splits, each sorted by row; a function of labels, sizes and seed.
+def split_rows(
+    labels: Int[np.ndarray, " n"], sizes: tuple[int, ...], limits: tuple[int | None, ...], seed: int
+) -> list[Int64[np.ndarray, " _"]]:
+    """Rows of disjoint stratified splits of a table, each in ascending order; a function of labels, sizes and seed.
 
     Each split holds at most its limit of rows, a stratified subset that grows with the limit; None keeps all. Splits do
     not change when the limit of another does.
     """
-    order = stratified_order(examples.labels, seed)
+    order = stratified_order(labels, seed)
     bounds = zip(np.cumsum(sizes), sizes, limits, strict=True)
-    parts = [np.sort(order[end - size : end][:limit]) for end, size, limit in bounds]
+    return [np.sort(order[end - size : end][:limit]) for end, size, limit in bounds]
+
+
+def partition(
+    examples: Examples, sizes: tuple[int, ...], limits: tuple[int | None, ...], seed: int
+) -> tuple[Split, ...]:
+    """Cut a table of images into the splits of `split_rows`."""
+    parts = split_rows(examples.labels, sizes, limits, seed)
     return tuple(Split(examples.images[rows], examples.labels[rows], rows) for rows in parts)
+
+
+def tenths(num_rows: int) -> tuple[int, int, int]:
+    """Sizes of train, valid and test as 80, 10 and 10 per cent; ValueError for fewer than 3 rows."""
+    if num_rows < 3:
+        raise ValueError(f"expected at least 3 rows for train, valid and test, got {num_rows}; add some")
+    tenth = max(1, round(num_rows / 10))
+    return num_rows - 2 * tenth, tenth, tenth

@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from geovq_jax.explorer.space import Reach, Space, View, Way
+from geovq_jax.figures.images import as_picture
 from geovq_jax.figures.style import class_colours, code_colours
 from geovq_jax.geometry.curves import resample
 
@@ -19,8 +20,8 @@ _FINE, _NEAR = 48, 6  # points at which a way is placed on a view, and nodes amo
 
 
 def png_address(image: Float[np.ndarray, "height width channels"]) -> str:
-    """An image in [0, 1] with one or three channels as "data:image/png;base64,..."."""
-    pixels = np.round(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
+    """An image in [0, 1] as "data:image/png;base64,...", see `figures.images.as_picture`."""
+    pixels = np.round(as_picture(image) * 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

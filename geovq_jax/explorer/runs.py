@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from geovq_jax import data
 from geovq_jax.explorer.space import MAX_POINTS, Draw, Space, View, geodesic_view, log_volumes, neighbour_table
 from geovq_jax.figures.latents import on_plane
 from geovq_jax.models.sampling import sample
@@ -66,7 +67,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
         metrics=metrics,
         log_volume=None if metrics is None else log_volumes(metrics),
         neighbours=neighbour_table(points),
-        picture=lambda chosen: images[np.asarray(chosen) // cells] / np.float32(255),
+        picture=lambda chosen: np.asarray(data.to_float(images[np.asarray(chosen) // cells])),
         decoder=decoder,
         frames=frame,
         code_pictures=code_pictures(run),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -13,19 +13,23 @@ from geovq_jax.figures.style import ACCENT, CONTRAST, DENSITY, INK, MUTED, WIDTH
 Curve = tuple[np.ndarray, np.ndarray]
 
 
-def mosaic(
-    images: Float[np.ndarray, "r c h w channels"] | UInt8[np.ndarray, "r c h w channels"], *, gap: int = 2
-) -> Float[np.ndarray, "height width channels"]:
-    """A grid of images (float in [0, 1] or uint8) side by side on white, `gap` pixels apart, as floats in [0, 1].
-
-    Raises ValueError unless the images have one or three channels.
-    """
-    rows, columns, height, width, channels = images.shape
+def as_picture(images: Float[np.ndarray, "*n h w c"] | UInt[np.ndarray, "*n h w c"]) -> Float[np.ndarray, "*n h v c2"]:
+    """Images, floats in [0, 1] or integers, as floats of one or three channels: others side by side, in grey."""
+    scale = np.iinfo(images.dtype).max if images.dtype.kind == "u" else 1.0
+    *leading, height, width, channels = images.shape
     if channels not in (1, 3):
-        raise ValueError(f"expected images with 1 or 3 channels, got {channels}; pass [rows, columns, h, w, channels]")
-    scale = 255.0 if images.dtype == np.uint8 else 1.0
+        images = np.moveaxis(images, -1, -2).reshape(*leading, height, channels * width, 1)
+    return np.clip(images / scale, 0.0, 1.0)
+
+
+def mosaic(
+    images: Float[np.ndarray, "r c h w channels"] | UInt[np.ndarray, "r c h w channels"], *, gap: int = 2
+) -> Float[np.ndarray, "height width colours"]:
+    """A grid of images, see `as_picture`, side by side on white, `gap` pixels apart, as floats in [0, 1]."""
+    pictures = as_picture(images)
+    rows, columns, height, width, channels = pictures.shape
     canvas = np.ones((rows, height + gap, columns, width + gap, channels))
-    canvas[:, :height, :, :width] = np.clip(images.transpose(0, 2, 1, 3, 4) / scale, 0.0, 1.0)
+    canvas[:, :height, :, :width] = pictures.transpose(0, 2, 1, 3, 4)
     picture = canvas.reshape(rows * (height + gap), columns * (width + gap), channels)
     return picture[: picture.shape[0] - gap, : picture.shape[1] - gap]
 
@@ -45,16 +49,17 @@ def _show(axes: Axes, picture: Float[np.ndarray, "h w c"]) -> None:
 
 @styled
 def image_grid(
-    images: Float[np.ndarray, "r c h w channels"] | UInt8[np.ndarray, "r c h w channels"],
+    images: Float[np.ndarray, "r c h w channels"] | UInt[np.ndarray, "r c h w channels"],
     row_captions: Sequence[str],
     *,
     column_captions: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Rows of images, float in [0, 1] or uint8, with a caption per row and, if given, per column.
+    """Rows of images, floats in [0, 1] or integers, with a caption per row and, if given, per column.
 
     Raises ValueError where the captions do not match the rows or columns.
     """
+    images = as_picture(images)
     rows, columns, height, width, _ = images.shape
     if len(row_captions) != rows:
         raise ValueError(f"expected {rows} row captions, got {len(row_captions)}; give one per row")
@@ -167,6 +172,7 @@ def code_atlas(
     """
     if len(images) != len(counts):
         raise ValueError(f"expected one count per code, got {len(counts)} for {len(images)} pictures; align them")
+    images = as_picture(images)
     order = np.argsort(-counts, kind="stable")[:max_codes]
     columns = min(columns, len(order))
     rows = -(-len(order) // columns)

@@ -153,9 +153,9 @@ METHODS: dict[str, Method] = {
 BEST = {"spatial": "geodesic_refined", "vanilla": "geodesic_decoded"}
 
 
-def resolve(method: str, kind: str) -> str:
-    """Name of a method; "auto" is the best one known for the kind of latent, "spatial" or "vanilla"."""
-    return BEST[kind] if method == "auto" else method
+def resolve(method: str, *, spatial: bool) -> str:
+    """Name of a method; "auto" is the best one known for the kind of latent."""
+    return BEST["spatial" if spatial else "vanilla"] if method == "auto" else method
 
 
 def assignment_of(method: str, *, spatial: bool, distance: Distance) -> Assignment:

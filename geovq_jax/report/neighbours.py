@@ -3,7 +3,6 @@
 import numpy as np
 
 from geovq_jax import figures, geometry
-from geovq_jax.config import flat, num_neighbours
 from geovq_jax.geometry.graphs.embedding import principal_plane
 from geovq_jax.report.page import ReportFigure, Section
 from geovq_jax.stages.run import Run
@@ -15,11 +14,11 @@ _BALL = 0.1
 
 def section(run: Run) -> Section:
     """Union graphs of 1, 2, 4, ... neighbours over nodes of the training graph, components not joined."""
-    config, stored = run.config, run.graph
-    rows = np.sort(np.random.default_rng(config.seed).permutation(len(stored.points))[:_NODES])
+    stored = run.graph
+    rows = np.sort(np.random.default_rng(run.config.seed).permutation(len(stored.points))[:_NODES])
     points, labels = stored.points[rows], run.graph_labels[rows]
     metrics = None if stored.metrics is None else stored.metrics[rows]
-    most = min(num_neighbours(flat(config)), len(points) - 1)
+    most = min(run.num_neighbours, len(points) - 1)
     sizes = np.unique([k for k in (1, 2, 4, 8, 16, 32) if k < most] + [most])
     neighbours = geometry.knn(points, most).indices
     graphs = {k: geometry.metric_graph(points, neighbours[:, :k], metrics, repair=False) for k in sizes.tolist()}

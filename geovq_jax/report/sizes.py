@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 from scipy import sparse
 
 from geovq_jax import figures, geometry
-from geovq_jax.config import flat, num_neighbours
 from geovq_jax.evaluation import image_metrics
 from geovq_jax.evaluation.code_usage import entropy_bits
 from geovq_jax.evaluation.statistics import bootstrap_interval
@@ -40,7 +39,7 @@ def measure(run: Run) -> dict[str, Any]:
     chosen = (images[:, None] * cells + np.arange(cells)[None]).ravel()
     points = stored.points[chosen]
     metrics = {} if stored.metrics is None else {"pullback": stored.metrics[chosen]}
-    graphs = _graphs(points, {**metrics, "euclidean": None}, num_neighbours(flat(config)))
+    graphs = _graphs(points, {**metrics, "euclidean": None}, run.num_neighbours)
 
     latents = run.latents("test").mean
     tried = np.linspace(0, len(latents) - 1, min(_IMAGES, len(latents))).astype(np.int64)

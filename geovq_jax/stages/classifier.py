@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt
 
 from geovq_jax import data
 from geovq_jax.config import settings
@@ -20,7 +20,7 @@ from geovq_jax.training import tracking
 from geovq_jax.training.loop import Fit, fit
 from geovq_jax.training.optimizer import make_optimizer
 
-Images = UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
+Images = UInt[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
 
 
 class Predictions(NamedTuple):
@@ -31,16 +31,11 @@ class Predictions(NamedTuple):
     features: Float[np.ndarray, "n f"]
 
 
-def _unit(images: UInt8[Array, "b H W C"] | Float[Array, "b H W C"]) -> Float[Array, "b H W C"]:
-    """Images in [0, 1], whatever their storage."""
-    return data.to_float(images) if images.dtype == jnp.uint8 else images
-
-
 @partial(jax.jit, static_argnums=1)
 def _predict_batch(
-    params: PyTree, arch: classifier.Architecture, images: UInt8[Array, "b H W C"] | Float[Array, "b H W C"]
+    params: PyTree, arch: classifier.Architecture, images: UInt[Array, "b H W C"] | Float[Array, "b H W C"]
 ) -> tuple[Float[Array, "b c"], Float[Array, "b f"]]:
-    hidden = jax.vmap(partial(classifier.features, params, arch))(_unit(images))
+    hidden = jax.vmap(partial(classifier.features, params, arch))(data.to_float(images))
     return jax.nn.log_softmax(jax.vmap(partial(classifier.logits, params, arch))(hidden)), hidden
 
 
@@ -56,16 +51,16 @@ def log_probabilities(
 
 
 def predict(params: PyTree, arch: classifier.Architecture, images: Images, *, batch_size: int = 256) -> Predictions:
-    """Most probable class, its probability, and the features of images, uint8 or float in [0, 1]."""
+    """Most probable class, its probability, and the features of images, integers or floats in [0, 1]."""
     table, hidden = log_probabilities(params, arch, images, batch_size=batch_size)
     return Predictions(table.argmax(axis=1).astype(np.int32), np.exp(table.max(axis=1)), hidden)
 
 
 def fit_classifier(
     arch: classifier.Architecture,
-    train_images: UInt8[np.ndarray, "n H W C"],
+    train_images: UInt[np.ndarray, "n H W C"],
     train_labels: Int[np.ndarray, " n"],
-    valid_images: UInt8[np.ndarray, "m H W C"],
+    valid_images: UInt[np.ndarray, "m H W C"],
     valid_labels: Int[np.ndarray, " m"],
     *,
     key: Key[Array, ""],
@@ -87,7 +82,7 @@ def fit_classifier(
         params: PyTree, step_key: Key[Array, ""], step: Int[Array, ""], batch: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         augment_key, dropout_key = jax.random.split(step_key)
-        images = _unit(batch["images"])
+        images = data.to_float(batch["images"])
         if augment_fn is not None:
             images = augment_fn(augment_key, images)
         return classifier.loss(dropout_key, params, arch, images, batch["labels"])

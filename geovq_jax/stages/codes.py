@@ -1,12 +1,15 @@
 """Stage `codes`: codes of every image of every split."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from geovq_jax.config import settings
+from geovq_jax.config import given_codes, settings
+from geovq_jax.data.splits import split_rows, tenths
 from geovq_jax.evaluation.code_usage import code_usage
+from geovq_jax.geometry.checks import check_ids
 from geovq_jax.quantization import assignment, baselines
 from geovq_jax.quantization.code_tables import CodeTables, fit_tables
 from geovq_jax.quantization.codebook import parameters_hash
@@ -17,7 +20,7 @@ from geovq_jax.stages.prior import fit_prior
 from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
-from geovq_jax.workdir import hash_arrays, save_npz
+from geovq_jax.workdir import hash_arrays, load_npz, save_npz
 
 SEARCH_SHARD = 1_000  # images whose search an interruption loses at most
 FOLDS = 4  # of training images, each of which pays for its codes by the tables of the others
@@ -25,6 +28,8 @@ FOLDS = 4  # of training images, each of which pays for its codes by the tables 
 
 def encode_splits(run: Run) -> str:
     """Codes of every image of every split into `codes/`, searched under the decoder that will read them."""
+    if path := given_codes(run.config):
+        return split_codes(run, Path(path))
     perplexity, rate = 0.0, _train_rate(run) if run.config.codes.rate == "prior" else None
     for split in SPLITS:
         latents = run.latents(split)
@@ -43,6 +48,30 @@ def encode_splits(run: Run) -> str:
         )
         perplexity = code_usage(codes, run.config.codebook.num_clusters)["perplexity"]
     return f"every image of every split; test perplexity {perplexity:.1f} of {run.config.codebook.num_clusters}"
+
+
+def split_codes(run: Run, path: Path) -> str:
+    """Codes of an npz file, `codes` [n] or [n, h, w] with `labels` [n] if it has any, split as images are."""
+    arrays, num_codes = load_npz(path, stage="encode"), run.config.codebook.num_clusters
+    codes = arrays.get("codes")
+    if codes is None or codes.ndim not in (1, 3) or 0 in codes.shape:
+        got = "none" if codes is None else f"{codes.shape}"
+        raise ValueError(f"expected codes [n] or [n, h, w] in {path}, got {got}; write the array codes")
+    check_ids(f"codes in {path}", codes, num_codes, "...")
+    labels = arrays.get("labels", np.zeros(len(codes), np.int32))
+    if labels.shape != (len(codes),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(f"expected labels [{len(codes)}], integers from 0, in {path}, got {labels.shape}; one per row")
+    limits = tuple(run.config.data[f"max_{split}"] or None for split in SPLITS)
+    parts = split_rows(labels, tenths(len(labels)), limits, run.config.seed)
+    for split, rows in zip(SPLITS, parts, strict=True):
+        save_npz(
+            run.workdir / "codes" / f"{split}.npz",
+            codes=codes[rows].astype(np.int32),
+            distance=np.zeros(codes[rows].shape),
+            label=labels[rows].astype(np.int32),
+            index=rows,
+        )
+    return f"{len(codes)} rows of {path}"
 
 
 def assigned(run: Run, quantizer: assignment.Quantizer, split: str) -> Encoded:

@@ -20,7 +20,8 @@ from geovq_jax.config import settings
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import vae
 from geovq_jax.stages.codes import assigned, searched
-from geovq_jax.stages.records import BATCH, SEEN, Autoencoder
+from geovq_jax.stages.external import External
+from geovq_jax.stages.records import BATCH, SEEN, Autoencoder, decode
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import checkpoint, loop, optimizer, tracking
@@ -49,6 +50,8 @@ def finetune_decoder(run: Run) -> str:
     """Train the decoder to reconstruct images from codes, into `decoder/`; if that is off, store the VAE's weights."""
     section, directory = run.config.codebook, run.workdir / "decoder"
     metadata = settings(run.config, "seed", "data", "vae", "codebook", "codes")
+    if not run.autoencoder.params:
+        return f"not fine-tuned: {run.config.vae.module} offers no params"
     if not section.finetune_decoder:
         checkpoint.save(directory / "best", run.autoencoder.params, {"settings": metadata})
         return "not fine-tuned"
@@ -121,7 +124,7 @@ def finetune(
     dataset: data.Dataset,
     codes: Mapping[str, Integer[np.ndarray, "n ..."]],
     params: Any,
-    arch: vae.Architecture,
+    arch: vae.Architecture | External,
     vectors: Float[np.ndarray, "K d"],
     *,
     trained: Trained,
@@ -140,7 +143,7 @@ def finetune(
 
     def squared_errors(learnt, codes, images):
         read = learnt.get("vectors", fixed)
-        pixels = jax.vmap(partial(vae.decode, learnt, arch))(read[codes])
+        pixels = jax.vmap(partial(decode, arch, learnt))(read[codes])
         return jnp.mean(jnp.square(pixels - data.to_float(images)), axis=(1, 2, 3))
 
     def loss_fn(learnt, key, step, batch):

@@ -5,7 +5,6 @@ import json
 import numpy as np
 
 from geovq_jax import geometry
-from geovq_jax.config import flat, num_neighbours
 from geovq_jax.geometry.graphs.knn import rerank
 from geovq_jax.quantization.codebook import parameters_hash
 from geovq_jax.shards import run_shards
@@ -62,7 +61,7 @@ def build_graph(run: Run) -> str:
     if 0 < section.num_images < len(latents):
         rows = np.sort(np.random.default_rng(config.seed).choice(len(latents), section.num_images, replace=False))
     points = latents[rows].reshape(-1, latents.shape[-1])
-    if (k := num_neighbours(flat(config))) >= len(points):
+    if (k := run.num_neighbours) >= len(points):
         raise ValueError(f"expected graph.k below the number of nodes {len(points)}, got {k}; lower --config.graph.k")
     metrics = None
     if section.weights == "pullback":
@@ -100,7 +99,7 @@ def build_graph(run: Run) -> str:
 
 def _neighbours(run: Run, points: np.ndarray, metrics: np.ndarray | None) -> np.ndarray:
     """Indices [n, k] of the neighbours of every node, re-ranked by pull-back length where graph.rerank asks for it."""
-    section, k = run.config.graph, num_neighbours(flat(run.config))
+    section, k = run.config.graph, run.num_neighbours
     candidates = min(max(k, section.rerank), len(points) - 1)
 
     def nearest(rows: slice) -> dict[str, np.ndarray]:

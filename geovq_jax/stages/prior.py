@@ -7,29 +7,21 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Integer
 from ml_collections import ConfigDict
 
 from geovq_jax import data
 from geovq_jax.config import settings
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.likelihood import Likelihood
-from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import gpt
-from geovq_jax.stages.records import BATCH, prior_architecture
+from geovq_jax.stages.records import log_probabilities, prior_architecture, raster
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
 
 Codes = Integer[np.ndarray, "n ..."]
 Labels = Integer[np.ndarray, " n"]
-
-_score = jax.jit(gpt.log_probabilities, static_argnames="arch")
-
-
-def raster(codes: Codes) -> Integer[np.ndarray, "n t"]:
-    """Codes [n] or [n, h, w] as sequences [n, t]."""
-    return codes.reshape(len(codes), -1)
 
 
 def fit_prior(
@@ -80,16 +72,6 @@ def fit_prior(
         **options,
     )
     return fit.params, arch, fit
-
-
-def log_probabilities(
-    params: Any, arch: gpt.Architecture, codes: Codes, labels: Labels | None
-) -> Float[np.ndarray, "n t"]:
-    """log p(code | codes before it) in nats, [n, t]; without labels, of a prior that is not told the class."""
-    if labels is None:
-        labels = np.full(len(codes), arch.no_class, np.int32)
-    score = partial(_score, params, arch)
-    return np.asarray(map_chunks(score, (raster(codes), labels), batch_size=min(BATCH, len(codes))))
 
 
 def likelihoods(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Int32, UInt8
+from jaxtyping import Float, Int, Int32, Integer, UInt
 from ml_collections import ConfigDict
 from scipy import sparse
 
@@ -18,6 +18,8 @@ from geovq_jax.geometry import decode_all
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import classifier as classifiers
 from geovq_jax.models import gpt, vae
+from geovq_jax.stages import external
+from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
 
 SPLITS = ("train", "valid", "test")
@@ -78,10 +80,10 @@ class Drawn(NamedTuple):
 
 
 class Autoencoder(NamedTuple):
-    """Parameters and sizes of an autoencoder."""
+    """Parameters and sizes of an autoencoder; one of one's own has parameters {"own": ...}, or {} if it offers none."""
 
     params: Any
-    arch: vae.Architecture
+    arch: vae.Architecture | external.External
 
 
 class Prior(NamedTuple):
@@ -126,28 +128,10 @@ def read_graph(path: Path) -> Graph:
     )
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Figures of every evaluation during training, one dict per line of metrics.jsonl.
-
-    Raises ValueError for a line that is not one.
-    """
-    found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or not {"stage", "step"} <= record.keys():
-            raise ValueError(
-                f"expected a JSON object with stage and step on line {number} of {path}, got {line[:60]!r}; "
-                "delete that line"
-            )
-        found.append(record)
-    return found
-
-
 def vae_architecture(section: ConfigDict, image_shape: tuple[int, ...]) -> vae.Architecture:
     """Sizes of the VAE under section `vae` of a configuration, for images of a shape."""
+    if section.kind == "external":
+        raise ValueError("expected vae.kind vanilla or spatial to train a model, got external; leave that method out")
     return vae.Architecture(
         kind=section.kind,
         image_shape=(image_shape[0], image_shape[1], image_shape[2]),
@@ -166,27 +150,55 @@ def classifier_architecture(section: ConfigDict, dataset: data.Dataset) -> class
     )
 
 
+def load_autoencoder(section: ConfigDict, image_shape: tuple[int, ...], directory: Path) -> Autoencoder:
+    """The autoencoder under section `vae` of a configuration, with the best parameters of a training in `directory`.
+
+    One's own has those of its module where the directory holds none.
+    """
+    if section.kind != "external":
+        arch = vae_architecture(section, image_shape)
+        init = jax.eval_shape(partial(vae.init, arch=arch), jax.random.key(0))
+        return Autoencoder(checkpoint.load(directory / "best", init), arch)
+    own = external.load(section.module)
+    params = {} if own.params is None else {"own": own.params}
+    if checkpoint.exists(directory / "best"):
+        params = checkpoint.load(directory / "best", jax.tree.map(jnp.asarray, params))
+    return Autoencoder(params, own)
+
+
 def decoder_of(autoencoder: Autoencoder) -> jax.tree_util.Partial:
     """The map z -> x of one latent, with the parameters as leaves: compiled once for all parameters."""
-    return jax.tree_util.Partial(partial(_decode, autoencoder.arch), autoencoder.params)
+    return jax.tree_util.Partial(partial(decode, autoencoder.arch), autoencoder.params)
 
 
-def _decode(arch: vae.Architecture, params: Any, z: jax.Array) -> jax.Array:
-    return vae.decode(params, arch, z)
+def decode(arch: vae.Architecture | external.External, params: Any, z: jax.Array) -> jax.Array:
+    """The image of one latent under the parameters of an autoencoder."""
+    if isinstance(arch, vae.Architecture):
+        return vae.decode(params, arch, z)
+    return jnp.asarray(arch.decode(params["own"], z) if "own" in params else arch.decode(z))
 
 
 def posterior(
-    autoencoder: Autoencoder, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
+    autoencoder: Autoencoder, images: UInt[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
 ) -> vae.Posterior:
-    """Posterior mean and log variance of images, uint8 or float in [0, 1]."""
-    encode = partial(_encode, autoencoder.arch, autoencoder.params)
+    """Posterior mean and log variance of images, integers or floats in [0, 1]; one's own encoder has no variance."""
+    arch = autoencoder.arch
+    encode = partial(_encode_own, arch) if isinstance(arch, external.External) else partial(_encode, *autoencoder[::-1])
     return jax.device_get(map_chunks(encode, (images,), batch_size=BATCH))
+
+
+def without_variance(mean: Float[np.ndarray, "n ..."]) -> vae.Posterior:
+    """The posterior of an encoder that gives a latent, not a distribution."""
+    return vae.Posterior(jnp.asarray(mean), jnp.full(mean.shape, -jnp.inf, mean.dtype))
+
+
+def _encode_own(own: external.External, images: Any) -> vae.Posterior:
+    return without_variance(external.encode(own, np.asarray(data.to_float(images))))
 
 
 @partial(jax.jit, static_argnums=0)
 def _encode(arch: vae.Architecture, params: Any, images: jax.Array) -> vae.Posterior:
-    pixels = data.to_float(images) if images.dtype == jnp.uint8 else images
-    return jax.vmap(partial(vae.encode, params, arch))(pixels)
+    return jax.vmap(partial(vae.encode, params, arch))(data.to_float(images))
 
 
 def features_of(classifier: Classifier) -> jax.tree_util.Partial:
@@ -220,3 +232,41 @@ def prior_architecture(
         tied=section.tied,
         bfloat16=section.bfloat16,
     )
+
+
+def raster(codes: Integer[np.ndarray, "n ..."]) -> Integer[np.ndarray, "n t"]:
+    """Codes [n] or [n, h, w] as sequences [n, t]."""
+    return codes.reshape(len(codes), -1)
+
+
+_score = jax.jit(gpt.log_probabilities, static_argnames="arch")
+
+
+def log_probabilities(
+    params: Any,
+    arch: gpt.Architecture,
+    codes: Integer[np.ndarray, "n ..."],
+    labels: Integer[np.ndarray, " n"] | None,
+) -> Float[np.ndarray, "n t"]:
+    """log p(code | codes before it) in nats, [n, t]; without labels, of a prior that is not told the class."""
+    if labels is None:
+        labels = np.full(len(codes), arch.no_class, np.int32)
+    score = partial(_score, params, arch)
+    return np.asarray(map_chunks(score, (raster(codes), labels), batch_size=min(BATCH, len(codes))))
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Figures of every evaluation during training, one dict per line of metrics.jsonl; ValueError for another line."""
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or not {"stage", "step"} <= record.keys():
+            raise ValueError(
+                f"expected a JSON object with stage and step on line {number} of {path}, got {line[:60]!r}; "
+                "delete that line"
+            )
+        found.append(record)
+    return found

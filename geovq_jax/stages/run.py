@@ -1,109 +1,40 @@
 """An opened run: typed, cached access to everything in a work directory.
 
 Stages, sections of the report, comparisons, the explorer and notebooks take a `Run`. Every file is opened at most once
-per `Run`, when it is first needed. Only this module and the stages that write use names of files.
+per `Run`, when it is first needed. Only this module, `opened` and the stages that write use names of files.
 """
 
 import json
-from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, Int32, Integer, UInt8
-from ml_collections import ConfigDict
+from jaxtyping import Float, Int, Int32, Integer, UInt
 
 from geovq_jax import data
-from geovq_jax.config import read_config
+from geovq_jax.config import num_neighbours, read_config
 from geovq_jax.geometry import bernoulli_map
+from geovq_jax.geometry.checks import check_ids
 from geovq_jax.geometry.metric import as_pytree, with_output_metric
 from geovq_jax.models import classifier as classifiers
-from geovq_jax.models import gpt, vae
+from geovq_jax.models import gpt
 from geovq_jax.models.sampling import balanced_labels, draw
 from geovq_jax.quantization import assignment, methods
 from geovq_jax.quantization.code_tables import fit_tables
-from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup, parameters_hash
+from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup
 from geovq_jax.quantization.rates import Rate, rate_of_prior, rate_of_tables
 from geovq_jax.stages import records
+from geovq_jax.stages.opened import Opened
 from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
 
-T = TypeVar("T")
+CHUNK = 4096  # images encoded at once, as in the stages: their codes have the same bits
 
 
-class Run:
-    """A work directory and its configuration, opened; see the module's docstring.
-
-    Attributes are computed on first access and kept; `forget` drops what the files of a stage have replaced.
-    """
-
-    def __init__(self, workdir: Path, config: ConfigDict):
-        self.workdir, self.config = workdir, config
-        self._kept: dict[tuple[str, ...], Any] = {}
-
-    def forget(self) -> None:
-        """Drop everything but the data set, which no stage writes."""
-        self._kept.clear()
-        for name in [name for name in self.__dict__ if name not in ("workdir", "config", "_kept", "dataset")]:
-            del self.__dict__[name]
-
-    def _once(self, key: tuple[str, ...], load: Callable[[], T]) -> T:
-        if key not in self._kept:
-            self._kept[key] = load()
-        return self._kept[key]
-
-    @cached_property
-    def dataset(self) -> data.Dataset:
-        """The experiment's images."""
-        section = self.config.data
-        return data.load(
-            section.name,
-            data_dir=section.dir or None,
-            seed=self.config.seed,
-            **{name: section[name] or None for name in ("max_train", "max_valid", "max_test")},
-        )
-
-    def images(self, split: str) -> Float[np.ndarray, "n H W C"]:
-        """Images of a split, float32 in [0, 1]."""
-        return self._once(("images", split), lambda: np.asarray(data.to_float(getattr(self.dataset, split).images)))
-
-    def latents(self, split: str) -> records.Latents:
-        """Latents of a split."""
-        path = self.workdir / "latents" / f"{split}.npz"
-        return self._once(("latents", split), lambda: records.read_record(path, records.Latents, stage="train_vae"))
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the images that the latents were made from."""
-        height, width, channels = (int(side) for side in self.latents("train").image_shape)
-        return height, width, channels
-
-    def _restore(self, folder: str, init: Callable[..., Any]) -> Any:
-        """Best parameters of a training, of the shapes that `init` gives."""
-        return checkpoint.load(self.workdir / folder / "best", jax.eval_shape(init, jax.random.key(0)))
-
-    def _load_autoencoder(self, folder: str) -> records.Autoencoder:
-        known = (self.workdir / "latents" / "train.npz").is_file()
-        shape = self.image_shape if known else self.dataset.train.images.shape[1:]
-        arch = records.vae_architecture(self.config.vae, shape)
-        return records.Autoencoder(self._restore(folder, partial(vae.init, arch=arch)), arch)
-
-    @cached_property
-    def autoencoder(self) -> records.Autoencoder:
-        """The trained VAE."""
-        return self._load_autoencoder("vae")
-
-    @cached_property
-    def vae_hash(self) -> str:
-        """Hash of the VAE's parameters, on which everything that is measured in its latent space depends."""
-        return parameters_hash(self.autoencoder.params)
-
-    @cached_property
-    def decode_fn(self) -> jax.tree_util.Partial:
-        """The VAE's decoder: one latent [d] or grid [h, w, d] -> image [H, W, C]."""
-        return records.decoder_of(self.autoencoder)
+class Run(Opened):
+    """A work directory and its configuration, opened; see the module's docstring."""
 
     @cached_property
     def metric_fn(self) -> jax.tree_util.Partial:
@@ -114,20 +45,20 @@ class Run:
         output_map = bernoulli_map if kind == "bernoulli" else records.features_of(self.classifier)
         return as_pytree(with_output_metric(self.decode_fn, output_map))
 
-    @cached_property
-    def tuned(self) -> records.Autoencoder:
-        """The autoencoder whose decoder was fine-tuned on the codes."""
-        return self._load_autoencoder("decoder")
-
-    @cached_property
-    def tuned_decode_fn(self) -> jax.tree_util.Partial:
-        """The fine-tuned decoder, which reads code vectors."""
-        return records.decoder_of(self.tuned)
-
     @property
     def method(self) -> str:
         """Name of the method that makes the codebook."""
-        return methods.resolve(self.config.codebook.method, self.config.vae.kind)
+        return methods.resolve(self.config.codebook.method, spatial=self.spatial)
+
+    @property
+    def spatial(self) -> bool:
+        """Whether an image has a grid of latents, not a single vector."""
+        return self.latents("train").mean.ndim == 4
+
+    @property
+    def num_neighbours(self) -> int:
+        """Neighbours per node of the graph."""
+        return num_neighbours(self.config.graph.k, self.latents("train").mean.shape[-1], spatial=self.spatial)
 
     @property
     def distance(self) -> methods.Distance:
@@ -138,7 +69,7 @@ class Run:
     def needs_metrics(self) -> bool:
         """Whether the graph, the method or the search reads the metric at every latent."""
         config = self.config
-        searched = config.codes.search == "context" and config.vae.kind == "spatial"
+        searched = config.codes.search == "context" and self.spatial
         return config.graph.weights == "pullback" or methods.METHODS[self.method].on_metrics or searched
 
     def metrics(self, split: str) -> Float[np.ndarray, "..."] | None:
@@ -194,8 +125,7 @@ class Run:
                 f"{self.workdir / 'codebook.npz'}; rerun python -m geovq_jax.build_codebook"
             )
         method = str(book.settings["method"])
-        spatial, distance = self.latents("train").mean.ndim == 4, book.settings["distance"]
-        kind = methods.assignment_of(method, spatial=spatial, distance=distance)
+        kind = methods.assignment_of(method, spatial=self.spatial, distance=book.settings["distance"])
         tokenizer = None
         if kind == "graph":
             _, labels, distances = self.clusters
@@ -218,7 +148,7 @@ class Run:
         arch = records.prior_architecture(
             self.config.prior,
             self.codes("train").codes.shape[1:],
-            num_codes=len(self.codebook.vectors),
+            num_codes=self.config.codebook.num_clusters,
             num_classes=self.num_classes,
         )
         return records.Prior(self._restore("prior", partial(gpt.init, arch=arch)), arch)
@@ -246,19 +176,20 @@ class Run:
 
     @property
     def training_records(self) -> list[dict[str, Any]]:
-        """Figures of every evaluation during training, see `records.read_log`."""
-        return records.read_log(self.workdir / "metrics.jsonl")
+        """Figures of every evaluation during training; none where nothing was trained."""
+        path = self.workdir / "metrics.jsonl"
+        return records.read_log(path) if path.is_file() else []
 
     @property
     def environment(self) -> dict[str, Any]:
         """The content of config.json: versions, commit, platform and devices."""
         return json.loads((self.workdir / "config.json").read_text())
 
-    def encode(self, images: UInt8[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]) -> Int32[np.ndarray, "n ..."]:
+    def encode(self, images: UInt[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]) -> Int32[np.ndarray, "n ..."]:
         """Codes of images, as the run encodes its own.
 
         Args:
-            images: uint8, or float in [0, 1], of the shape of the run's images.
+            images: uint8, uint16, or floats in [0, 1], of the shape of the run's images.
 
         Returns:
             Codes [n], or [n, h, w] of spatial latents.
@@ -268,17 +199,27 @@ class Run:
         """
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not len(images):
             raise ValueError(f"expected images [n, {str(self.image_shape)[1:-1]}], got {images.shape}; resize them")
-        latents = np.asarray(records.posterior(self.autoencoder, images).mean)
-        codes = self.tokenize(latents)
-        if self.config.codes.search == "none":
+        return np.concatenate([self._encode(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)])
+
+    def _encode(self, images: np.ndarray) -> np.ndarray:
+        latents, config = np.asarray(records.posterior(self.autoencoder, images).mean), self.config
+        metrics, searched = self._measured(latents), config.codes.search != "none"
+        codes = self._tokenize(latents, metrics)
+        if not searched:
             return codes
-        metrics = None
-        if latents.ndim == 4:
-            metrics = assignment.measure(self.decode_fn, latents, self.config.graph.context)
-            metrics = metrics.reshape(*latents.shape, latents.shape[-1])
-        pixels = np.asarray(data.to_float(images)) if images.dtype == np.uint8 else images
-        effort = {name: self.config.codes[name] for name in ("sweeps", "rate_weight")} | {"rate": self.rate}
+        if latents.ndim == 2 or config.graph.output_metric != "pixels":
+            metrics = None
+        pixels = np.asarray(data.to_float(images))
+        effort = {name: config.codes[name] for name in ("sweeps", "rate_weight")} | {"rate": self.rate}
         return assignment.search(self.tuned_decode_fn, self.codebook.vectors, codes, pixels, metrics=metrics, **effort)
+
+    def _measured(self, latents: np.ndarray) -> np.ndarray | None:
+        """Metric at each latent, where assignment or search read it."""
+        searched = self.config.codes.search != "none" and latents.ndim == 4
+        if not (self.needs_metrics and (searched or self.quantizer.assignment in ("local", "graph"))):
+            return None
+        found = assignment.measure(self.metric_fn, latents, self.config.graph.context)
+        return found.reshape(*latents.shape, latents.shape[-1])
 
     @cached_property
     def seen_codes(self) -> Int[np.ndarray, "n ..."] | None:
@@ -296,14 +237,38 @@ class Run:
         return rate_of_prior(self._restore("codes/rate", partial(gpt.init, arch=arch)), arch)
 
     def tokenize(self, latents: Float[np.ndarray, "n ..."]) -> Int32[np.ndarray, "n ..."]:
-        """Codes of latents [n, d] or [n, h, w, d] without search."""
+        """Codes of latents [n, d] or [n, h, w, d] without search; ValueError for latents of another shape."""
+        shape = self.latents("train").mean.shape[1:]
+        if latents.shape[1:] != shape or not len(latents):
+            raise ValueError(
+                f"expected latents [n, {str(shape)[1:-1]}], got {latents.shape}; encode images by this run"
+            )
+        parts = (latents[start : start + CHUNK] for start in range(0, len(latents), CHUNK))
+        return np.concatenate([self._tokenize(part, self._measured(part)) for part in parts])
+
+    def _tokenize(self, latents: np.ndarray, metrics: np.ndarray | None) -> np.ndarray:
+        neighbours, context = self.config.codebook.neighbours, self.config.graph.context
         return assignment.assign(
-            self.quantizer,
-            latents,
-            self.metric_fn,
-            neighbours=self.config.codebook.neighbours,
-            context=self.config.graph.context,
+            self.quantizer, latents, self.metric_fn, metrics=metrics, neighbours=neighbours, context=context
         ).codes
+
+    def log_prob(
+        self, codes: Integer[np.ndarray, "n ..."], labels: Integer[np.ndarray, " n"] | None = None
+    ) -> Float[np.ndarray, " n"]:
+        """Log probability in nats of the codes [n] or [n, h, w] of each image under the prior.
+
+        Args:
+            codes: codes of images.
+            labels: class of each image; None for the prior that is not told it.
+
+        Raises:
+            ValueError: a code outside [0, K), or a class that the prior was not trained on.
+        """
+        params, arch = self.prior
+        check_ids("codes", codes, arch.num_codes, "...")
+        if labels is not None:
+            check_ids("labels", labels, arch.num_classes, f"{len(codes)}")
+        return records.log_probabilities(params, arch, codes, labels).sum(axis=1)
 
     def decode(self, codes: Integer[np.ndarray, "n ..."]) -> Float[np.ndarray, "n H W C"]:
         """Images in [0, 1] of codes [n] or [n, h, w], by the fine-tuned decoder.
@@ -327,6 +292,13 @@ class Run:
         Raises:
             ValueError: a class that the prior was not trained on.
         """
+        codes, labels, log_p = self.sample_codes(num_samples, class_id=class_id, seed=seed)
+        return records.Drawn(codes, self.decode(codes), labels, log_p)
+
+    def sample_codes(
+        self, num_samples: int, *, class_id: int = -1, seed: int = 0
+    ) -> tuple[Int[np.ndarray, "n ..."], Int[np.ndarray, " n"], Float[np.ndarray, "n t"]]:
+        """As `sample`, without images: codes, classes, and log probability of each code in nats."""
         params, arch = self.prior
         if not -1 <= class_id < arch.num_classes:
             raise ValueError(
@@ -334,8 +306,7 @@ class Run:
             )
         labels = balanced_labels(num_samples, class_id, arch.num_classes)
         codes, log_p = draw(jax.random.key(seed), params, arch, labels, dict(self.config.sample))
-        codes = codes.reshape(len(labels), *self.codes("train").codes.shape[1:])
-        return records.Drawn(codes, self.decode(codes), labels, log_p)
+        return codes.reshape(len(labels), *self.codes("train").codes.shape[1:]), labels, log_p
 
 
 def load_run(workdir: str | Path) -> Run:

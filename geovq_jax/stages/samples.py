@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Key
 from matplotlib.figure import Figure
 
 from geovq_jax import figures
+from geovq_jax.config import given_codes
 from geovq_jax.figures.style import figure_png
 from geovq_jax.models.sampling import balanced_labels, draw
 from geovq_jax.stages.run import Run
@@ -34,17 +35,14 @@ def generate(run: Run) -> str:
     codes, log_p = draw(sample_key, params, arch, labels, dict(section))
     valid = run.codes("valid")
     codes = codes.reshape(len(labels), *valid.codes.shape[1:])
+    drawn = {"codes": codes, "labels": labels, "log_probabilities": log_p}
+    drawn |= {name: section[name] for name in SETTINGS}
+    if given_codes(run.config):
+        save_npz(run.workdir / "samples.npz", **drawn)
+        return f"{len(labels)} rows of codes, {run.workdir / 'samples.npz'}"
     images = run.decode(codes)
     completed = _complete(completion_key, run) if arch.length > 1 and section.num_completions > 0 else {}
-    save_npz(
-        run.workdir / "samples.npz",
-        codes=codes,
-        images=images,
-        labels=labels,
-        log_probabilities=log_p,
-        **completed,
-        **{name: section[name] for name in SETTINGS},
-    )
+    save_npz(run.workdir / "samples.npz", images=images, **drawn, **completed)
     picture = figure_png(figures.image_grid(*sample_rows(images, labels)))
     write_atomically(run.workdir / "samples.png", lambda file: file.write(picture))
     if completed:

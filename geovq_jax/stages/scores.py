@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, Integer, UInt8
+from jaxtyping import Float, Int, Integer, UInt
 
 from geovq_jax import data
 from geovq_jax.evaluation.memorisation import memorisation, nearest_training_images
@@ -34,7 +34,7 @@ class Real(NamedTuple):
     floor: Float[np.ndarray, "m H W C"]
     labels: Int[np.ndarray, " m"]
     rows: Int[np.ndarray, " m"]
-    train: UInt8[np.ndarray, "n H W C"]
+    train: UInt[np.ndarray, "n H W C"]
 
 
 def real_images(dataset: data.Dataset, *, num_items: int, seed: int) -> Real:

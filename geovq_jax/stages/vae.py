@@ -7,11 +7,14 @@ import jax
 import numpy as np
 
 from geovq_jax import data
-from geovq_jax.config import flat, num_neighbours, settings
+from geovq_jax.config import num_neighbours, settings
+from geovq_jax.keys import OF_VECTORS
 from geovq_jax.models import objective as objectives
 from geovq_jax.models import vae
 from geovq_jax.shards import run_shards
-from geovq_jax.stages.records import BATCH, SPLITS, posterior, vae_architecture
+from geovq_jax.stages import external
+from geovq_jax.stages.external import External
+from geovq_jax.stages.records import BATCH, SPLITS, posterior, vae_architecture, without_variance
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
@@ -23,10 +26,16 @@ SHARD = 64 * BATCH  # images; half a minute or so of encoding
 def check_sizes(run: Run) -> None:
     """Refuse, before training, a class, neighbours or codes that the data cannot provide; ValueError names the key."""
     config, dataset = run.config, run.dataset
-    arch = vae_architecture(run.config.vae, dataset.train.images.shape[1:])
+    if config.vae.kind == "external":
+        shape = external.check(external.load(config.vae.module), dataset)
+    else:
+        shape = vae.latent_shape(vae_architecture(config.vae, dataset.train.images.shape[1:]))
+    spatial = len(shape) == 3
     images = min(config.graph.num_images or len(dataset.train.images), len(dataset.train.images))
-    nodes = images if arch.kind == "vanilla" else images * int(np.prod(vae.grid_shape(arch)))
-    k, num_clusters = num_neighbours(flat(config)), config.codebook.num_clusters
+    nodes = images * int(np.prod(shape[:-1]))
+    k, num_clusters = num_neighbours(config.graph.k, shape[-1], spatial=spatial), config.codebook.num_clusters
+    if spatial and (method := config.codebook.method) in OF_VECTORS:
+        raise ValueError(f"expected another codebook.method for grids of latents, got {method}; choose another")
     if k >= nodes:
         raise ValueError(f"expected graph.k below the number of nodes {nodes}, got {k}; lower --config.graph.k")
     if num_clusters > nodes:
@@ -43,6 +52,8 @@ def train(run: Run) -> str:
     """Train the VAE into `vae/`; select by the un-annealed objective on the validation split."""
     config, dataset = run.config, run.dataset
     section = config.vae
+    if section.kind == "external":
+        return external.adopt(external.load(section.module), dataset, run.workdir / "vae")
     arch = vae_architecture(run.config.vae, dataset.train.images.shape[1:])
     objective = objectives.Objective(
         loss=section.loss,
@@ -110,12 +121,14 @@ def mean_over_batches(metrics_fn: Any, images: np.ndarray) -> dict[str, float]:
 
 def extract_latents(run: Run) -> str:
     """Posterior mean and log variance of every image, in data-set order, into `latents/`."""
-    dataset = run.dataset
+    dataset, own = run.dataset, run.autoencoder.arch
     for name in SPLITS:
         split = getattr(dataset, name)
 
-        def posteriors(rows: slice, images: np.ndarray = split.images) -> dict[str, np.ndarray]:
-            return posterior(run.autoencoder, images[rows])._asdict()
+        def posteriors(rows: slice, split: data.Split = split) -> dict[str, np.ndarray]:
+            if isinstance(own, External) and own.latents is not None:
+                return jax.device_get(without_variance(own.latents[split.index[rows]]))._asdict()
+            return posterior(run.autoencoder, split.images[rows])._asdict()
 
         key = {"vae": run.vae_hash, "images": hash_arrays({"images": split.images}), "arch": str(run.autoencoder.arch)}
         found = run_shards(

@@ -133,7 +133,7 @@ def _quantized(params: Any, arch: vae.Architecture, quantizer: vqvae.Quantizer, 
 
 
 def encode(model: Model, images: np.ndarray) -> Integer[np.ndarray, "n ..."]:
-    """Codes of uint8 images, [n] or [n, h, w]."""
+    """Codes of images, [n] or [n, h, w]."""
     quantize = jax.jit(lambda part: _quantized(model.params, model.arch, model.quantizer, data.to_float(part))[1])
     return np.asarray(map_chunks(quantize, (images,), batch_size=min(BATCH, len(images))), np.int32)
 

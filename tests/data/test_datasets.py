@@ -124,7 +124,7 @@ def test_unknown_names_are_refused(name):
         ({"seed": -1}, "expected a seed that is not negative, got -1"),
         ({"max_train": 0}, "expected a positive max_train, got 0"),
         ({"max_test": -5}, "expected a positive max_test, got -5"),
-        ({"image_size": 32}, "expected no image_size for digits"),
+        ({"image_size": (32, 32)}, "expected no image_size for digits"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message):

@@ -1,0 +1,145 @@
+"""Decoders written in PyTorch as functions of JAX; needs PyTorch, the extra `torch`.
+
+The function stays in torch, on torch's device: JAX calls it on the host with a batch of latents, its Jacobian-vector
+products by `torch.func.jvp` and their transposes by `torch.func.vjp`. One primitive carries all three, so that vmap,
+jit, forward and reverse mode, and derivatives of any order, work as on a decoder in JAX.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+BATCH = 256  # latents, or tangents, that torch holds at once
+
+
+def decode_fn_of(decode: Callable[[torch.Tensor], torch.Tensor], *, device: str = "cpu") -> Callable[..., jax.Array]:
+    """A decoder in torch as a `decode_fn`: one latent to one image, in JAX.
+
+    Everything that takes a `decode_fn` takes the result: metrics, edge lengths, geodesics, searches of codes. Put the
+    model into eval mode first; its weights are constants.
+
+    Args:
+        decode: map of a batch of latents [n, d] or [n, h, w, d] to images [n, H, W, C], each image from its own latent
+            alone.
+        device: where torch computes, such as "cuda".
+
+    Example:
+        >>> decode_fn = decode_fn_of(lambda z: torch.stack([z[:, 0], z[:, 1], z[:, 0] * z[:, 1]], dim=1))
+        >>> jax.jacfwd(decode_fn)(jnp.array([2.0, 3.0])).tolist()
+        [[1.0, 0.0], [0.0, 1.0], [3.0, 2.0]]
+    """
+    call = _Call(lambda z: (decode(z),), torch.device(device))
+    return lambda z: _torch_p.bind(jnp.asarray(z), call=call, batch_axes=0)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A function of several batches of tensors that returns a tuple, row by row.
+
+    Where it is linear in its arguments after the first `num_residuals`, `transposed` maps these and cotangents of its
+    results to cotangents of the others.
+    """
+
+    function: Callable[..., tuple[torch.Tensor, ...]]
+    device: torch.device
+    num_residuals: int = 0
+    transposed: "_Call | None" = None
+    shapes: dict[Any, list[tuple[int, ...]]] = field(default_factory=dict)
+
+    def pushed(self, num_arguments: int) -> "_Call":
+        """(arguments, tangents) -> tangents of the results."""
+
+        def push(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return torch.func.jvp(self.function, tensors[:num_arguments], tensors[num_arguments:])[1]
+
+        return _Call(push, self.device, num_arguments, self.pulled(num_arguments))
+
+    def pulled(self, num_arguments: int) -> "_Call":
+        """(arguments, cotangents of the results) -> cotangents of the arguments."""
+
+        def pull(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            _, vjp = torch.func.vjp(self.function, *tensors[:num_arguments])
+            return vjp(tensors[num_arguments:])
+
+        return _Call(pull, self.device)
+
+    def result_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+        """Shape of one row of each result, for shapes of one row of each argument; found by one call on zeros."""
+        if shapes not in self.shapes:
+            rows = self.run([np.zeros((1, *shape), np.float32) for shape in shapes])
+            self.shapes[shapes] = [row.shape[1:] for row in rows]
+        return self.shapes[shapes]
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Results for arrays of rows, a batch at a time."""
+        parts = []
+        for start in range(0, len(arrays[0]), BATCH):
+            tensors = [torch.tensor(array[start : start + BATCH], device=self.device) for array in arrays]
+            with torch.enable_grad():  # without it torch takes derivatives that cannot be differentiated again
+                results = self.function(*tensors)
+            parts.append([result.detach().cpu().numpy() for result in results])
+        return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
+
+
+_torch_p = Primitive("torch_call")
+_torch_p.multiple_results = True
+
+
+def _abstract(*arguments: Any, call: _Call, batch_axes: int) -> list[jax.core.ShapedArray]:
+    leading = arguments[0].shape[:batch_axes]
+    shapes = call.result_shapes(tuple(argument.shape[batch_axes:] for argument in arguments))
+    return [jax.core.ShapedArray((*leading, *shape), arguments[0].dtype) for shape in shapes]
+
+
+def _on_host(call: _Call, batch_axes: int, *arrays: Any) -> list[np.ndarray]:
+    arrays = tuple(np.asarray(array) for array in arrays)
+    leading = arrays[0].shape[:batch_axes]
+    rows = call.run([array.reshape(-1, *array.shape[batch_axes:]) for array in arrays])
+    return [result.astype(arrays[0].dtype).reshape(*leading, *result.shape[1:]) for result in rows]
+
+
+def _called(*arguments: Any, call: _Call, batch_axes: int) -> list[jax.Array]:
+    avals = _abstract(*arguments, call=call, batch_axes=batch_axes)
+    results = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+    return jax.pure_callback(partial(_on_host, call, batch_axes), results, *arguments)
+
+
+def _batched(arguments: Any, axes: Any, *, call: _Call, batch_axes: int) -> tuple[list[jax.Array], list[int]]:
+    size = next(a.shape[axis] for a, axis in zip(arguments, axes, strict=True) if axis is not None)
+    rows = [
+        jnp.broadcast_to(a[None], (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
+        for a, axis in zip(arguments, axes, strict=True)
+    ]
+    results = _torch_p.bind(*rows, call=call, batch_axes=batch_axes + 1)
+    return results, [0] * len(results)
+
+
+def _jvp(primals: Any, tangents: Any, *, call: _Call, batch_axes: int) -> tuple[list[jax.Array], list[jax.Array]]:
+    results = _torch_p.bind(*primals, call=call, batch_axes=batch_axes)
+    moved = [ad.instantiate_zeros(tangent) for tangent in tangents]
+    return results, _torch_p.bind(*primals, *moved, call=call.pushed(len(primals)), batch_axes=batch_axes)
+
+
+def _transposed(cotangents: Any, *arguments: Any, call: _Call, batch_axes: int) -> list[Any]:
+    known = arguments[: call.num_residuals]
+    if call.transposed is None or any(map(ad.is_undefined_primal, known)):
+        raise NotImplementedError("expected a linear function of torch tensors to transpose, got another")
+    pulled = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
+    results = _torch_p.bind(*known, *pulled, call=call.transposed, batch_axes=batch_axes)
+    return [None] * len(known) + results
+
+
+_torch_p.def_impl(_called)
+_torch_p.def_abstract_eval(_abstract)
+mlir.register_lowering(_torch_p, mlir.lower_fun(_called, multiple_results=True))
+batching.primitive_batchers[_torch_p] = _batched
+ad.primitive_jvps[_torch_p] = _jvp
+ad.primitive_transposes[_torch_p] = _transposed
