@@ -120,3 +120,17 @@ def test_importing_geometry_initialises_no_device():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0 []"
+
+
+def test_geometry_loads_numba_joblib_and_parts_of_scipy_when_they_are_first_used():
+    code = """if True:
+        import sys
+        import numpy as np
+        from geovq_jax import geometry
+        late = ("numba", "joblib", "sklearn", "scipy.spatial", "scipy.sparse.linalg")
+        print([name for name in late if name in sys.modules])
+        ring = geometry.graph_from_edges(np.array([[0, 1], [1, 2], [2, 0]]), np.ones(3), 3)
+        print(geometry.nearest_source(ring, [2]).source.tolist(), "numba" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "[2, 2, 2] True"]
