@@ -39,6 +39,7 @@ ALLOWED = {
     "geovq_jax.pipeline": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report"},
     "geovq_jax.comparison": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report", "geovq_jax.pipeline"},
     "geovq_jax.cli": {*BASE, *FILES},
+    "geovq_jax.configs": {"geovq_jax.cli", "geovq_jax.config", "geovq_jax.terminal"},
 }
 LIBRARIES_OF_GEOMETRY = {"jax", "numpy", "scipy", "numba", "joblib", "jaxtyping", "faiss"} | set(
     sys.stdlib_module_names
