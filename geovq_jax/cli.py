@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from geovq_jax import processes
 from geovq_jax import workdir as files
 from geovq_jax.config import check_known, find_experiment, help_text, nearest, read_config, validate
-from geovq_jax.terminal import console
+from geovq_jax.terminal import console, log_to_console
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Work directory, e.g. --workdir=runs/mnist; with --config, runs/<config.name> by default."
@@ -71,6 +71,7 @@ def main(
         if _PROCESSES.value is not None:
             processes.join(_PROCESSES.value)
         console.quiet = _QUIET.value or not processes.first()
+        log_to_console()
         with files.locked(workdir):
             stage(workdir, config)
     except _FAULTS as error:

@@ -344,6 +344,7 @@ cli.main_without_config(explore.explore, documentation="", argv=["explore", "--d
 
 def test_brackets_and_colons_of_a_path_are_printed_as_they_are(capsys):
     text = "/runs/[red]x[/red]/[link=a]:smile:/[/]"
+    terminal.log_to_console()
     terminal.say("graph", text)
     terminal.console.print(f"report: {text}")
     terminal.show_table(text, ("[b]", "value"), [(text, "[i]1")])

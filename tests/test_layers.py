@@ -86,6 +86,17 @@ def test_only_the_checkpoint_module_imports_orbax():
     assert users == [PACKAGE / "training" / "checkpoint.py"]
 
 
+def test_only_entry_points_and_what_they_call_print():
+    printers = set()
+    for path in modules():
+        called = {
+            ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        }
+        if called & {"print", "console.print", "sys.stdout.write", "sys.stderr.write"}:
+            printers.add(path.relative_to(PACKAGE).with_suffix("").as_posix())
+    assert printers == {"__main__", "cli", "configs", "data/download", "explore", "pipeline", "terminal"}
+
+
 def test_the_import_graph_has_no_circles():
     names = {".".join(("geovq_jax", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in modules()}
     targets = {}
