@@ -1,4 +1,4 @@
-"""1,797 real 8x8 digits shipped with a dependency: the smallest experiment, for tests and first steps.
+"""1,797 real 8x8 digits shipped with scikit-learn: the smallest experiment, for tests and first steps.
 
 Variants: spatial (default, a 2x2 grid), vanilla, smoke (seconds).
 """

@@ -1,4 +1,4 @@
-"""5,000 real MNIST digits shipped with a dependency: the built-in default, minutes on two cores.
+"""5,000 real MNIST digits shipped with the package: the default, minutes on two cores.
 
 Variants: spatial (default), vanilla, smoke (seconds).
 """

@@ -66,7 +66,12 @@ TOP = ("pipeline", "config", "workdir", "terminal", "cli")
 
 
 def write_reference(app):
-    """The table of configuration keys and one page a package, from the code itself."""
+    """The tutorials, the table of configuration keys and one page per package, from the code itself."""
+    notebooks = sorted((HERE.parent / "notebooks").glob("*.py"))
+    for path in {*(HERE / "tutorials").glob("*.py")} - {HERE / "tutorials" / notebook.name for notebook in notebooks}:
+        path.unlink()
+    for notebook in notebooks:
+        write(HERE / "tutorials" / notebook.name, notebook.read_text())
     rows = "".join(
         f"| `{name}` | `{key.default or repr(key.default)}` | {key.meaning} | {accepted(name)} |\n"
         for name, key in KEYS.items()

@@ -1,6 +1,6 @@
 """Measure the metric at the latents, build graph and codebook, fine-tune the decoder, encode every image.
 
-python -m geovq_jax.build_codebook --workdir=runs/mnist5k --config.codebook.num_clusters=256
+geovq build-codebook --workdir=runs/mnist5k --config.codebook.num_clusters=256
 """
 
 from geovq_jax import cli, pipeline

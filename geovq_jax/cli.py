@@ -1,6 +1,5 @@
 """The front door of every entry point: flags in, one call, bad input as one line and exit code 2."""
 
-import os
 import re
 import signal
 import sys
@@ -13,8 +12,8 @@ from ml_collections import ConfigDict, config_flags
 
 from geovq_jax import processes
 from geovq_jax import workdir as files
-from geovq_jax.config import check_known, help_text, nearest, read_config, validate
-from geovq_jax.terminal import console
+from geovq_jax.config import check_known, find_experiment, help_text, nearest, read_config, validate
+from geovq_jax.terminal import console, log_to_console
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Work directory, e.g. --workdir=runs/mnist; with --config, runs/<config.name> by default."
@@ -35,8 +34,9 @@ _PROCESSES = flags.DEFINE_string(
     "by --config.mesh.data=0.",
 )
 _CONFIG_HELP = (
-    "Experiment with variants after a colon, e.g. --config=configs/mnist.py:spatial; default: config.json of "
-    "--workdir. Single keys as --config.vae.latent_dim=32; --help-config lists them."
+    "Experiment by its name or by the path of its file, with variants after a colon, e.g. --config=mnist:spatial "
+    "(`geovq configs` lists the names); default: config.json of --workdir. Single keys as --config.vae.latent_dim=32; "
+    "--help-config lists them."
 )
 _ALWAYS = ("workdir", "quiet")  # flags that entry points without a configuration read too
 _LENGTH = 500  # of an error message, in characters
@@ -71,6 +71,7 @@ def main(
         if _PROCESSES.value is not None:
             processes.join(_PROCESSES.value)
         console.quiet = _QUIET.value or not processes.first()
+        log_to_console()
         with files.locked(workdir):
             stage(workdir, config)
     except _FAULTS as error:
@@ -191,19 +192,17 @@ def _refuse(error: Exception) -> NoReturn:
 def _resolve(arguments: list[str], adjust: Callable[[ConfigDict], None] | None) -> tuple[Path, ConfigDict]:
     """Work directory and validated configuration of a command line."""
     _check_flags(arguments, config=True)
-    path = _value_of("config", arguments)
+    place, path = _value_of("config", arguments)
     if path is not None:
-        file = Path(path.partition(":")[0])
-        if not (file.is_file() and os.access(file, os.R_OK)):
-            raise FileNotFoundError(
-                f"expected a configuration file, found none to read at {str(file)!r}; e.g. --config=configs/mnist5k.py"
-            )
+        name, colon, variants = path.partition(":")
+        arguments[place] = arguments[place].removesuffix(path) + f"{find_experiment(name)}{colon}{variants}"
         holder = config_flags.DEFINE_config_file("config", None, _CONFIG_HELP)
     else:
-        stored = _value_of("workdir", arguments)
+        _, stored = _value_of("workdir", arguments)
         if stored is None:
             raise ValueError(
-                "expected --config=configs/X.py or --workdir=W of an earlier run, got neither; give one of them"
+                "expected --config=NAME or --workdir=W of an earlier run, got neither; give one of them, e.g. "
+                "--config=mnist5k"
             )
         holder = config_flags.DEFINE_config_dict("config", read_config(Path(stored) / "config.json"), _CONFIG_HELP)
     try:
@@ -235,10 +234,10 @@ def _default_workdir(name: str) -> str:
     return f"runs/{name}"
 
 
-def _value_of(name: str, arguments: Sequence[str]) -> str | None:
-    """Value of a flag before the command line is parsed, as --name=VALUE or --name VALUE."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+def _value_of(name: str, arguments: Sequence[str]) -> tuple[int, str | None]:
+    """Place and value of a flag before the command line is parsed, as --name=VALUE or --name VALUE."""
+    for place, (argument, following) in enumerate(zip(arguments, [*arguments[1:], ""], strict=True)):
         given, equals, value = argument.partition("=")
         if given in (f"--{name}", f"-{name}"):
-            return value if equals else following
-    return None
+            return (place, value) if equals else (place + 1, following)
+    return -1, None

@@ -1,6 +1,6 @@
 """Compare codebooks on one autoencoder, and with a joint VQ-VAE, at equal bits per image over several seeds.
 
-    python -m geovq_jax.compare --config=configs/compare/fashion_mnist.py
+    geovq compare --config=compare/fashion_mnist
 
 Trains what is missing under --workdir, one trial per method and seed, and gathers <name>.json, <name>.npz (scores of
 every image) and <name>.md (tables) in --output. Finished trials are kept; an interrupted comparison continues.

@@ -1,13 +1,14 @@
 """Experiment configurations: defaults, variants, validation, storage; `keys` lists the keys.
 
-A file of `configs/` calls `experiment(...)` with what differs from the defaults below;
-`--config=configs/mnist.py:spatial,smoke` passes what stands after the colon as `variants`. Library functions never see
+A file of `configs/` calls `experiment(...)` with what differs from the defaults below; `--config=mnist:spatial,smoke`
+passes what stands after the colon as `variants`. Library functions never see
 a ConfigDict: the pipeline passes plain values.
 """
 
 import difflib
 import json
 import math
+import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,32 @@ def experiment(
         update(config, known[variant])
     config.name = "-".join([name, *chosen])
     return config
+
+
+def experiment_folder() -> Path:
+    """Where the packaged experiments lie: `experiments/` of an installed package, `configs/` of the repository."""
+    package = Path(__file__).parent
+    installed = package / "experiments"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def experiment_files() -> dict[str, Path]:
+    """File of every packaged experiment by its name, such as mnist5k or compare/mnist."""
+    folder = experiment_folder()
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.py"))}
+
+
+def find_experiment(name: str) -> Path:
+    """The file that --config names: by its path, or else as a packaged experiment; FileNotFoundError for neither."""
+    path, files = Path(name), experiment_files()
+    if path.is_file() and os.access(path, os.R_OK):
+        return path
+    if name not in files:
+        raise FileNotFoundError(
+            f"expected a configuration file or one of {', '.join(files)}, found none to read at {name!r}; "
+            "e.g. --config=mnist5k"
+        )
+    return files[name]
 
 
 def validate(config: ConfigDict) -> None:
@@ -209,11 +236,11 @@ def read_config(path: Path) -> ConfigDict:
     Raises FileNotFoundError without the file, ValueError if it is damaged.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"expected {path} of an earlier stage, found none; pass --config=configs/X.py")
+        raise FileNotFoundError(f"expected {path} of an earlier stage, found none; pass --config=NAME")
     config = default_config()
     try:
         stored = _flatten(json.loads(path.read_text())["config"])
         update(config, {name: _as_tuple(value) for name, value in stored.items()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"expected a configuration in {path}, got {error}; pass --config=configs/X.py") from error
+        raise ValueError(f"expected a configuration in {path}, got {error}; pass --config=NAME") from error
     return config

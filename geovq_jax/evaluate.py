@@ -1,7 +1,7 @@
 """Measure a finished run on the test split and write its report; trains the classifier in whose features samples are
 scored.
 
-python -m geovq_jax.evaluate --workdir=runs/mnist5k
+geovq evaluate --workdir=runs/mnist5k
 """
 
 from geovq_jax import cli, pipeline

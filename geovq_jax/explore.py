@@ -1,7 +1,7 @@
 """Show a run on a local page: its latent space, its codebook, its prior.
 
-    python -m geovq_jax.explore --workdir=runs/mnist5k
-    python -m geovq_jax.explore --demo
+    geovq explore --workdir=runs/mnist5k
+    geovq explore --demo
 
 The page is served on 127.0.0.1 only and loads nothing from the network. --demo needs no run.
 """

@@ -1,6 +1,6 @@
 """Sample codes from the trained prior and decode them.
 
-    python -m geovq_jax.generate --workdir=runs/mnist5k --num_samples=100 --temperature=0.9 --class_id=3
+    geovq generate --workdir=runs/mnist5k --num_samples=100 --temperature=0.9 --class_id=3
 
 Writes samples.npz (codes, images, labels, log-probabilities), samples.png (one row per class) and completions.png
 (validation images of which the upper half of the codes is given, each completed several times) into the work directory.

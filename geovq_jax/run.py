@@ -1,7 +1,7 @@
 """Run every stage of an experiment; finished stages are skipped, an interrupted one continues.
 
-python -m geovq_jax.run --config=configs/mnist5k.py
-python -m geovq_jax.run --workdir=runs/mnist5k --verify
+geovq run --config=mnist5k
+geovq run --workdir=runs/mnist5k --verify
 """
 
 from absl import flags

@@ -1,6 +1,11 @@
-"""Output of a run on the terminal: progress bars, one line per stage, tables. Text is never read as markup."""
+"""What a run reports: stages and their progress through `logging`, bars and tables on the terminal.
+
+The logger is `geovq_jax`; the command line shows it by `log_to_console`, a program that imports the package as it
+likes. Text is never read as markup.
+"""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -13,10 +18,33 @@ console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 ProgressCallback = Callable[[int, int], None]
 
+PROGRESS_SECONDS = 5.0  # at least so long between two logged lines of progress: short loops log none
+_logger = logging.getLogger("geovq_jax")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints each record, the name of its stage in bold."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = Text(record.getMessage())
+        if isinstance(record.args, tuple) and record.args:
+            text.stylize("bold", 0, len(str(record.args[0])))
+        console.print(text)
+
+
+def log_to_console() -> None:
+    """Show what the package logs on the console, and nowhere else."""
+    _logger.handlers = [_ConsoleHandler()]
+    _logger.setLevel(logging.INFO)
+    _logger.propagate = False
+
 
 @contextlib.contextmanager
 def progress_bar(description: str) -> Iterator[ProgressCallback]:
-    """A bar for one long loop, removed at its end; the callback takes (done, total)."""
+    """A bar for one long loop, removed at its end; off a terminal a line per tenth. Call it with (done, total)."""
+    if not console.is_terminal:
+        yield _log_tenths(description)
+        return
     columns = (
         TextColumn("  {task.description}", markup=False),
         BarColumn(),
@@ -24,8 +52,7 @@ def progress_bar(description: str) -> Iterator[ProgressCallback]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(description, total=None, rate="")
         start, first = time.monotonic(), None
 
@@ -38,9 +65,22 @@ def progress_bar(description: str) -> Iterator[ProgressCallback]:
         yield report
 
 
+def _log_tenths(description: str) -> ProgressCallback:
+    tenth, logged = 0, time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal tenth, logged
+        now, reached = time.monotonic(), 10 * done // max(total, 1)
+        if reached > tenth and now - logged >= PROGRESS_SECONDS:
+            tenth, logged = reached, now
+            _logger.info("%s: %d of %d (%d %%)", description, done, total, 100 * done // total)
+
+    return report
+
+
 def say(stage: str, text: str) -> None:
-    """One line of a stage's outcome."""
-    console.print(Text.assemble((f"{stage:<10}", "bold"), f" {text}"))
+    """Log a stage's outcome."""
+    _logger.info("%-10s %s", stage, text)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,6 +1,6 @@
 """Train the GPT prior over the codes.
 
-python -m geovq_jax.train_prior --workdir=runs/mnist5k
+geovq train-prior --workdir=runs/mnist5k
 """
 
 from geovq_jax import cli, pipeline

@@ -1,6 +1,6 @@
 """Train the VAE and extract the latents of every split.
 
-python -m geovq_jax.train_vae --config=configs/mnist5k.py --workdir=runs/mnist5k
+geovq train-vae --config=mnist5k --workdir=runs/mnist5k
 """
 
 from geovq_jax import cli, pipeline

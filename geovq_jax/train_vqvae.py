@@ -1,6 +1,6 @@
 """Train the joint VQ-VAE that post-hoc codes are compared with: the VAE's networks, grid, K, optimiser and budget.
 
-python -m geovq_jax.train_vqvae --config=configs/mnist5k.py
+geovq train-vqvae --config=mnist5k
 
 Writes vqvae/ into the work directory. Its steps are those of the VAE and of the fine-tuning together.
 """

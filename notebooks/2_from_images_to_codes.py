@@ -29,6 +29,7 @@ from geovq_jax.evaluation.code_usage import code_usage
 from geovq_jax.presets import SMOKE
 from geovq_jax.stages.codes import code_pictures
 from geovq_jax.stages.run import Run
+from geovq_jax.terminal import log_to_console
 
 plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
@@ -60,6 +61,7 @@ config = experiment(
     known_variants={"smoke": SMOKE},
 )
 run = Run(Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name, config)
+log_to_console()
 for stage in ("vae", "latents", "metrics", "graph", "codebook", "decoder", "codes"):
     pipeline.run_stage(stage, run)
 

@@ -28,6 +28,7 @@ from geovq_jax.geometry.graphs.embedding import principal_plane
 from geovq_jax.geometry.graphs.knn import rerank
 from geovq_jax.presets import SMOKE
 from geovq_jax.stages.run import Run
+from geovq_jax.terminal import log_to_console
 
 plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
@@ -49,6 +50,7 @@ config = experiment(
     known_variants={"smoke": SMOKE},
 )
 run = Run(Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name, config)
+log_to_console()
 for stage in ("vae", "latents", "metrics", "graph"):
     pipeline.run_stage(stage, run)
 points, metrics, labels = run.graph.points, run.graph.metrics, run.graph_labels

@@ -31,6 +31,7 @@ from geovq_jax.models.sampling import sample
 from geovq_jax.presets import SMOKE
 from geovq_jax.stages.prior import log_probabilities
 from geovq_jax.stages.run import Run
+from geovq_jax.terminal import log_to_console
 
 plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
@@ -58,6 +59,7 @@ config = experiment(
     known_variants={"smoke": SMOKE},
 )
 run = Run(Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name, config)
+log_to_console()
 for stage in ("vae", "latents", "metrics", "graph", "codebook", "decoder", "codes", "prior"):
     pipeline.run_stage(stage, run)
 

@@ -234,7 +234,8 @@ def test_what_a_configuration_file_raises_is_told_in_its_own_words(front_door, t
         ((CONFIG, "-config.latent_dim=3"), "unknown key latent_dim; did you mean vae.latent_dim?"),
         ((CONFIG, "--noconfig.graph.repare"), "unknown key graph.repare; did you mean graph.repair?"),
         ((CONFIG, "--config.vae=3"), "unknown key vae; did you mean vae."),
-        (("--config=nothing.py",), "error: expected a configuration file, found none to read at 'nothing.py'"),
+        (("--config=nothing.py",), "error: expected a configuration file or one of cifar10, compare/cifar10, "),
+        (("--config=nothing.py",), "mnist5k, toy_2d, found none to read at 'nothing.py'; e.g. --config=mnist5k"),
         (
             (CONFIG, "--config.vae.output=identity"),
             "got vae.output=identity, vae.loss=bernoulli; set ",
@@ -348,6 +349,7 @@ cli.main_without_config(explore.explore, documentation="", argv=["explore", "--d
 
 def test_brackets_and_colons_of_a_path_are_printed_as_they_are(capsys):
     text = "/runs/[red]x[/red]/[link=a]:smile:/[/]"
+    terminal.log_to_console()
     terminal.say("graph", text)
     terminal.console.print(f"report: {text}")
     terminal.show_table(text, ("[b]", "value"), [(text, "[i]1")])

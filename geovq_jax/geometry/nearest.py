@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Bool, Float, Int
-from scipy.spatial.distance import cdist
 
 from geovq_jax.geometry.batching import Progress, map_chunks
 from geovq_jax.geometry.checks import check_array, check_count, check_latents, check_number
@@ -87,7 +87,7 @@ def nearest_geodesic(
     known, parts = decode_flat(decode_fn, centres), []
     for start in range(0, len(z), LATENTS_AT_ONCE):
         own = z[start : start + LATENTS_AT_ONCE]
-        below = cdist(decode_flat(decode_fn, own), known)
+        below = scipy.spatial.distance.cdist(decode_flat(decode_fn, own), known)
         parts.append(_nearest(decode_fn, own, centres, below, num_points, tolerance, batch_size))
         if progress is not None:
             progress(start + len(own), len(z))

@@ -4,9 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Bool, Float, Float64, Int32, Int64
-from scipy.sparse.csgraph import connected_components
+from scipy import sparse
 
 from geovq_jax.geometry.batching import num_threads
 from geovq_jax.geometry.clustering.kernels import compile_graph, make_scratch, medoid_of_cell
@@ -96,8 +95,8 @@ def _redraw_wasted(
     """Draws anew, in proportion to w d^2, all medoids but the first of those that lie at distance 0 of each other."""
     rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
     zero = graph.data == 0
-    same = sp.csr_array((np.ones(zero.sum()), (rows[zero], graph.indices[zero])), shape=graph.shape)
-    coincident = connected_components(same, directed=False)[1]
+    same = sparse.csr_array((np.ones(zero.sum()), (rows[zero], graph.indices[zero])), shape=graph.shape)
+    coincident = sparse.csgraph.connected_components(same, directed=False)[1]
     wasted = np.setdiff1d(np.arange(len(medoids)), np.unique(coincident[medoids], return_index=True)[1])
     mass = state.weights * state.distance**2
     mass[medoids] = 0.0

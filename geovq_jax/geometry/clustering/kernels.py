@@ -5,19 +5,13 @@ get the same result for any number of threads. They are compiled for the int64 /
 `compile_graph` and `make_scratch`, and so carry no annotations.
 """
 
-import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float64, Int32, Int64
 
-
-def kernel(function: Callable[..., Any]) -> Any:
-    """Compiles a function, without the wrapper that the import hook of a type checker puts around it."""
-    return numba.njit(cache=True, nogil=True)(inspect.unwrap(function))
+from geovq_jax.geometry.compilation import Kernel
 
 
 class CompiledGraph(NamedTuple):
@@ -56,7 +50,7 @@ def make_scratch(num_nodes: int) -> Scratch:
     return Scratch(distance, np.empty(num_nodes, np.int32), position, np.empty(2 * num_nodes), np.empty_like(position))
 
 
-@kernel
+@Kernel
 def push(scratch, size, key, slot):
     """Inserts a slot or lowers its key; returns the new size of the heap."""
     place = scratch.position[slot]
@@ -74,7 +68,7 @@ def push(scratch, size, key, slot):
     return size
 
 
-@kernel
+@Kernel
 def pop(scratch, size):
     """Removes the smallest slot; returns (key, slot, size)."""
     top_key, top = scratch.key[0], scratch.slot[0]
@@ -96,7 +90,7 @@ def pop(scratch, size):
     return top_key, top, size
 
 
-@kernel
+@Kernel
 def search_ball(graph, source, scratch):
     """Settles every node u with d(source, u) < bound(u), a bound that is 1-Lipschitz along edges; returns their count.
 
@@ -121,7 +115,7 @@ def search_ball(graph, source, scratch):
     return count
 
 
-@kernel
+@Kernel
 def clear_ball(scratch, bound, count):
     """Puts the bound back where `search_ball` left distances."""
     for place in range(count):
@@ -129,7 +123,7 @@ def clear_ball(scratch, bound, count):
         scratch.distance[node] = bound[node]
 
 
-@kernel
+@Kernel
 def extend_reductions(graph, candidates, distance, weights, scratch, out):
     """Writes by how much each candidate, added as a source, would lower sum w d^2."""
     scratch.distance[:] = distance
@@ -143,7 +137,7 @@ def extend_reductions(graph, candidates, distance, weights, scratch, out):
         out[i] = total
 
 
-@kernel
+@Kernel
 def medoid_of_cell(graph, members, candidates, label, distance, weights, floor, scratch):
     """The candidate x of least S(x)^2 = sum over a cell's members of w d(x, u)^2, distances through the whole graph.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
-from scipy.sparse.csgraph import connected_components
+from scipy import sparse
 
 from geovq_jax.geometry.checks import check_choice, check_count
 from geovq_jax.geometry.clustering.kernels import compile_graph, extend_reductions, make_scratch, search_ball
@@ -43,7 +43,7 @@ def seed_medoids(
     check_count("num_clusters", num_clusters)
     check_count("seed", seed, 0)
     check_choice("an init", method, get_args(Seeding))
-    num_components, component = connected_components(graph, directed=False)
+    num_components, component = sparse.csgraph.connected_components(graph, directed=False)
     if not num_components <= num_clusters <= n:
         raise ValueError(
             f"expected num_clusters between the graph's {num_components} connected components and its {n} nodes, got "

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int32
 
-from geovq_jax.geometry.clustering.kernels import CompiledGraph, clear_ball, kernel, pop, push, search_ball
+from geovq_jax.geometry.clustering.kernels import CompiledGraph, clear_ball, pop, push, search_ball
+from geovq_jax.geometry.compilation import Kernel
 
 
 class Fields(NamedTuple):
@@ -27,7 +28,7 @@ def empty_fields(num_nodes: int) -> Fields:
     return Fields(distance, label, distance.copy(), label.copy())
 
 
-@kernel
+@Kernel
 def permute_graph(graph, order, place):
     """The graph whose node i is `order[i]` of this one; `place` is the inverse of `order`."""
     indptr = np.zeros_like(graph.indptr)
@@ -42,7 +43,7 @@ def permute_graph(graph, order, place):
     return CompiledGraph(indptr, indices, lengths)
 
 
-@kernel
+@Kernel
 def _offer(fields, node, distance, tag, scratch, size):
     """Offers a node a way to the medoid `tag`; keeps the best two ways to different medoids, and the bound at d2."""
     if tag == fields.label1[node]:
@@ -66,7 +67,7 @@ def _offer(fields, node, distance, tag, scratch, size):
     return size
 
 
-@kernel
+@Kernel
 def _settle(graph, fields, scratch, size):
     """Two-label Dijkstra from a heap of pending ways: each node passes on its two ways, to different medoids."""
     while size > 0:
@@ -80,7 +81,7 @@ def _settle(graph, fields, scratch, size):
                 size = _offer(fields, other, distance, tag, scratch, size)
 
 
-@kernel
+@Kernel
 def fill_fields(graph, fields, medoids, scratch):
     """Finds the two nearest medoids of all nodes, from empty fields; tags are places in `medoids`.
 
@@ -93,13 +94,13 @@ def fill_fields(graph, fields, medoids, scratch):
     _settle(graph, fields, scratch, size)
 
 
-@kernel
+@Kernel
 def add_medoid(graph, fields, node, tag, scratch):
     """Adds a medoid in place, searching only where it is among the nearest two."""
     _settle(graph, fields, scratch, _offer(fields, node, 0.0, np.int32(tag), scratch, 0))
 
 
-@kernel
+@Kernel
 def remove_medoid(graph, fields, tag, scratch):
     """Removes a medoid in place.
 
@@ -130,7 +131,7 @@ def remove_medoid(graph, fields, tag, scratch):
     _settle(graph, fields, scratch, size)
 
 
-@kernel
+@Kernel
 def removal_losses(fields, weights, free, loss, orphans):
     """Writes what removing each medoid would cost and how many nodes it would leave without any; returns sum w d1^2.
 
@@ -149,7 +150,7 @@ def removal_losses(fields, weights, free, loss, orphans):
     return cost
 
 
-@kernel
+@Kernel
 def swap_changes(graph, fields, weights, loss, orphans, candidates, scratch, change, partner):
     """Writes the change of sum w d^2 under each candidate's best swap, and the tag that it would replace.
 

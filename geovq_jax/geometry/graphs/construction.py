@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Int
 from scipy import sparse
-from scipy.sparse import csgraph
-from scipy.spatial import cKDTree
 
 from geovq_jax.geometry.checks import check_choice, check_count, check_lengths
 from geovq_jax.geometry.edges import edge_lengths, lengths_from_metrics
@@ -65,8 +64,8 @@ def bridges(points: Float[Array | np.ndarray, "n d"], graph: Graph) -> Int[np.nd
         candidates = candidates[np.lexsort((candidates, length[candidates]))]
         # Weighted by their order, the pairs that close no cycle are the spanning tree; label 0 stays 0.
         pairs, rank = (labels[small[candidates]], labels[partner[candidates]]), np.arange(1.0, len(candidates) + 1)
-        tree = csgraph.minimum_spanning_tree(sparse.csr_array((rank, pairs), shape=2 * (labels.max() + 1,)))
-        kept, merged = np.isin(rank, tree.data), csgraph.connected_components(tree, directed=False)[1]
+        tree = sparse.csgraph.minimum_spanning_tree(sparse.csr_array((rank, pairs), shape=2 * (labels.max() + 1,)))
+        kept, merged = np.isin(rank, tree.data), sparse.csgraph.connected_components(tree, directed=False)[1]
         found_edges.append(np.stack([small[candidates], partner[candidates]], axis=1)[kept])
         found_lengths.append(length[candidates][kept])
         labels = merged[labels]
@@ -105,7 +104,7 @@ def _nearest_foreign(
 
 def _nearest(x: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if tree_pays(len(x), len(queries), x.shape[1]):
-        distance, position = cKDTree(x, balanced_tree=False).query(queries, workers=-1)
+        distance, position = scipy.spatial.cKDTree(x, balanced_tree=False).query(queries, workers=-1)
         return position, distance
     half_squares, step = (x**2).sum(axis=1) / 2, max(1, 2**24 // len(x))
     parts = [queries[start : start + step] for start in range(0, len(queries), step)]

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from geovq_jax.geometry.checks import check_choice, check_count, check_ids, check_lengths
 
@@ -178,7 +177,7 @@ def _check_parts(graph: Graph, mend: str) -> None:
 
 def components(graph: Graph) -> Int[np.ndarray, " n"]:
     """Labels the connected components, the largest as 0 (ties by the least node)."""
-    _, labels = csgraph.connected_components(graph, directed=False)
+    _, labels = sparse.csgraph.connected_components(graph, directed=False)
     order = np.argsort(-np.bincount(labels), kind="stable")
     return np.argsort(order)[labels].astype(np.int32)
 

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Int
-from scipy.spatial import cKDTree
 
 from geovq_jax import mesh
 from geovq_jax.geometry.checks import (
@@ -155,7 +155,7 @@ def _settle(x: np.ndarray, q: np.ndarray, indices: np.ndarray, k: int, own: np.n
 
 
 def _search_kdtree(x: np.ndarray, q: np.ndarray, k: int, own: np.ndarray | None) -> tuple[np.ndarray, None]:
-    _, indices = cKDTree(x, balanced_tree=False).query(q, k + (own is not None), workers=-1)
+    _, indices = scipy.spatial.cKDTree(x, balanced_tree=False).query(q, k + (own is not None), workers=-1)
     return indices.reshape(len(q), -1), None
 
 

@@ -6,15 +6,14 @@ Nodes that no source reaches have distance infinity and source -1. Stored zeros 
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, no_type_check
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from jaxtyping import Array, Float, Int
-from joblib import Parallel, delayed, effective_n_jobs
-from scipy.sparse import csgraph
+from scipy import sparse
 
 from geovq_jax.geometry.checks import check_count, check_ids, check_number
+from geovq_jax.geometry.compilation import Kernel
 from geovq_jax.geometry.graphs.graph import Graph, check_graph
 
 Nodes = Int[np.ndarray | Array, " s"] | Sequence[int]
@@ -58,9 +57,11 @@ def dijkstra(
     nodes = check_ids("sources", sources, graph.shape[0])
     check_number("limit", limit)
     options = {"limit": limit, "unweighted": unweighted, "return_predecessors": return_predecessors}
-    search = partial(csgraph.dijkstra, graph, **options)
+    search = partial(sparse.csgraph.dijkstra, graph, **options)
     if num_jobs == 1:
         return search(indices=nodes)
+    from joblib import Parallel, delayed, effective_n_jobs
+
     parts = np.array_split(nodes, min(len(nodes), 4 * effective_n_jobs(num_jobs)))
     results = Parallel(n_jobs=num_jobs)(delayed(search)(indices=part) for part in parts)
     if return_predecessors:
@@ -87,7 +88,7 @@ def nearest_source(graph: Graph, sources: Nodes, *, limit: float = np.inf) -> Ne
     check_graph(graph)
     nodes = check_ids("sources", sources, graph.shape[0]).astype(np.int64)
     check_number("limit", limit)
-    distance = csgraph.dijkstra(graph, indices=nodes, limit=limit, min_only=True)
+    distance = sparse.csgraph.dijkstra(graph, indices=nodes, limit=limit, min_only=True)
     return Nearest(distance, _first_sources(graph.indptr, graph.indices, graph.data, distance, nodes))
 
 
@@ -109,7 +110,7 @@ def shortest_path(graph: Graph, a: int | np.integer, b: int | np.integer) -> Int
     """
     check_graph(graph)
     check_ids("nodes", [a, b], graph.shape[0], "2")
-    _, predecessors = csgraph.dijkstra(graph, indices=a, return_predecessors=True)
+    _, predecessors = sparse.csgraph.dijkstra(graph, indices=a, return_predecessors=True)
     if a != b and predecessors[b] < 0:
         raise ValueError(f"expected connected nodes, got {a} and {b} in different components; build with repair=True")
     return read_path(predecessors, b)
@@ -155,8 +156,7 @@ def distances_between(
     return np.concatenate([np.asarray(dijkstra(graph, batch, num_jobs=num_jobs))[:, ends] for batch in batches])
 
 
-@numba.njit(cache=True, nogil=True)
-@no_type_check
+@Kernel
 def _first_sources(indptr, indices, data, distance, sources):
     """First source in the list to attain each node's distance: a flood along tight edges, source by source."""
     source, stack = np.full(len(distance), -1, np.int32), np.empty(len(distance), np.int32)
