@@ -41,6 +41,7 @@ from geovq_jax.geometry.metric import (
     with_output_metric,
 )
 from geovq_jax.geometry.nearest import Nearest, nearest_geodesic
+from geovq_jax.geometry.tangent import parallel_transport, scalar_curvature, sectional_curvature
 
 __all__ = [
     "Connectivity",
@@ -93,10 +94,13 @@ __all__ = [
     "node_metrics",
     "node_speeds",
     "pad_graph",
+    "parallel_transport",
     "pullback_metric",
     "refine_path",
     "relax",
     "relax_nearest",
+    "scalar_curvature",
+    "sectional_curvature",
     "shortest_path",
     "speed",
     "straight_lengths",
