@@ -40,7 +40,7 @@ def _tangent(decode_fn: DecodeFn, z: Array) -> _Tangent:
 
 
 def parallel_transport(decode_fn: DecodeFn, curve: Curve, v: Point) -> Float[Array, "t d"]:
-    """Carries a velocity along a curve without turning it, by the Levi-Civita connection, equation (39).
+    """Carries a velocity along a curve without turning it, by the Levi-Civita connection, equation (41).
 
     From point to point, the vector keeps its coordinates up to the rotation that is nearest to the projection of one
     tangent space of the decoded surface onto the next. Lengths and angles are kept, the inverse is the transport along
@@ -85,7 +85,7 @@ def parallel_transport(decode_fn: DecodeFn, curve: Curve, v: Point) -> Float[Arr
 
 
 def sectional_curvature(decode_fn: DecodeFn, z: Point, u: Point, v: Point) -> Float[Array, ""]:
-    """Curvature of the surface that geodesics leaving in the plane of two velocities sweep, equation (41).
+    """Curvature of the surface that geodesics leaving in the plane of two velocities sweep, equation (43).
 
     Args:
         decode_fn: map of one latent [d] to x, twice differentiable.
@@ -123,7 +123,7 @@ def sectional_curvature(decode_fn: DecodeFn, z: Point, u: Point, v: Point) -> Fl
 
 
 def scalar_curvature(decode_fn: DecodeFn, z: Point) -> Float[Array, ""]:
-    """Sum of the sectional curvatures of all ordered pairs of orthonormal directions, equation (42).
+    """Sum of the sectional curvatures of all ordered pairs of orthonormal directions, equation (44).
 
     Takes d (d + 1) / 2 second derivatives of the decoder: for small d.
 
@@ -150,7 +150,7 @@ def scalar_curvature(decode_fn: DecodeFn, z: Point) -> Float[Array, ""]:
 
 
 def _second_form(decode_fn: DecodeFn, z: Array, basis: Array, u: Array, v: Array) -> Array:
-    """Second fundamental form: the part of the second derivative that is normal to the tangent space, equation (40)."""
+    """Second fundamental form: the part of the second derivative that is normal to the tangent space, equation (42)."""
 
     def push(point: Array) -> Array:
         return jax.jvp(partial(flat_output, decode_fn), (point,), (u,))[1]
