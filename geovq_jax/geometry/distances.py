@@ -73,7 +73,8 @@ def interpolate(curves: Float[np.ndarray, "m t d"], num_points: int) -> Float[np
     legendre, old, new = np.polynomial.legendre, polynomials(curves.shape[1]).nodes, polynomials(num_points).nodes
     degree = len(old) - 1
     values = legendre.legvander(2.0 * new - 1.0, degree) @ np.linalg.inv(legendre.legvander(2.0 * old - 1.0, degree))
-    return np.einsum("st,mtd->msd", values, curves).astype(curves.dtype)
+    starts = curves[:, :1]  # short curves far from 0 keep their digits
+    return (starts + np.einsum("st,mtd->msd", values, curves - starts)).astype(curves.dtype)
 
 
 class _Curves(NamedTuple):

@@ -76,7 +76,7 @@ def frechet_mean(
         ValueError: for latents or weights of another form, or a decoder that gives NaN or infinity.
 
     Reference:
-        Rygaard, Hauberg, Markvorsen, "Fréchet means by simultaneous geodesics" (GEORCE-FM), for the joint problem.
+        Rygaard, Hauberg, Markvorsen, "Simultaneous optimization of geodesics and Fréchet means" (2025).
 
     Example:
         >>> cubic = lambda z: z**3
@@ -151,7 +151,9 @@ def _minimise(
         return _Step(*map(np.asarray, map_chunks(function, (curves[:, 1:],), batch_size=size)))
 
     damping, rounding = 1e-3, 100.0 * float(np.finfo(curves.dtype).eps)
-    step, energies, tried = look(curves, damping), [], []
+    step = look(curves, damping)
+    energies: list[float] = []
+    tried: list[tuple[np.ndarray, np.ndarray]] = []
     for iteration in range(max_iterations + 1):
         energies.append(float(share @ step.energy))
         system = np.tensordot(share, step.system, 1)
@@ -231,9 +233,10 @@ def _look(decode_fn: Any, mean: Array, damping: Array, rest: Array) -> _Step:
         response = jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(damped[d:, d:]), True), system[d:])
         reduced = system[:d] - inner("ki,kj->ij", damped[d:, :d], response)
         energy = basis.weights @ jnp.sum(jnp.square(inner("qj,jp->qp", basis.derivatives, x)), axis=1)
-        curve = jnp.concatenate([mean[None], nodes])
-        velocities = jax.vmap(partial(speed, decode_fn))(basis.values @ curve, basis.derivatives @ curve)
-        return _Step(energy, (basis.weights @ velocities) ** 2, reduced, response, gradient[d:] @ response[:, -1])
+        shifted = jnp.concatenate([mean[None], nodes]) - mean[None]
+        points, velocities = mean[None] + basis.values @ shifted, basis.derivatives @ shifted
+        speeds = jax.vmap(partial(speed, decode_fn))(points, velocities)
+        return _Step(energy, (basis.weights @ speeds) ** 2, reduced, response, gradient[d:] @ response[:, -1])
 
     return jax.vmap(one)(rest)
 
