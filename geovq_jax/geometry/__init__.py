@@ -2,13 +2,7 @@
 
 from geovq_jax.geometry.batching import decode_all
 from geovq_jax.geometry.cells import cell_edge_lengths, cell_metrics
-from geovq_jax.geometry.clustering.continuous import (
-    FrechetMean,
-    GeodesicClusters,
-    frechet_mean,
-    geodesic_kmeans,
-    geodesic_kmedoids,
-)
+from geovq_jax.geometry.clustering.continuous import GeodesicClusters, geodesic_kmeans, geodesic_kmedoids
 from geovq_jax.geometry.clustering.kmedoids import KMedoids, kmedoids
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
 from geovq_jax.geometry.distances import Lengths, geodesic_distances
@@ -41,6 +35,8 @@ from geovq_jax.geometry.metric import (
     with_output_metric,
 )
 from geovq_jax.geometry.nearest import Nearest, nearest_geodesic
+from geovq_jax.geometry.statistics import FrechetMean, TangentPCA, frechet_mean, tangent_pca
+from geovq_jax.geometry.tangent import parallel_transport, scalar_curvature, sectional_curvature
 
 __all__ = [
     "Connectivity",
@@ -52,6 +48,7 @@ __all__ = [
     "Lengths",
     "Nearest",
     "Neighbours",
+    "TangentPCA",
     "add_edges",
     "bernoulli_map",
     "bridges",
@@ -93,13 +90,17 @@ __all__ = [
     "node_metrics",
     "node_speeds",
     "pad_graph",
+    "parallel_transport",
     "pullback_metric",
     "refine_path",
     "relax",
     "relax_nearest",
+    "scalar_curvature",
+    "sectional_curvature",
     "shortest_path",
     "speed",
     "straight_lengths",
+    "tangent_pca",
     "unique_edges",
     "volume",
     "with_output_metric",

@@ -42,7 +42,7 @@ class Lengths(NamedTuple):
     bound_above: Float[np.ndarray, " m"]
 
 
-class _Basis(NamedTuple):
+class Polynomials(NamedTuple):
     """Polynomials through n nodes of [0, 1]: their nodes, stiffness (32), derivative at 0, and both at Gauss points."""
 
     nodes: np.ndarray
@@ -54,7 +54,8 @@ class _Basis(NamedTuple):
 
 
 @cache
-def _basis(num_points: int) -> _Basis:
+def polynomials(num_points: int) -> Polynomials:
+    """Polynomials through the Legendre-Gauss-Lobatto nodes."""
     legendre, degree = np.polynomial.legendre, num_points - 1
     interior = legendre.Legendre.basis(degree).deriv().roots()
     nodes = np.concatenate([[-1.0], np.sort(interior.real), [1.0]])
@@ -64,7 +65,16 @@ def _basis(num_points: int) -> _Basis:
     derivatives = 2.0 * legendre.legvander(points, degree - 1) @ legendre.legder(coefficients)
     stiffness = derivatives.T @ np.diag(0.5 * weights) @ derivatives
     departure = 2.0 * legendre.legvander(nodes[:1], degree - 1)[0] @ legendre.legder(coefficients)
-    return _Basis(0.5 * (nodes + 1.0), stiffness, departure, values, derivatives, 0.5 * weights)
+    return Polynomials(0.5 * (nodes + 1.0), stiffness, departure, values, derivatives, 0.5 * weights)
+
+
+def interpolate(curves: Float[np.ndarray, "m t d"], num_points: int) -> Float[np.ndarray, "m t2 d"]:
+    """The same polynomials through another number of nodes, at least as many."""
+    legendre, old, new = np.polynomial.legendre, polynomials(curves.shape[1]).nodes, polynomials(num_points).nodes
+    degree = len(old) - 1
+    values = legendre.legvander(2.0 * new - 1.0, degree) @ np.linalg.inv(legendre.legvander(2.0 * old - 1.0, degree))
+    starts = curves[:, :1]  # short curves far from 0 keep their digits
+    return (starts + np.einsum("st,mtd->msd", values, curves - starts)).astype(curves.dtype)
 
 
 class _Curves(NamedTuple):
@@ -84,7 +94,7 @@ def _descend_chunk(decode_fn: Any, curves: Array, damping: Array) -> _Curves:
 
 def _descend(decode_fn: Any, curve: Array, damping: Array) -> _Curves:
     """A few damped Gauss-Newton steps on the energy (32) of one curve, equation (35)."""
-    basis = jax.tree.map(lambda constant: jnp.asarray(constant, curve.dtype), _basis(len(curve)))
+    basis = jax.tree.map(lambda constant: jnp.asarray(constant, curve.dtype), polynomials(len(curve)))
     stiffness = basis.stiffness
     ends = jax.vmap(partial(flat_output, decode_fn))(curve[jnp.array([0, -1])])
 
@@ -146,16 +156,20 @@ def solve_pairs(
     b: Points,
     *,
     num_points: int = 5,
+    tolerance: float = 2e-3,
     max_iterations: int = MAX_ITERATIONS,
     batch_size: int | None = None,
 ) -> Solved:
-    """Curves of least energy from a [m, d] to b [m, d] with one number of nodes; those that converge drop out.
+    """Curves of least energy from a [m, d] to b [m, d] with one number of nodes.
+
+    A curve drops out when a step promises a relative decrease of its energy of at most `tolerance`; its length falls by
+    half of that.
 
     Raises ValueError for a decoder that gives NaN or infinity along a curve, or as `check_latents`.
     """
     check_latents(decode_fn, a, "n d")
     a, b = np.asarray(a), np.asarray(b)
-    nodes = _basis(num_points).nodes.astype(a.dtype)[None, :, None]
+    nodes = polynomials(num_points).nodes.astype(a.dtype)[None, :, None]
     straight, damping = a[:, None] + nodes * (b - a)[:, None], np.full(len(a), 1e-3, a.dtype)
     curves = _Curves(straight, damping, *np.zeros((3, len(a)), a.dtype))
     size = batch_size or pairs_at_once(decode_fn, a, (num_points - 2) * a.shape[1])
@@ -164,13 +178,12 @@ def solve_pairs(
         found = map_chunks(function, (curves.curve[active], curves.damping[active]), batch_size=size)
         for kept, new in zip(curves, found, strict=True):
             kept[active] = new
-        # To first order sqrt(E) falls by half of the relative decrease of E.
-        active = active[curves.decrease[active] > 2e-3 * curves.energy[active]]
+        active = active[curves.decrease[active] > tolerance * curves.energy[active]]
         if not len(active):
             break
     length = np.sqrt(curves.energy)
     unfinished = 0.5 * curves.decrease / np.where(length > 0, length, 1.0)
-    velocity = np.einsum("t,mtd->md", _basis(num_points).departure, curves.curve)
+    velocity = np.einsum("t,mtd->md", polynomials(num_points).departure, curves.curve)
     check_finite("geodesic distances", length + curves.above)
     return Solved(length, np.abs(curves.above - length) + unfinished, curves.above, velocity)
 

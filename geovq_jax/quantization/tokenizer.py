@@ -6,6 +6,7 @@ enters the graph at p:
     d(q) = min_p L(q, p) + d(p, medoid(p)),   L the edge length of the graph (endpoint rule); O(k) a latent.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from geovq_jax.geometry.checks import (
 from geovq_jax.geometry.edges import measure_speeds
 from geovq_jax.geometry.graphs.knn import knn
 from geovq_jax.geometry.metric import DecodeFn
+from geovq_jax.workdir import load_npz, save_npz
 
 Latents = Float[np.ndarray, "n d"] | Float[np.ndarray, "n h w d"]
 
@@ -54,6 +56,30 @@ class Encoded(NamedTuple):
 
     codes: Int[np.ndarray, "n ..."]
     distances: Float[np.ndarray, "n ..."]
+
+
+def save_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+    """Writes a tokenizer to an npz file, atomically; `load_tokenizer` reads it."""
+    save_npz(path, **{name: value for name, value in tokenizer._asdict().items() if value is not None})
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Reads the file that `save_tokenizer` wrote.
+
+    Raises:
+        FileNotFoundError: without the file.
+        ValueError: for a damaged file, or one of other arrays.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a tokenizer in {path}, got no file; write it by save_tokenizer")
+    arrays = load_npz(path, stage="build_codebook")
+    names = set(Tokenizer._fields)
+    if not names - {"metrics"} <= arrays.keys() <= names:
+        raise ValueError(
+            f"expected the arrays {', '.join(Tokenizer._fields)} in {path}, got {', '.join(arrays)}; write it by "
+            "save_tokenizer"
+        )
+    return Tokenizer(**{"metrics": None} | arrays)
 
 
 def encode(

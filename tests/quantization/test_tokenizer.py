@@ -179,3 +179,25 @@ def test_lookup_takes_codes_of_any_shape_and_refuses_others():
     for wrong in (-1, 3):
         with pytest.raises(ValueError, match=r"expected codes in \[0, 3\)"):
             codebooks.lookup(book, np.array([0, wrong]))
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_saved_tokenizer_encodes_the_same(setting, tmp_path, measured):
+    points, metrics, _, _, nodes = setting
+    nodes, own = (nodes, metrics[300:]) if measured else (nodes._replace(metrics=None), None)
+    tokenizing.save_tokenizer(tmp_path / "tokenizer.npz", nodes)
+    loaded = tokenizing.load_tokenizer(tmp_path / "tokenizer.npz")
+    before, after = (tokenizing.encode_measured(found, points[300:], own, k=4) for found in (nodes, loaded))
+    np.testing.assert_array_equal(before.codes, after.codes)
+    np.testing.assert_array_equal(before.distances, after.distances)
+
+
+def test_a_file_that_holds_no_tokenizer_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a tokenizer in .*, got no file; write it by save_tokenizer"):
+        tokenizing.load_tokenizer(tmp_path / "none.npz")
+    np.savez(tmp_path / "other.npz", vectors=np.zeros(3))
+    with pytest.raises(ValueError, match="expected the arrays points, metrics, labels, distances in .*, got vectors"):
+        tokenizing.load_tokenizer(tmp_path / "other.npz")
+    (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(ValueError, match="expected an npz file"):
+        tokenizing.load_tokenizer(tmp_path / "damaged.npz")

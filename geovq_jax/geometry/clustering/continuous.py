@@ -1,4 +1,4 @@
-"""Clustering in continuous geodesic distances: K-medoids, K-means with Frechet means, and the mean itself.
+"""Clustering in continuous geodesic distances: K-medoids, and K-means with Frechet means.
 
 A graph only proposes the first medoids; every cost and every label is of geodesics, see `nearest_geodesic`. Equation
 numbers refer to docs/geometry.md.
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.batching import Progress
-from geovq_jax.geometry.checks import check_count, check_ids, check_latents, check_lengths, check_number
+from geovq_jax.geometry.checks import check_count, check_ids, check_latents, check_number
 from geovq_jax.geometry.clustering.kmedoids import kmedoids
 from geovq_jax.geometry.distances import decode_flat, solve_pairs
 from geovq_jax.geometry.edges import edge_lengths
@@ -51,78 +51,6 @@ class GeodesicClusters(NamedTuple):
     stopped: Stopped
 
 
-class FrechetMean(NamedTuple):
-    """The latent of least mean squared geodesic distance to given ones, near where the search began.
-
-    `variance` is that mean; `converged` says whether the last step moved it by no more than the tolerance.
-    """
-
-    point: Float[np.ndarray, " d"]
-    variance: float
-    converged: bool
-    iterations: int
-
-
-def frechet_mean(
-    decode_fn: DecodeFn,
-    points: Points,
-    *,
-    weights: Float[np.ndarray, " n"] | None = None,
-    tolerance: float = 1e-4,
-    max_iterations: int = 50,
-) -> FrechetMean:
-    """Frechet mean of latents: argmin over m of sum_i w_i d(m, z_i)^2 / sum_i w_i, equation (38).
-
-    Each step moves the mean by the mean of the logarithms of the latents, halved until the variance falls.
-
-    Args:
-        decode_fn: map of one latent [d] to x.
-        points: latents, [n, d]; the search begins at their Euclidean mean.
-        weights: w >= 0, not all 0; None for 1.
-        tolerance: relative decrease of the variance that counts as none.
-        max_iterations: most steps.
-
-    Returns:
-        FrechetMean.
-
-    Raises:
-        ValueError: for latents or weights of another form, or a decoder that gives NaN or infinity.
-
-    Example:
-        >>> cubic = lambda z: z**3
-        >>> found = frechet_mean(cubic, np.array([[1.0], [2.0]], np.float32), tolerance=1e-6)
-        >>> round(float(found.point[0]) ** 3, 1)
-        4.5
-    """
-    check_latents(decode_fn, points, "n d")
-    check_number("tolerance", tolerance)
-    check_count("max_iterations", max_iterations, 0)
-    points = np.asarray(points)
-    share = np.ones(len(points)) if weights is None else np.asarray(check_lengths("weights", weights, str(len(points))))
-    if not share.sum() > 0:
-        raise ValueError("expected weights of which one is above 0, got none; leave them out to count all alike")
-    share = share / share.sum()
-    mean = (share @ points).astype(points.dtype)
-
-    def measure(centre: np.ndarray) -> tuple[float, np.ndarray]:
-        found = solve_pairs(decode_fn, np.broadcast_to(centre, points.shape), points)
-        return float(share @ found.length**2), share @ found.velocity
-
-    variance, direction = measure(mean)
-    step, converged, iterations = 1.0, variance == 0, 0
-    while not converged and iterations < max_iterations:
-        iterations += 1
-        candidate = (mean + step * direction).astype(points.dtype)
-        found, ahead = measure(candidate)
-        if found < variance:
-            converged = variance - found <= tolerance * variance
-            mean, variance, direction, step = candidate, found, ahead, min(1.0, 2.0 * step)
-        else:
-            step *= 0.5
-            converged = step < 1e-3
-    return FrechetMean(mean, variance, bool(converged), iterations)
-
-
 def geodesic_kmeans(
     decode_fn: DecodeFn,
     z: Points,
@@ -134,7 +62,7 @@ def geodesic_kmeans(
     tolerance: float = 5e-3,
     progress: Progress | None = None,
 ) -> GeodesicClusters:
-    """K-means in geodesic distance: centres are Frechet means, equation (38).
+    """K-means in geodesic distance: centres move towards Frechet means, equation (38).
 
     Lloyd's iteration: every centre moves by the mean of the logarithms of its latents, and every latent goes to the
     nearest centre. Steps are halved when the cost would rise.
