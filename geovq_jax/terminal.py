@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,7 +16,10 @@ ProgressCallback = Callable[[int, int], None]
 
 @contextlib.contextmanager
 def progress_bar(description: str) -> Iterator[ProgressCallback]:
-    """A bar for one long loop, removed at its end; the callback takes (done, total)."""
+    """A bar for one long loop, removed at its end; the callback takes (done, total).
+
+    Off a terminal, a line per tenth of the loop, at most one per second.
+    """
     columns = (
         TextColumn("  {task.description}", markup=False),
         BarColumn(),
@@ -27,12 +30,16 @@ def progress_bar(description: str) -> Iterator[ProgressCallback]:
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(description, total=None, rate="")
-        start, first = time.monotonic(), None
+        start, first, said, last = time.monotonic(), None, 0, time.monotonic()
 
         def report(done: int, total: int) -> None:
-            nonlocal first
-            first = done if first is None else first
-            rate = (done - first) / max(time.monotonic() - start, 1e-9)
+            nonlocal first, said, last
+            first, now = done if first is None else first, time.monotonic()
+            tenths = 10 * done // max(total, 1)
+            if hidden and said < tenths < 10 and now - last >= 1.0:
+                said, last = tenths, now
+                console.print(f"  {description}: {10 * tenths} % after {now - start:.0f} s")
+            rate = (done - first) / max(now - start, 1e-9)
             progress.update(task, completed=done, total=total, rate=f"{rate:.1f}/s" if done > first else "")
 
         yield report
@@ -43,17 +50,14 @@ def say(stage: str, text: str) -> None:
     console.print(Text.assemble((f"{stage:<10}", "bold"), f" {text}"))
 
 
-def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of figures."""
+def show_figures(title: str, groups: Mapping[str, Mapping[str, object]]) -> None:
+    """A table of figures in their groups; floats with four significant digits."""
     table = Table(title=title, title_justify="left")
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left")
-    for row in rows:
-        table.add_row(*row)
+    for column, justify in (("", "left"), ("figure", "left"), ("value", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for group, figures in groups.items():
+        table.add_section()
+        for index, (name, value) in enumerate(figures.items()):
+            words = f"{value:.4g}" if isinstance(value, float) else str(value)
+            table.add_row(group if index == 0 else "", name, words)
     console.print(table)
-
-
-def show_figures(title: str, figures: Mapping[str, object]) -> None:
-    """A two-column table; floats with four significant digits."""
-    rows = [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in figures.items()]
-    show_table(title, ("figure", "value"), rows)

@@ -194,8 +194,11 @@ def test_codebooks_of_several_sizes(finished):
         assert (np.array(sweep[kind]["entropy_bits"]) <= np.log2(sweep["sizes"])).all()
         assert (np.array(sweep[kind]["psnr_low"]) <= sweep[kind]["psnr"]).all()
         assert (np.array(sweep[kind]["psnr"]) <= sweep[kind]["psnr_high"]).all()
-    for name in ("elbow", "rate-distortion", "entropy-psnr", "positions", "latents-by-volume"):
-        assert f'<figure id="{name}">' in page
+        nominal = 4 * np.log2(sweep["sizes"])
+        assert (0 < np.array(sweep[kind]["bits_per_image"])).all()
+        assert (np.array(sweep[kind]["bits_per_image"]) < 1.2 * nominal).all()
+    for name in ("elbow", "rate-distortion", "positions", "latents-by-volume", "interpolation"):
+        assert f'<figure id="{name}"' in page
         assert (finished / "report" / "figures" / f"{name}.png").stat().st_size > 0
 
 

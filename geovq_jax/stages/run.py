@@ -42,6 +42,11 @@ class Run:
         self.workdir, self.config = workdir, config
         self._kept: dict[tuple[str, ...], Any] = {}
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows for the run: its headline figures and samples."""
+        path = self.workdir / "report" / "summary.html"
+        return path.read_text() if path.is_file() else "<p>No report yet: python -m geovq_jax.evaluate writes it.</p>"
+
     def forget(self) -> None:
         """Drop everything but the data set, which no stage writes."""
         self._kept.clear()
@@ -303,13 +308,8 @@ class Run:
 
     def tokenize(self, latents: Float[np.ndarray, "n ..."]) -> Int32[np.ndarray, "n ..."]:
         """Codes of latents [n, d] or [n, h, w, d] without search."""
-        return assignment.assign(
-            self.quantizer,
-            latents,
-            self.metric_fn,
-            neighbours=self.config.codebook.neighbours,
-            context=self.config.graph.context,
-        ).codes
+        effort = {"neighbours": self.config.codebook.neighbours, "context": self.config.graph.context}
+        return assignment.assign(self.quantizer, latents, self.metric_fn, **effort).codes
 
     def decode(self, codes: Integer[np.ndarray, "n ..."]) -> Float[np.ndarray, "n H W C"]:
         """Images in [0, 1] of codes [n] or [n, h, w], by the fine-tuned decoder.

@@ -75,7 +75,8 @@ def test_words_are_escaped_and_kept(outline):
         "k < 3",
         "Second & last.",
         "a<b",
-        "19.52 [19.4, 19.61]",
+        "19.52",
+        "19.40 to 19.61",
         "–",
         "end",
     ):
