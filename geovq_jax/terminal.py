@@ -16,10 +16,7 @@ ProgressCallback = Callable[[int, int], None]
 
 @contextlib.contextmanager
 def progress_bar(description: str) -> Iterator[ProgressCallback]:
-    """A bar for one long loop, removed at its end; the callback takes (done, total).
-
-    Off a terminal, a line per tenth of the loop, at most one per second.
-    """
+    """A bar for one long loop, removed at its end; the callback takes (done, total)."""
     columns = (
         TextColumn("  {task.description}", markup=False),
         BarColumn(),
@@ -30,16 +27,12 @@ def progress_bar(description: str) -> Iterator[ProgressCallback]:
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(description, total=None, rate="")
-        start, first, said, last = time.monotonic(), None, 0, time.monotonic()
+        start, first = time.monotonic(), None
 
         def report(done: int, total: int) -> None:
-            nonlocal first, said, last
-            first, now = done if first is None else first, time.monotonic()
-            tenths = 10 * done // max(total, 1)
-            if hidden and said < tenths < 10 and now - last >= 1.0:
-                said, last = tenths, now
-                console.print(f"  {description}: {10 * tenths} % after {now - start:.0f} s")
-            rate = (done - first) / max(now - start, 1e-9)
+            nonlocal first
+            first = done if first is None else first
+            rate = (done - first) / max(time.monotonic() - start, 1e-9)
             progress.update(task, completed=done, total=total, rate=f"{rate:.1f}/s" if done > first else "")
 
         yield report

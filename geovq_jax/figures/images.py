@@ -136,7 +136,10 @@ def code_usage(counts: Int[np.ndarray, " K"]) -> Figure:
 def position_maps(panels: Mapping[str, Float[np.ndarray, "h w"]]) -> Figure:
     """One map of the grid per quantity (a label with its unit), each value written into its cell, row 0 at the top."""
     height, width = next(iter(panels.values())).shape
-    figure, axes = new_figure(1, len(panels), height=min(0.45 + WIDTH / len(panels) * 0.8 * height / width, 4.5))
+    wide = 0.75 * WIDTH
+    figure, axes = new_figure(
+        1, len(panels), width=wide, height=min(0.45 + wide / len(panels) * 0.8 * height / width, 4.5)
+    )
     for panel, (label, values) in zip(axes, panels.items(), strict=True):
         drawn = panel.imshow(values, cmap=SEQUENTIAL, interpolation="nearest")
         low, high = drawn.get_clim()

@@ -202,6 +202,7 @@ def _training(records: list[dict[str, Any]]) -> Section:
             "valid": curve("prior", "valid/objective"),
         },
     }
+    panels = {label: lines for label, lines in panels.items() if len(lines["valid"][0])}  # what this run trained
     curves = {label: {name: line[1].tolist() for name, line in lines.items()} for label, lines in panels.items()}
     figure = figures.training_curves(panels)
     kept = [

@@ -75,10 +75,11 @@ def error_share(metrics: dict[str, Any]) -> str:
     share, reach = quantization_share(metrics), metrics["images"]["truth-continuous"]["psnr"]
     if share <= 0.0:
         return (
-            f"Quantization adds no squared error: the fine-tuned decoder is as good on codes as the VAE on its own "
-            f"latents ({reach:.2f} dB)."
+            "Quantization adds no squared error: the fine-tuned decoder is as good on codes as the autoencoder is "
+            f"without them ({reach:.2f} dB)."
         )
-    parts = f"{100 * share:.0f} % of the squared error comes from quantization, {100 * (1 - share):.0f} % from the VAE"
+    rest = 100 * (1 - share)
+    parts = f"{100 * share:.0f} % of the squared error comes from quantization, {rest:.0f} % from the autoencoder"
     if share > 0.5:
         return f"{parts}: quantization dominates; without it, images decode at {reach:.2f} dB."
     return f"{parts}: the autoencoder dominates; even without quantization, images decode at only {reach:.2f} dB."
@@ -118,11 +119,11 @@ def metric_gain(metrics: dict[str, Any]) -> str:
     gain = gain_at_equal_bits(sweep)
     if gain is None:
         return ""
-    equal = sweep["pullback"]["psnr"][-1] - sweep["euclidean"]["psnr"][-1]
-    return (
-        f"K-medoids along pull-back instead of Euclidean lengths {_decibels(gain)} at equal coded bits, and "
-        f"{_decibels(equal)} at equal K = {sweep['sizes'][-1]}."
-    )
+    equal, size = sweep["pullback"]["psnr"][-1] - sweep["euclidean"]["psnr"][-1], sweep["sizes"][-1]
+    kinds = "K-medoids along pull-back instead of Euclidean lengths"
+    if max(abs(gain), abs(equal)) < _SAME:
+        return f"{kinds} change nothing: {signed(gain)} dB at equal coded bits, {signed(equal)} dB at equal K = {size}."
+    return f"{kinds} {_decibels(gain)} at equal coded bits, and {_decibels(equal)} at equal K = {size}."
 
 
 def _decibels(gain: float) -> str:
@@ -209,19 +210,15 @@ def next_commands(metrics: dict[str, Any]) -> list[Suggestion]:
             suggest("quantization dominates the error; search the codes", "codes.search", "context")
         else:
             suggest("quantization dominates the error; try more codes", "codebook.num_clusters", 2 * run["num_codes"])
-    elif run["vae_best_step"] >= 0.9 * run["vae_steps"]:
-        suggest(
-            "the autoencoder dominates the error and still learns; train longer", "vae.num_steps", 2 * run["vae_steps"]
-        )
-    else:
+    elif run["vae_best_step"] and run["vae_best_step"] >= 0.9 * run["vae_steps"]:
+        reason = "the autoencoder dominates the error and still learns; train longer"
+        suggest(reason, "vae.num_steps", 2 * run["vae_steps"])
+    elif run["vae_best_step"]:
         suggest("the autoencoder dominates the error; try wider latents", "vae.latent_dim", 2 * run["latent_dim"])
     if own_samples(metrics) is not None and not samples_are_good(metrics):
         if run["prior_best_step"] >= 0.9 * run["prior_steps"]:
-            suggest(
-                "samples fall short and the prior still learns; train it longer",
-                "prior.num_steps",
-                2 * run["prior_steps"],
-            )
+            reason = "samples fall short and the prior still learns; train it longer"
+            suggest(reason, "prior.num_steps", 2 * run["prior_steps"])
         else:
             dropout = round(min(0.5, run["prior_dropout"] + 0.1), 3)
             suggest("samples fall short and the prior stopped early; raise its dropout", "prior.dropout", dropout)

@@ -61,18 +61,18 @@ def kept(records: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
 def facts(run: Run) -> dict[str, Any]:
     """What was run, as far as conclusions depend on it."""
     config, steps = run.config, kept(run.training_records)
-    codes = run.codes("test").codes
+    codes, latents = run.codes("test").codes, run.latents("test").mean
     return {
-        "kind": config.vae.kind,
+        "kind": "spatial" if latents.ndim == 4 else "vanilla",
         "method": run.method,
         "num_codes": len(run.codebook.vectors),
         "codes_per_image": int(np.prod(codes.shape[1:])),
-        "latent_dim": config.vae.latent_dim,
+        "latent_dim": latents.shape[-1],
         "search": config.codes.search,
         "rate_weight": config.codes.rate_weight,
         "guidance": float(run.samples["guidance"]),
         "vae_steps": config.vae.num_steps,
-        "vae_best_step": steps["VAE"][0],
+        "vae_best_step": steps["VAE"][0] if "VAE" in steps else None,
         "prior_steps": config.prior.num_steps,
         "prior_best_step": steps["prior"][0],
         "prior_dropout": config.prior.dropout,

@@ -132,7 +132,12 @@ def format_table(table: Table) -> list[list[Cell]]:
 
 
 def _decimals(values: Sequence[Any]) -> int | None:
-    """Decimals that show four digits of the largest of the values; None where none or only small ones are floats."""
+    """Decimals that show two digits of the width of the intervals, else four of the largest value; None for neither."""
+    widths = sorted(
+        value.high - value.low for value in values if isinstance(value, Interval) and value.high > value.low
+    )
+    if widths:
+        return min(4, max(0, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
     numbers = [value.value if isinstance(value, Interval) else value for value in values]
     sizes = [abs(float(x)) for x in numbers if isinstance(x, float | np.floating) and math.isfinite(x) and x != 0.0]
     if not sizes or max(sizes) < 1e-2:
@@ -168,6 +173,12 @@ def _numeric_columns(table: Table) -> list[bool]:
     return [not any(isinstance(value, str) for value in column) for column in zip(*table.rows, strict=True)]
 
 
+def _is_wide(table: Table) -> bool:
+    """Whether a table needs the width of the page."""
+    longest = max((len(value) for row in table.rows for value in row if isinstance(value, str)), default=0)
+    return len(table.columns) > 3 or longest > 60
+
+
 def _arrow(name: Any, table: Table) -> str:
     """Which direction of a column, or of a row of a mixed table, is better."""
     return "↑" if name in table.higher else "↓" if name in table.lower else ""
@@ -193,6 +204,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         arrow=_arrow,
+        is_wide=_is_wide,
         format_table=format_table,
         png=png_address,
         slug=_slug,
