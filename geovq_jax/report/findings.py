@@ -13,6 +13,7 @@ from geovq_jax.report.page import Finding
 _SAME = 0.1  # decibels; a smaller difference is none
 _UNUSED = 0.1  # share of codes, beyond what even use of few items leaves out
 _SPREAD = 1.5  # ratio of pull-back to Euclidean length, 95 % over 5 % of edges, from which a metric is not flat
+_SURER = 0.01  # difference of mean confidences below which they are equal
 _RUN = "python -m geovq_jax.run --workdir=W"
 
 
@@ -182,17 +183,20 @@ def path_quality(metrics: dict[str, Any]) -> str:
     if "straight" not in paths or not names:
         return ""
     straight, path = paths["straight"], paths[names[-1]]
-    gain = path["confidence"] - straight["confidence"]
-    if gain < -0.01:
-        verdict = "leave the data more than straight lines do: a shortest path in images can be a cross-fade"
-    elif gain > 0.01:
-        verdict = "stay nearer to the data than straight lines"
+    gain, sure = (
+        path["confidence"] - straight["confidence"],
+        f"{path['confidence']:.2f} against {straight['confidence']:.2f}",
+    )
+    if gain < -_SURER:
+        verdict = f"the classifier is less sure along them ({sure}), as along a cross-fade"
+    elif gain > _SURER:
+        verdict = f"the classifier is surer along them ({sure}), so they stay on the data"
     else:
-        verdict = "are as near to the data as straight lines"
+        verdict = f"the classifier is as sure along them ({sure})"
     return (
-        f"{names[-1].capitalize()}s, {100 * (1 - path['length'] / straight['length']):.0f} % shorter than straight "
-        f"lines, {verdict} (mean confidence of the classifier {path['confidence']:.2f} against "
-        f"{straight['confidence']:.2f})."
+        f"{names[-1].capitalize()}s are {100 * (1 - path['length'] / straight['length']):.0f} % shorter than straight "
+        f"lines; {verdict}; the nearest training image is {path['distance']:.3f} away, {straight['distance']:.3f} from "
+        "straight lines (RMS)."
     )
 
 

@@ -238,7 +238,7 @@ def write_report(path: str | Path, *, title: str, subtitle: str, sections: Seque
     """
     path = Path(path)
     figures = [figure for section in sections for figure in section.figures]
-    names = [shown.name for shown in (*figures, *(part.gallery for part in sections if part.gallery))]
+    names = [figure.name for figure in figures] + [part.gallery.name for part in sections if part.gallery]
     if len(set(map(_slug, names))) != len(names):
         raise ValueError(f"expected a name of its own for each figure, got {sorted(names)}; rename the repeated ones")
     for table in (table for section in sections for table in section.tables):

@@ -7,6 +7,7 @@ import pytest
 
 from geovq_jax.report import findings as module
 from geovq_jax.report.findings import findings, gain_at_equal_bits, next_commands
+from geovq_jax.report.neighbours import overlap
 
 BITS = [16.0, 32.0, 64.0]
 
@@ -93,7 +94,13 @@ OPPOSITES = [
     ("Codes", "codes/dead", 128, "the codebook is in use", "50 % of the codebook is wasted"),
     ("Samples", "scores/sets/samples, guidance 1", scored(9.0, 0.5), "as close to the test images", "short of real"),
     ("Samples", "scores/sets/samples, guidance 1", scored(2.0, 0.9, close=0.9), "95 %", "some copy training images"),
-    ("Paths", "interpolation/paths/pixel geodesic/confidence", 0.95, "can be a cross-fade", "stay nearer to the data"),
+    (
+        "Paths",
+        "interpolation/paths/pixel geodesic/confidence",
+        0.95,
+        "as along a cross-fade",
+        "so they stay on the data",
+    ),
     ("Next", "errors/continuous", 0.002, "--config.vae.num_steps=2000", "--config.codebook.num_clusters=512"),
     ("Next", "run/vae_best_step", 500, "--config.vae.num_steps=2000", "--config.vae.latent_dim=16"),
 ]
@@ -164,3 +171,10 @@ def test_suggested_keys_exist_and_take_the_value(run):
         if "--config." in entry.command:
             key, value = entry.command.partition("--config.")[2].split("=")
             assert isinstance(known[key], str) or float(value) > 0
+
+
+def test_overlap_of_shifted_uniform_values():
+    values = np.linspace(0.0, 1.0, 60_001)
+    assert overlap(values, values) == 1.0
+    assert overlap(values, values + 0.5) == pytest.approx(0.5, abs=0.01)
+    assert overlap(values, values + 2.0) == 0.0
