@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,16 +71,16 @@ STAGES: dict[str, Stage] = {
     ),
     "report": Stage(
         "evaluate",
-        (*_ENCODING, "codes", "decoder", "prior", "samples.npz", "scores.json"),
+        (*_ENCODING, "codes", "decoder", "prior", "samples.npz", "scores.json", "classifier"),
         ("report",),
         ("seed", "data", "vae", "graph", "codebook", "codes", "prior", "evaluate"),
     ),
     "vqvae": Stage("train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
 }
 _PRODUCERS = {path: name for name, stage in STAGES.items() for path in stage.outputs}
-_APART = ("vqvae",)  # only compared with: no part of `run_all`
+_ALL = tuple(name for name in STAGES if name != "vqvae")  # which is only compared with
 _OF_CODES = ("codes", "prior", "samples")  # all that there is to do for given codes
-_FEATURES = ("metrics", "decoder", "codes", "report")  # stages that read the output metric of the run
+_FEATURES = ("metrics", "decoder", "codes")  # stages that read the output metric of the run
 
 
 def _function(name: str) -> Callable[[Run], str]:
@@ -159,14 +159,50 @@ def run_all(workdir: Path, config: ConfigDict) -> None:
 
         vae.check_sizes(run)
     records.store_config(workdir, config)
-    for name in STAGES:
-        if name in _OF_CODES if given else name not in _APART:
-            run_stage(name, run)
+    names = _OF_CODES if given else _ALL
+    say("plan", _plan(names, workdir, config))
+    for name in names:
+        run_stage(name, run)
     if given:
         return
-    figures = json.loads((workdir / "report" / "metrics.json").read_text())["headline"]
-    show_figures("test split", dict(figures))
-    console.print(f"report: {workdir / 'report' / 'index.html'}")
+    metrics = json.loads((workdir / "report" / "metrics.json").read_text())
+    show_figures("test split", metrics["headline"])
+    for entry in metrics["next"][:2]:
+        say("next", f"{entry['reason']}:\n{'':<10} {entry['command'].replace('=W', f'={workdir}')}")
+    say("report", str(workdir / "report" / "index.html"))
+
+
+class _State(NamedTuple):
+    """What a stage would read now, and whether it ran on that before and left what is there."""
+
+    record: dict[str, Any]
+    same: bool
+    finished: bool
+
+
+def _state(name: str, workdir: Path, config: ConfigDict, earlier: Mapping[str, Any]) -> _State:
+    record = {"settings": settings_of(name, config), "inputs": _hashes(inputs_of(name, config), workdir)}
+    same = all(earlier.get(part) == record[part] for part in record)
+    finished = same and "outputs" in earlier and earlier["outputs"] == _hashes(STAGES[name].outputs, workdir)
+    return _State(record, same, finished)
+
+
+def _plan(names: Sequence[str], workdir: Path, config: ConfigDict) -> str:
+    """The stages that will run, and how long they took before; training steps where one of them never ran."""
+    manifest = records.read_manifest(workdir)
+    pending: list[str] = []
+    for name in names:
+        upstream = any(_PRODUCERS[path] in pending for path in inputs_of(name, config))
+        if upstream or not _state(name, workdir, config, manifest.get(name, {})).finished:
+            pending.append(name)
+    if not pending:
+        return "every stage has finished"
+    seconds = [manifest.get(name, {}).get("cost", {}).get("seconds") for name in pending]
+    if None not in seconds:
+        return f"{', '.join(pending)}; {max(1, round(sum(seconds) / 60))} min when they ran before"
+    sections = [name for name in ("vae", "classifier", "prior") if name in pending]
+    steps = ", ".join(f"{name} {config[name].num_steps:,}" for name in sections)
+    return ", ".join(pending) + (f"; training steps at most: {steps}" if steps else "")
 
 
 def run_stage(name: str, run: Run) -> None:
@@ -176,12 +212,9 @@ def run_stage(name: str, run: Run) -> None:
     """
     stage, workdir, config = STAGES[name], run.workdir, run.config
     processes.wait(f"{name}: before")
-    settings, inputs = settings_of(name, config), _hashes(inputs_of(name, config), workdir)
-    record = {"settings": settings, "inputs": inputs}
     manifest = records.read_manifest(workdir)
     earlier = manifest.get(name, {})
-    same = all(earlier.get(part) == record[part] for part in record)
-    finished = same and "outputs" in earlier and earlier["outputs"] == _hashes(stage.outputs, workdir)
+    record, same, finished = _state(name, workdir, config, earlier)
     processes.wait(f"{name}: {'finished' if finished else 'runs'}")
     if finished:
         if "files" not in earlier:  # of a manifest from before there were checksums
@@ -193,6 +226,8 @@ def run_stage(name: str, run: Run) -> None:
     if not same or "outputs" in earlier:
         for output in stage.outputs:
             files.remove(workdir / output)
+    if "cost" in earlier:
+        record["cost"] = earlier["cost"]
     records.write_manifest(workdir, manifest | {name: record})
     records.store_devices(workdir)
     processes.wait(f"{name}: starts")
@@ -205,10 +240,11 @@ def run_stage(name: str, run: Run) -> None:
     run.forget()
     processes.wait(f"{name}: done")
     written = files.file_hashes(workdir, stage.outputs)
-    record |= {"outputs": records.tree_hashes(stage.outputs, written), "files": written}
+    seconds = round(time.monotonic() - start, 1)
+    record |= {"outputs": records.tree_hashes(stage.outputs, written), "files": written, "cost": {"seconds": seconds}}
     records.write_manifest(workdir, manifest | {name: record})
     records.store_checksums(workdir, manifest | {name: record})
-    say(name, f"{outcome} ({time.monotonic() - start:.0f} s)")
+    say(name, f"{outcome} ({seconds:.0f} s)")
     if config.tracker != "none":
         _track(name, workdir, config)
 
@@ -269,8 +305,10 @@ def _track(name: str, workdir: Path, config: ConfigDict) -> None:
     found = [path for place in places for path in ([place] if place.is_file() else sorted(place.glob("*")))]
     figures: dict[str, float] = {}
     if name == "report":
-        headline = dict(json.loads((workdir / "report" / "metrics.json").read_text())["headline"])
-        figures = {key: value for key, value in headline.items() if isinstance(value, int | float)}
+        headline = json.loads((workdir / "report" / "metrics.json").read_text())["headline"]
+        figures = {
+            key: value for rows in headline.values() for key, value in rows.items() if isinstance(value, int | float)
+        }
     tracking.record(
         workdir,
         name,

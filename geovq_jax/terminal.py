@@ -7,7 +7,7 @@ likes. Text is never read as markup.
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -83,17 +83,14 @@ def say(stage: str, text: str) -> None:
     _logger.info("%-10s %s", stage, text)
 
 
-def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of figures."""
+def show_figures(title: str, groups: Mapping[str, Mapping[str, object]]) -> None:
+    """A table of figures in their groups; floats with four significant digits."""
     table = Table(title=title, title_justify="left")
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left")
-    for row in rows:
-        table.add_row(*row)
+    for column, justify in (("", "left"), ("figure", "left"), ("value", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for group, figures in groups.items():
+        table.add_section()
+        for index, (name, value) in enumerate(figures.items()):
+            words = f"{value:.4g}" if isinstance(value, float) else str(value)
+            table.add_row(group if index == 0 else "", name, words)
     console.print(table)
-
-
-def show_figures(title: str, figures: Mapping[str, object]) -> None:
-    """A two-column table; floats with four significant digits."""
-    rows = [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in figures.items()]
-    show_table(title, ("figure", "value"), rows)

@@ -22,12 +22,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+import geovq_jax
 from geovq_jax import figures, geometry, pipeline
 from geovq_jax.config import experiment
 from geovq_jax.evaluation.clustering_scores import clustering_scores
 from geovq_jax.presets import SMOKE
 from geovq_jax.quantization import baselines
-from geovq_jax.stages.run import Run
 from geovq_jax.terminal import log_to_console
 
 plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
@@ -49,10 +49,10 @@ config = experiment(
     variants="smoke" if "GEOVQ_SMOKE" in os.environ else "",
     known_variants={"smoke": SMOKE},
 )
-run = Run(Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name, config)
+workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name
 log_to_console()
-for stage in ("vae", "latents", "metrics", "graph"):
-    pipeline.run_stage(stage, run)
+pipeline.entry("vae", "latents", "metrics", "graph")(workdir, config)
+run = geovq_jax.load_run(workdir)
 
 # %% [markdown]
 # Two graphs over the same edges: lengths in the metric of the decoder, and in flat latent space.

@@ -13,7 +13,7 @@
 # # Prior and generation
 #
 # A small GPT learns the codes of the training images in raster order, given the class; new codes are drawn from it and
-# decoded. This continues the run of "From images to codes".
+# decoded. This opens the run that "From images to codes" left behind.
 
 # %%
 import os
@@ -24,44 +24,21 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
+import geovq_jax
 from geovq_jax import figures, pipeline
-from geovq_jax.config import experiment
 from geovq_jax.evaluation import likelihood
 from geovq_jax.models.sampling import sample
-from geovq_jax.presets import SMOKE
 from geovq_jax.stages.prior import log_probabilities
-from geovq_jax.stages.run import Run
 from geovq_jax.terminal import log_to_console
 
 plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
 # %%
-config = experiment(
-    "tour",
-    {
-        "data.max_train": 2_000,
-        "vae.channels": (16, 32, 64),
-        "vae.latent_dim": 8,
-        "vae.learning_rate": 2e-3,
-        "vae.num_steps": 600,
-        "vae.evaluate_every": 200,
-        "graph.k": 10,
-        "graph.num_images": 800,
-        "codebook.num_clusters": 128,
-        "codebook.finetune_steps": 300,
-        "prior.embed_dim": 64,
-        "prior.num_layers": 2,
-        "prior.num_heads": 4,
-        "prior.num_steps": 400,
-        "prior.evaluate_every": 100,
-    },
-    variants="smoke" if "GEOVQ_SMOKE" in os.environ else "",
-    known_variants={"smoke": SMOKE},
-)
-run = Run(Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name, config)
+name = "tour-smoke" if "GEOVQ_SMOKE" in os.environ else "tour"
+workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / name
+run = geovq_jax.load_run(workdir)
 log_to_console()
-for stage in ("vae", "latents", "metrics", "graph", "codebook", "decoder", "codes", "prior"):
-    pipeline.run_stage(stage, run)
+pipeline.entry("prior")(workdir, run.config)
 
 # %% [markdown]
 # ## What the prior has learnt
@@ -118,3 +95,13 @@ label = np.repeat(test.label[row : row + 1], 9)
 completed = draw(label, prompt=jnp.asarray(given), prompt_length=arch.length // 2)
 own = run.decode(test.codes[row : row + 1])
 figures.image_grid(np.concatenate([own, completed])[None], ["given, drawn"])
+
+# %% [markdown]
+# ## The whole run
+#
+# The remaining stages draw samples, score them and write the report. A run on the last line of a cell shows its
+# headline and its samples; `report/index.html` begins with conclusions.
+
+# %%
+pipeline.entry("samples", "classifier", "scores", "report")(workdir, run.config)
+geovq_jax.load_run(workdir)

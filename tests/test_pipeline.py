@@ -194,9 +194,57 @@ def test_codebooks_of_several_sizes(finished):
         assert (np.array(sweep[kind]["entropy_bits"]) <= np.log2(sweep["sizes"])).all()
         assert (np.array(sweep[kind]["psnr_low"]) <= sweep[kind]["psnr"]).all()
         assert (np.array(sweep[kind]["psnr"]) <= sweep[kind]["psnr_high"]).all()
-    for name in ("elbow", "rate-distortion", "entropy-psnr", "positions", "latents-by-volume"):
-        assert f'<figure id="{name}">' in page
+        nominal = 4 * np.log2(sweep["sizes"])
+        assert (np.array(sweep[kind]["bits_per_image"]) > 0).all()
+        assert (np.array(sweep[kind]["bits_per_image"]) < 1.2 * nominal).all()
+    for name in ("elbow", "rate-distortion", "positions", "latents-by-volume", "interpolation"):
+        assert f'<figure id="{name}"' in page
         assert (finished / "report" / "figures" / f"{name}.png").stat().st_size > 0
+
+
+def test_the_conclusions_follow_from_metrics_json(finished):
+    """Recomputed from the file alone, each linked to something on the page, and numbers are those of the run."""
+    from geovq_jax.report.findings import findings, next_commands
+
+    metrics = json.loads((finished / "report" / "metrics.json").read_text())
+    page = (finished / "report" / "index.html").read_text()
+    found = findings(metrics)
+    assert [finding._asdict() for finding in found] == metrics["findings"]
+    assert [entry._asdict() for entry in next_commands(metrics)] == metrics["next"]
+    assert 5 <= len(found) <= 8
+    for finding in found:
+        assert f'id="{finding.anchor}"' in page
+    said = {finding.topic: finding.sentence for finding in found}
+    assert f"{metrics['prior']['gpt']['bits_per_image']:.1f} coded bits per image" in said["Quality"]
+    assert f"{metrics['images']['truth-quantized']['psnr']:.2f} dB PSNR" in said["Quality"]
+    assert f"{metrics['codes']['used']} of 32 codes" in said["Codes"]
+    truth = geovq_jax.load_run(finished).dataset.test.images / 255.0
+    run = geovq_jax.load_run(finished)
+    error = np.mean((run.decode(run.codes("test").codes) - truth) ** 2)
+    assert metrics["errors"]["quantized"] == pytest.approx(error, rel=1e-3)
+
+
+def test_a_run_shows_its_headline_and_samples_in_a_notebook(finished, tmp_path):
+    from geovq_jax.stages.run import Run
+
+    run = geovq_jax.load_run(finished)
+    shown = run._repr_html_()
+    metrics = json.loads((finished / "report" / "metrics.json").read_text())
+    assert all(name.split(" [")[0] in shown for rows in metrics["headline"].values() for name in rows)
+    assert shown.count("data:image/png;base64,") == 1
+    assert "No report yet" in Run(tmp_path, run.config)._repr_html_()
+
+
+def test_a_run_says_what_it_will_do(finished, monkeypatch):
+    run = geovq_jax.load_run(finished)
+    assert pipeline._plan(finished, run.config) == "every stage has finished"
+    with run.config.unlocked():
+        run.config.prior.num_steps = 41
+    said = pipeline._plan(finished, run.config)
+    assert re.fullmatch(r"prior, samples, scores, report; \d+ min when they ran before", said)
+    new = pipeline._plan(finished / "new", run.config)
+    assert new.startswith("vae, latents, ")
+    assert re.search(r"training steps at most: vae \d+, classifier 40, prior 41$", new)
 
 
 def test_a_second_run_skips_every_stage(finished):

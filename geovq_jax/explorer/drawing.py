@@ -1,30 +1,18 @@
 """What the explorer draws: the scatter as plotly JSON, pictures as PNG addresses; no Dash here."""
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from PIL import Image
 from scipy.spatial import cKDTree
 
 from geovq_jax.explorer.space import Reach, Space, View, Way
-from geovq_jax.figures.images import as_picture
 from geovq_jax.figures.style import class_colours, code_colours
+from geovq_jax.figures.style import png_address as png_address
 from geovq_jax.geometry.curves import resample
 
 COLOURINGS = ("class", "code", "distance", "volume")
 WAY_COLOURS = {"straight": "#bd1f01", "graph": "#ffa90e", "continuous": "#3f90da"}
 _FINE, _NEAR = 48, 6  # points at which a way is placed on a view, and nodes among which each stands
-
-
-def png_address(image: Float[np.ndarray, "height width channels"]) -> str:
-    """An image in [0, 1] as "data:image/png;base64,...", see `figures.images.as_picture`."""
-    pixels = np.round(as_picture(image) * 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def colourings(space: Space) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from geovq_jax.figures.images import (
     position_maps,
     training_curves,
 )
-from geovq_jax.figures.latents import ball_map, connectivity_bars, degree_bars, edge_scatter, latent_map
+from geovq_jax.figures.latents import ball_map, connectivity_bars, edge_scatter, latent_map
 from geovq_jax.figures.plane import metric_ellipses, volume_map, voronoi_map
 from geovq_jax.figures.style import figure_png
 
@@ -19,7 +19,6 @@ __all__ = [
     "code_usage",
     "comparison",
     "connectivity_bars",
-    "degree_bars",
     "distance_histogram",
     "edge_scatter",
     "elbow",

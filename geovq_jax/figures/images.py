@@ -6,20 +6,11 @@ import numpy as np
 from jaxtyping import Float, Int, UInt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from geovq_jax.figures.style import ACCENT, CONTRAST, DENSITY, INK, MUTED, WIDTH, new_figure, styled
+from geovq_jax.figures.style import ACCENT, CONTRAST, INK, MUTED, SEQUENTIAL, WIDTH, as_picture, new_figure, styled
 
 Curve = tuple[np.ndarray, np.ndarray]
-
-
-def as_picture(images: Float[np.ndarray, "*n h w c"] | UInt[np.ndarray, "*n h w c"]) -> Float[np.ndarray, "*n h v c2"]:
-    """Images, floats in [0, 1] or integers, as floats of one or three channels: others side by side, in grey."""
-    scale = np.iinfo(images.dtype).max if images.dtype.kind == "u" else 1.0
-    *leading, height, width, channels = images.shape
-    if channels not in (1, 3):
-        images = np.moveaxis(images, -1, -2).reshape(*leading, height, channels * width, 1)
-    return np.clip(images / scale, 0.0, 1.0)
 
 
 def mosaic(
@@ -120,23 +111,20 @@ def training_curves(
 
 @styled
 def code_usage(counts: Int[np.ndarray, " K"]) -> Figure:
-    """How often each code is used, most frequent first, against uniform use; not all counts may be zero."""
+    """How often each code is used on a log scale, most frequent first, against uniform use; not all counts are zero."""
     share = np.sort(counts)[::-1] / counts.sum()
     size = len(counts)
     positive = share[share > 0]
     perplexity = float(np.exp(-(positive * np.log(positive)).sum()))
-    figure, (bars, cumulative) = new_figure(1, 2, height=2.9)
-    edges = np.arange(size + 1)
-    bars.stairs(100.0 * share, edges, fill=True, color=ACCENT)
+    figure, (bars,) = new_figure(width=WIDTH * 0.65, height=3.4)
+    bars.stairs(100.0 * share, np.arange(size + 1), fill=True, color=ACCENT)
     bars.axhline(100.0 / size, color=CONTRAST, linestyle="--", linewidth=1.2, label=f"uniform ({100.0 / size:.2g} %)")
+    bars.set_yscale("log")
+    bars.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     bars.set(xlabel="code, most used first", ylabel="share of all codes [%]", xlim=(0, size))
+    bars.set_ylim(50.0 * positive.min(), 200.0 * positive.max())
     bars.set_title(f"{len(positive)} of {size} codes used, perplexity {perplexity:.0f}")
     bars.legend()
-    cumulative.plot(edges, 100.0 * np.concatenate([[0.0], np.cumsum(share)]), color=ACCENT, label="this codebook")
-    cumulative.plot([0, size], [0.0, 100.0], color=CONTRAST, linestyle="--", linewidth=1.2, label="uniform")
-    cumulative.set(xlabel="codes, most used first", ylabel="cumulative share [%]", xlim=(0, size), ylim=(0, 101))
-    cumulative.set_title("cumulative use")
-    cumulative.legend()
     return figure
 
 
@@ -144,12 +132,15 @@ def code_usage(counts: Int[np.ndarray, " K"]) -> Figure:
 def position_maps(panels: Mapping[str, Float[np.ndarray, "h w"]]) -> Figure:
     """One map of the grid per quantity (a label with its unit), each value written into its cell, row 0 at the top."""
     height, width = next(iter(panels.values())).shape
-    figure, axes = new_figure(1, len(panels), height=min(0.45 + WIDTH / len(panels) * 0.8 * height / width, 4.5))
+    wide = 0.75 * WIDTH
+    figure, axes = new_figure(
+        1, len(panels), width=wide, height=min(0.45 + wide / len(panels) * 0.8 * height / width, 4.5)
+    )
     for panel, (label, values) in zip(axes, panels.items(), strict=True):
-        drawn = panel.imshow(values, cmap=DENSITY, interpolation="nearest")
+        drawn = panel.imshow(values, cmap=SEQUENTIAL, interpolation="nearest")
         low, high = drawn.get_clim()
         for (row, column), value in np.ndenumerate(values):
-            ink = "white" if value > 0.5 * (low + high) else INK
+            ink = "white" if value < 0.5 * (low + high) else INK
             panel.text(
                 column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=min(9.0, 48.0 / width)
             )
@@ -192,14 +183,27 @@ def code_atlas(
 
 @styled
 def interpolation_strips(
-    strips: Mapping[str, Float[np.ndarray, "t h w channels"]], *, lengths: Mapping[str, float] | None = None
+    pairs: Sequence[Mapping[str, Float[np.ndarray, "t h w channels"]]], *, lengths: Sequence[Mapping[str, float]]
 ) -> Figure:
-    """Decoded curves between two latents, one row per curve, with their pull-back lengths beside the names.
+    """Decoded curves between the latents of several pairs, one block per pair and one row per curve with its length.
 
     Raises ValueError where the curves have different numbers of images.
     """
-    counts = {len(strip) for strip in strips.values()}
+    counts = {len(strip) for strips in pairs for strip in strips.values()}
     if len(counts) != 1:
         raise ValueError(f"expected strips of one length, got {sorted(counts)} images; resample the curves")
-    captions = [name if lengths is None else f"{name}\nlength {lengths[name]:.2f}" for name in strips]
-    return image_grid(np.stack([np.asarray(strip, np.float64) for strip in strips.values()]), captions)
+    columns = min(2, len(pairs))
+    width = 1.35 * WIDTH * columns / 2
+    pictures = [np.stack([np.asarray(strip, np.float64) for strip in strips.values()]) for strips in pairs]
+    cell = (width / columns - 1.6) / counts.pop()
+    tall = sum(cell * len(block) * block.shape[2] / block.shape[3] + 0.15 for block in pictures[::columns])
+    figure, panels = new_figure(-(-len(pairs) // columns), columns, width=width, height=tall + 0.1)
+    for panel, block, own in zip(panels, pictures, lengths, strict=False):
+        height, gap = block.shape[2], max(1, block.shape[3] // 14)
+        _show(panel, mosaic(block, gap=gap))
+        names = [f"{name} {length:.2f}" for name, length in own.items()]
+        panel.set_yticks(np.arange(len(block)) * (height + gap) + (height - 1) / 2.0, names)
+        panel.tick_params(length=0)
+    for panel in panels[len(pairs) :]:
+        panel.remove()
+    return figure

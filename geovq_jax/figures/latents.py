@@ -13,18 +13,17 @@ from geovq_jax.evaluation.statistics import edge_agreement
 from geovq_jax.figures.style import (
     ACCENT,
     CONTRAST,
-    DENSITY,
     INK,
     SEQUENTIAL,
     WIDTH,
     class_colours,
-    code_colours,
     new_figure,
     styled,
 )
 from geovq_jax.geometry.graphs.embedding import Plane, principal_plane, project
 
 _OUTSIDE = "#d5d8dc"  # points that are not reached, or in no group
+_CODES_SHOWN = 20  # more colours than these cannot be told apart
 
 
 def on_plane(points: Float[np.ndarray, "n d"], plane: Plane | None, axis: str) -> tuple[np.ndarray, str, str]:
@@ -53,7 +52,7 @@ def latent_map(
     plane: Plane | None = None,
     axis: str = "principal axis",
 ) -> Figure:
-    """Latents in the plane of largest variance, coloured by class, by code or by a value.
+    """Latents in the plane of largest variance, coloured by class, by code (the most frequent ones) or by a value.
 
     Args:
         latents: two-dimensional ones are drawn as they are.
@@ -85,8 +84,7 @@ def latent_map(
         figure.legend(loc="outside right center", title="class", handletextpad=0.2)
         _name_classes(axes, points, classes, class_names)
     elif codes is not None:
-        palette = np.array(code_colours(int(codes.max()) + 1))
-        axes.scatter(x, y, s=size, c=palette[codes[order]], linewidths=0, alpha=0.8)
+        _scatter_codes(figure, axes, points[order], codes[order], size)
     elif values is not None:
         _scatter_values(figure, axes, points[order], values[order], value_label, size)
     else:
@@ -113,6 +111,22 @@ def _name_classes(axes: Axes, points: np.ndarray, classes: np.ndarray, names: Se
         words.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
+def _scatter_codes(figure: Figure, axes: Axes, points: np.ndarray, codes: np.ndarray, size: float) -> None:
+    """Points in the colours of the most frequent codes, all others in grey."""
+    counts = np.bincount(codes)
+    shown = np.argsort(-counts, kind="stable")[: min(_CODES_SHOWN, np.count_nonzero(counts))]
+    other = ~np.isin(codes, shown)
+    if other.any():
+        axes.scatter(points[other, 0], points[other, 1], s=size, color=_OUTSIDE, linewidths=0, label="others")
+    palette = np.full(len(counts), _OUTSIDE)
+    palette[shown] = class_colours(len(shown))
+    inside = points[~other]
+    axes.scatter(inside[:, 0], inside[:, 1], s=size, c=palette[codes[~other]], linewidths=0, alpha=0.9)
+    for code in shown:
+        axes.scatter([], [], s=28, color=palette[code], label=str(code))
+    figure.legend(loc="outside right center", title="code", handletextpad=0.2)
+
+
 def _scatter_values(
     figure: Figure, axes: Axes, points: np.ndarray, values: np.ndarray, label: str, size: float
 ) -> None:
@@ -128,7 +142,7 @@ def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray,
     summary = edge_agreement(euclidean, pullback)
     figure, (axes, side) = new_figure(1, 2, width=1.12 * WIDTH, height=3.5)
     if len(euclidean) > 3000:
-        drawn = axes.hexbin(euclidean, pullback, gridsize=55, cmap=DENSITY, norm=LogNorm(), mincnt=1, linewidths=0.1)
+        drawn = axes.hexbin(euclidean, pullback, gridsize=55, cmap=SEQUENTIAL, norm=LogNorm(), mincnt=1, linewidths=0.1)
         figure.colorbar(drawn, ax=axes, label="edges", shrink=0.8)
     else:
         axes.scatter(euclidean, pullback, s=6, color=ACCENT, alpha=0.5, linewidths=0)
@@ -148,29 +162,6 @@ def edge_scatter(euclidean: Float[np.ndarray, " e"], pullback: Float[np.ndarray,
     side.set(xlabel="pull-back / Euclidean length", ylabel="share of edges [%]", xlim=(0.0, edges[-1]))
     spread = f"[{summary.ratio_low:.3g}, {summary.ratio_high:.3g}]"
     side.set_title(f"median ratio {summary.ratio_median:.3g}, 5–95 % {spread}")
-    return figure
-
-
-@styled
-def degree_bars(degrees: Int[np.ndarray, " n"], component_sizes: Int[np.ndarray, " c"]) -> Figure:
-    """Numbers of edges per node, and the sizes of the connected components of the graph."""
-    figure, (left, right) = new_figure(1, 2, height=2.9)
-    counts = np.bincount(degrees)
-    left.bar(np.arange(len(counts)), 100.0 * counts / len(degrees), width=0.9, color=ACCENT)
-    mean = float(degrees.mean())
-    left.axvline(mean, color=CONTRAST, linestyle="--", linewidth=1.3, label=f"mean {mean:.1f}")
-    left.set(xlabel="degree [edges per node]", ylabel="share of nodes [%]")
-    left.set_title(f"{len(degrees):,} nodes, degree {degrees.min()} to {degrees.max()}")
-    left.legend()
-    sizes = np.sort(component_sizes)[::-1][:12]
-    right.bar(np.arange(1, len(sizes) + 1), sizes, width=0.7 if len(sizes) > 1 else 0.3, color=ACCENT)
-    right.set_yscale("log")
-    right.set_xticks(np.arange(1, len(sizes) + 1))
-    right.set_xlim(0.3, max(len(sizes), 3) + 0.7)
-    right.set_ylim(0.7, 2.0 * sizes.max())
-    right.set(xlabel="component, largest first", ylabel="nodes")
-    plural = "" if len(component_sizes) == 1 else "s"
-    right.set_title(f"{len(component_sizes):,} component{plural}, largest {100.0 * sizes[0] / len(degrees):.1f} %")
     return figure
 
 

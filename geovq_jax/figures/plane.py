@@ -14,9 +14,9 @@ from scipy.spatial import cKDTree
 from geovq_jax.figures.style import (
     ACCENT,
     CONTRAST,
-    DENSITY,
     INK,
     MUTED,
+    SEQUENTIAL,
     WIDTH,
     class_colours,
     code_colours,
@@ -127,7 +127,7 @@ def volume_map(
     if not (volume > 0).all():
         raise ValueError(f"expected a positive volume density, got a minimum of {volume.min():.3g}; add a small floor")
     figure, axes = _canvas((float(x.min()), float(x.max()), float(y.min()), float(y.max())), colour_bar=True)
-    drawn = axes.pcolormesh(x, y, volume, cmap=DENSITY, norm=LogNorm(), shading="nearest", rasterized=True)
+    drawn = axes.pcolormesh(x, y, volume, cmap=SEQUENTIAL, norm=LogNorm(), shading="nearest", rasterized=True)
     figure.colorbar(drawn, ax=axes, label="volume density [image units² / latent units²]", shrink=0.8)
     if latents is not None:
         axes.scatter(latents[:, 0], latents[:, 1], s=2, color="white", linewidths=0, alpha=0.6)

@@ -1,5 +1,6 @@
 """One look for every figure: colours that colour-blind readers tell apart, constant class colours, quiet axes."""
 
+import base64
 import colorsys
 import io
 from collections.abc import Callable
@@ -8,10 +9,13 @@ from typing import Any, ParamSpec
 
 import matplotlib
 import matplotlib.colors
+import numpy as np
 from cycler import cycler
+from jaxtyping import Float, UInt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 P = ParamSpec("P")
 
@@ -33,9 +37,7 @@ MUTED = "#7a828c"
 GRID = "#e7e9ec"
 ACCENT = "#2f74b5"
 CONTRAST = "#d9661f"
-SEQUENTIAL = "cividis"
-# Reversed: on white paper the rare should be pale.
-DENSITY = "cividis_r"
+SEQUENTIAL = "cividis"  # more is lighter, in every figure
 
 # Width of a full-width figure in inches, and the resolution at which figures are saved.
 WIDTH = 8.0
@@ -123,3 +125,20 @@ def figure_png(figure: Figure, *, dpi: int = DPI) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def as_picture(images: Float[np.ndarray, "*n h w c"] | UInt[np.ndarray, "*n h w c"]) -> Float[np.ndarray, "*n h v c2"]:
+    """Images, floats in [0, 1] or integers, as floats of one or three channels: others side by side, in grey."""
+    scale = np.iinfo(images.dtype).max if images.dtype.kind == "u" else 1.0
+    *leading, height, width, channels = images.shape
+    if channels not in (1, 3):
+        images = np.moveaxis(images, -1, -2).reshape(*leading, height, channels * width, 1)
+    return np.clip(images / scale, 0.0, 1.0)
+
+
+def png_address(image: Float[np.ndarray, "height width channels"]) -> str:
+    """An image in [0, 1] as "data:image/png;base64,...", see `as_picture`."""
+    pixels = np.round(as_picture(image) * 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -79,7 +79,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
             f"expected the arrays {', '.join(Tokenizer._fields)} in {path}, got {', '.join(arrays)}; write it by "
             "save_tokenizer"
         )
-    return Tokenizer(**{"metrics": None} | arrays)
+    return Tokenizer(**{"metrics": None} | arrays)  # type: ignore[arg-type]
 
 
 def encode(

@@ -1,5 +1,6 @@
 """Stage `report`: measure a run on the test split, and write report/metrics.json and report/index.html."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from geovq_jax.evaluation.clustering_scores import clustering_scores
 from geovq_jax.evaluation.code_usage import code_usage
 from geovq_jax.evaluation.statistics import Interval
 from geovq_jax.geometry.graphs.embedding import principal_plane
-from geovq_jax.report import generation, geometry, neighbours, overview, sizes
-from geovq_jax.report.page import ReportFigure, Section, Table, write_report
+from geovq_jax.report import generation, geometry, interpolation, neighbours, overview, sizes
+from geovq_jax.report.findings import Suggestion, code_use, error_share, findings, next_commands
+from geovq_jax.report.page import Finding, ReportFigure, Section, Table, write_report, write_summary
 from geovq_jax.stages.codes import code_pictures
 from geovq_jax.stages.records import decode_images
 from geovq_jax.stages.run import Run
@@ -28,45 +30,66 @@ _DISTANCE = {
 
 
 def write(run: Run) -> str:
-    """Measure the run on the test split, write metrics, figures and page; returns the address of the page."""
+    """Measure the run on the test split, write metrics, figures, page and summary; returns the page's path."""
     config, truth, codes = run.config, run.images("test"), run.codes("test")
     continuous = decode_images(run.decode_fn, run.latents("test").mean)
     quantized = run.decode(codes.codes)
     scores = image_metrics.reconstruction_scores(truth, continuous, quantized)
     num_codes = len(run.codebook.vectors)
     usage = code_usage(codes.codes, num_codes, codes.label)
-    metrics = {
+    readings, paths = generation.read_samples(run), interpolation.measure(run)
+    measured = {
+        "run": overview.facts(run),
         "images": image_metrics.summarise(scores, seed=config.seed),
+        "errors": {"continuous": _squared_error(truth, continuous), "quantized": _squared_error(truth, quantized)},
         "codes": {k: v for k, v in usage.items() if k != "cell_sizes"},
         "classes": clustering_scores(codes.codes, codes.label)._asdict(),
         "prior": generation.code_lengths(run),
         "scores": run.scores,
+        "samples": generation.read_as_asked(run, readings),
         "geometry": geometry.measure(run),
+        "interpolation": paths.numbers,
         "sizes": sizes.measure(run),
     }
-    headline = overview.headline(metrics)
-    plain = [(name, value.value if isinstance(value, Interval) else value) for name, value in headline.items()]
-    metrics = to_json(metrics | {"headline": plain})
+    headline, metrics = overview.headline(measured), to_json(measured)
+    found, commands = findings(metrics), next_commands(metrics)
+    plain = {group: {name: _value(value) for name, value in rows.items()} for group, rows in headline.items()}
+    metrics |= to_json({"headline": plain, "findings": _records(found), "next": _records(commands)})
     write_json(run.workdir / "report" / "metrics.json", metrics)
     sections = [
-        overview.section(run, headline),
+        overview.findings_section(found),
+        overview.figures_section(run, headline, commands),
         _reconstructions(truth, continuous, quantized, metrics),
-        generation.prior_section(metrics["prior"], metrics["images"]["truth-quantized"]["psnr"]),
-        generation.samples_section(run),
-        *generation.scores_section(metrics["scores"]),
-        _latent_space(run, usage),
-        sizes.section(metrics["sizes"], metrics, config),
-        geometry.section(run, metrics["geometry"]),
+        sizes.section(metrics),
+        generation.samples_section(run, readings, metrics),
+        _latent_space(run, usage, metrics),
+        geometry.section(run, metrics, paths),
         neighbours.section(run),
         _training(run.training_records),
+        overview.settings_section(run),
     ]
+    title = f"geovq_jax: {config.name}"
     page = write_report(
         run.workdir / "report" / "index.html",
-        title=f"geovq_jax: {config.name}",
+        title=title,
         subtitle=f"{config.data.name}, {config.vae.kind} latents, {run.method}, K = {num_codes}, seed {config.seed}",
         sections=sections,
     )
+    write_summary(run.workdir / "report" / "summary.html", title, headline, generation.sample_picture(run))
     return str(page)
+
+
+def _value(value: Any) -> Any:
+    return value.value if isinstance(value, Interval) else value
+
+
+def _records(entries: Sequence[Finding | Suggestion]) -> list[dict[str, str]]:
+    return [entry._asdict() for entry in entries]
+
+
+def _squared_error(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean squared difference of two sets of images, over all their pixels."""
+    return float(np.mean((first.astype(np.float64) - second) ** 2))
 
 
 def _reconstructions(
@@ -75,59 +98,79 @@ def _reconstructions(
     shown = np.linspace(0, len(truth) - 1, 12).astype(np.int64)  # some sources are sorted by class
     rows = np.stack([images[shown] for images in (truth, continuous, quantized)])
     table = [
-        [pairing, *(row[name] for name in ("psnr", "psnr_low", "psnr_high", "ssim", "ssim_low", "ssim_high"))]
+        [pairing, *(Interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("psnr", "ssim"))]
         for pairing, row in metrics["images"].items()
     ]
-    columns = ["pair", "PSNR [dB]", "low", "high", "SSIM", "low", "high"]
     figure = figures.image_grid(rows, ["truth", "continuous", "quantized"])
+    data, finding = metrics["images"] | {"squared errors": metrics["errors"]}, error_share(metrics)
+    columns = ["pair", "PSNR [dB]", "SSIM"]
     return Section(
-        "Reconstructions",
+        "Images",
         "Images spread over the test split; intervals are 95 % bootstrap intervals over images.",
-        tables=[Table("Mean over the test split", columns, table)],
-        figures=[ReportFigure("Truth, decoded latent, decoded code", figure, "reconstructions", metrics["images"])],
+        tables=[Table("Mean over the test split", columns, table, higher=columns[1:])],
+        figures=[ReportFigure("Truth, decoded latent, decoded code.", figure, "reconstructions", data, finding)],
     )
 
 
-def _latent_space(run: Run, usage: dict[str, Any]) -> Section:
-    latents, codes = run.latents("test"), run.codes("test")
+def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> Section:
+    latents, codes, sizes = run.latents("test"), run.codes("test"), np.asarray(usage["cell_sizes"])
     points = latents.mean.reshape(-1, latents.mean.shape[-1])
-    cells = len(points) // len(latents.label)
     chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
     plane = principal_plane(points)
-    labels = np.repeat(latents.label, cells)[chosen]
-    by_class = figures.latent_map(points[chosen], classes=labels, plane=plane)
+    ordered = np.sort(sizes)[::-1]
+    half = int(np.searchsorted(np.cumsum(ordered), 0.5 * sizes.sum())) + 1
     by_code = figures.latent_map(points[chosen], codes=codes.codes.ravel()[chosen], plane=plane)
-    used = figures.code_usage(np.asarray(usage["cell_sizes"]))
-    reach = figures.distance_histogram({"test latents": codes.distance.ravel()})
-    atlas = figures.code_atlas(code_pictures(run), np.asarray(usage["cell_sizes"]))
+    atlas = figures.code_atlas(code_pictures(run), sizes)
     note = "" if latents.mean.ndim == 2 else ", each in the cell of an image of its cluster"
-    unit = _DISTANCE[run.quantizer.assignment]
     pictures = [
-        ReportFigure("Coloured by class", by_class, "latents_by_class", {"explained": to_json(plane.explained)}),
-        ReportFigure("Coloured by code", by_code, "latents_by_code"),
-        ReportFigure("Use of the codes on the test split", used, "code_usage", {"counts": usage["cell_sizes"]}),
-        ReportFigure(unit.capitalize(), reach, "code_distances", _quantiles(codes.distance)),
-        ReportFigure(f"Decoded codes{note}, and their use on the test split", atlas, "code_atlas"),
+        ReportFigure(
+            "Use of the codes on the test split.",
+            figures.code_usage(sizes),
+            "code_usage",
+            {"counts": usage["cell_sizes"]},
+            code_use(metrics),
+        ),
+        ReportFigure(
+            "Test latents by code.",
+            by_code,
+            "latents_by_code",
+            {"explained": to_json(plane.explained)},
+            f"The coloured codes, at most 20, hold {100 * ordered[:20].sum() / sizes.sum():.0f} % of the latents.",
+        ),
     ]
-    if codes.codes.ndim == 3:
-        grid = codes.codes.shape[1:]
-        panels = {
-            label: np.array([entry[name] for entry in usage["per_position"]]).reshape(grid)
-            for label, name in _POSITION.items()
-        }
-        behind = {name: panels[label] for label, name in _POSITION.items()}
-        maps = figures.position_maps(panels)
-        pictures.append(ReportFigure("Codes at each cell of the grid", maps, "positions", behind))
+    if latents.mean.ndim == 2:
+        by_class = figures.latent_map(points[chosen], classes=latents.label[chosen], plane=plane)
+        known = f"A code holds {usage['mutual_information_bits']:.2f} of {usage['label_entropy_bits']:.2f} bits on it."
+        pictures.append(ReportFigure("Test latents by class.", by_class, "latents_by_class", None, known))
+    else:
+        pictures.append(_positions(usage, codes.codes.shape[1:]))
+    most_used = f"{half} of {len(sizes)} codes make up half of all use."
+    pictures.append(
+        ReportFigure(f"Decoded codes{note}, and their use on the test split.", atlas, "code_atlas", None, most_used)
+    )
     return Section(
-        "Latents and codes",
-        "Test latents (one point per cell of the grid) in the plane of their two largest variances. "
+        "Codes",
+        "Latents (one point per cell of the grid) in the plane of their two largest variances. "
         "`python -m geovq_jax.explore --workdir=W` shows the training latents to click on.",
-        tables=[_usage_table(usage, run.codebook.radii, unit)],
+        tables=[_usage_table(usage, codes.distance, run.codebook.radii, _DISTANCE[run.quantizer.assignment])],
         figures=pictures,
     )
 
 
-def _usage_table(usage: dict[str, Any], radii: np.ndarray, unit: str) -> Table:
+def _positions(usage: dict[str, Any], grid: tuple[int, ...]) -> ReportFigure:
+    """Perplexity and information on the class at each cell of the grid."""
+    panels = {
+        label: np.array([entry[name] for entry in usage["per_position"]]).reshape(grid)
+        for label, name in _POSITION.items()
+    }
+    data = {name: panels[label] for label, name in _POSITION.items()}
+    perplexity = data["perplexity"]
+    finding = f"Perplexity is from {perplexity.min():.3g} to {perplexity.max():.3g}: cells differ in what they tell."
+    return ReportFigure("Codes at each cell of the grid.", figures.position_maps(panels), "positions", data, finding)
+
+
+def _usage_table(usage: dict[str, Any], distances: np.ndarray, radii: np.ndarray, unit: str) -> Table:
+    middle, high = np.quantile(distances, [0.5, 0.95])
     rows: list[list[Any]] = [
         ["codes used", usage["used"]],
         ["codes never used", usage["dead"]],
@@ -136,18 +179,14 @@ def _usage_table(usage: dict[str, Any], radii: np.ndarray, unit: str) -> Table:
         ["Gini coefficient of the use", usage["usage_gini"]],
         ["items of a code: median", usage["cell_size_median"]],
         ["items of a code: largest", usage["cell_size_max"]],
-        [f"{unit}: median over the codes of the largest", float(np.median(radii))],
-        [f"{unit}: largest", float(np.max(radii))],
+        ["distance, test items: median", float(middle)],
+        ["distance, test items: 95 %", float(high)],
+        ["distance, clusters: median of the radii", float(np.median(radii))],
         ["information on the class [bits per code]", usage["mutual_information_bits"]],
         ["entropy of the class [bits]", usage["label_entropy_bits"]],
     ]
-    caption = f"{usage['num_codes']} codes on {usage['num_items']:,} items of the test split"
-    return Table(caption, ["figure", "value"], rows)
-
-
-def _quantiles(values: np.ndarray) -> dict[str, float]:
-    levels = (0.05, 0.25, 0.5, 0.75, 0.95)
-    return {f"quantile {level}": float(np.quantile(values, level)) for level in levels} | {"mean": float(values.mean())}
+    caption = f"{usage['num_codes']} codes on {usage['num_items']:,} items of the test split; distance: {unit}"
+    return Table(caption, ["quantity", "value"], rows, mixed=True)
 
 
 def _training(records: list[dict[str, Any]]) -> Section:
@@ -165,8 +204,13 @@ def _training(records: list[dict[str, Any]]) -> Section:
     }
     panels = {label: lines for label, lines in panels.items() if len(lines["valid"][0])}  # what this run trained
     curves = {label: {name: line[1].tolist() for name, line in lines.items()} for label, lines in panels.items()}
+    figure = figures.training_curves(panels)
+    kept = [
+        f"the {name} was kept at step {best:,} of {last:,}" for name, (best, last) in overview.kept(records).items()
+    ]
+    finding = f"By its validation objective, {', '.join(kept)}."
     return Section(
         "Training",
-        figures=[ReportFigure("Training and validation", figures.training_curves(panels), "training_curves", curves)],
+        figures=[ReportFigure("Training and validation.", figure, "training_curves", curves, finding)],
         links=[("every figure of training, one line per evaluation", "../metrics.jsonl")],
     )

@@ -1,17 +1,20 @@
 """The report's parts on the prior and what it draws: code length, samples, completions, scores."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from geovq_jax import figures
+from geovq_jax.evaluation.memorisation import Nearest, nearest_training_images
 from geovq_jax.evaluation.statistics import Interval
-from geovq_jax.report.page import ReportFigure, Section, Table
+from geovq_jax.figures.style import figure_png
+from geovq_jax.report.page import Gallery, ReportFigure, Section, Table, Tile
+from geovq_jax.stages.classifier import Predictions, predict
 from geovq_jax.stages.prior import likelihoods
 from geovq_jax.stages.run import Run
-from geovq_jax.stages.samples import SETTINGS, completion_figure, sample_rows
+from geovq_jax.stages.samples import SETTINGS, completion_figure, prompt_length, sample_rows
 
-_MODELS = {
+MODELS = {
     "gpt": "prior given the class",
     "gpt_without_class": "prior without the class",
     "bigram": "bigram",
@@ -26,6 +29,7 @@ _DISTANCES = {
     "density": "density",
     "coverage": "coverage",
 }
+_TILES = 120  # samples shown at most
 
 
 def code_lengths(run: Run) -> dict[str, Any]:
@@ -39,33 +43,23 @@ def headline(scores: dict[str, Any]) -> dict[str, Any]:
     """The scores that a reader wants first, name with unit -> value with its 95 % interval."""
     if not scores:
         return {}
-    figures_of = {
-        f"class consistency of {name} [%]": _percent(row["consistency"])
-        for name, row in scores["sets"].items()
-        if name.startswith("samples")
+    sets = {name: row for name, row in scores["sets"].items() if name == "real" or name.startswith("samples")}
+    return {
+        **{f"Frechet distance, {name}": Interval(**row["frechet"]) for name, row in sets.items()},
+        **{f"read as their class [%], {name}": _percent(row["consistency"]) for name, row in sets.items()},
     }
-    distances = {f"Frechet distance, {name}": Interval(**row["frechet"]) for name, row in scores["sets"].items()}
-    return {"classifier accuracy [%]": _percent(scores["classifier_accuracy"]), **figures_of, **distances}
 
 
 def _percent(share: dict[str, float]) -> Interval:
     return Interval(*(100.0 * share[part] for part in Interval._fields))
 
 
-def prior_section(prior: dict[str, Any], quality: float) -> Section:
-    """Code length of the test codes, of `code_lengths`; `quality` is the mean PSNR of the decoded codes in dB."""
+def code_length_table(prior: dict[str, Any]) -> Table:
+    """Code length of the test codes, of `code_lengths`."""
     columns = ["model of the codes", "bits per code", "bits per image", "standard error", "bits per dimension"]
     parts = ("bits_per_code", "bits_per_image", "standard_error", "bits_per_dimension")
-    rows = [[_MODELS[name], *(bits[part] for part in parts)] for name, bits in prior.items()]
-    figure = figures.comparison(
-        {_MODELS[name]: bits["bits_per_code"] for name, bits in prior.items()},
-        "code length of the test codes [bits per code]",
-        intervals={_MODELS[name]: interval(bits)[1:] for name, bits in prior.items()},
-    )
-    text = f"""With an arithmetic coder, each model of the codes would store an image in so many bits, from which it
-        decodes at {quality:.2f} dB (mean over the test split). Unigram and bigram count the training codes."""
-    shown = [ReportFigure("Bits per code by the model of the codes", figure, "code_lengths", prior)]
-    return Section("Prior", text, tables=[Table("Code length of the test codes", columns, rows)], figures=shown)
+    rows = [[MODELS[name], *(bits[part] for part in parts)] for name, bits in prior.items()]
+    return Table("Code length of the test codes", columns, rows, lower=(columns[1], columns[2], columns[4]))
 
 
 def interval(bits: dict[str, float]) -> Interval:
@@ -74,21 +68,94 @@ def interval(bits: dict[str, float]) -> Interval:
     return Interval(bits["bits_per_code"], bits["bits_per_code"] - error, bits["bits_per_code"] + error)
 
 
-def samples_section(run: Run) -> Section:
-    """Samples, one row per class, and completions of upper halves beside the images that they come from."""
-    drawn = run.samples
-    settings = {name: float(drawn[name]) for name in SETTINGS}
-    grid = figures.image_grid(*sample_rows(drawn["images"], drawn["labels"]))
-    shown = [ReportFigure("One row per class", grid, "samples", settings)]
+class Readings(NamedTuple):
+    """What the run's classifier reads in the samples, and the training image nearest to each."""
+
+    predictions: Predictions
+    nearest: Nearest
+
+
+def read_samples(run: Run) -> Readings:
+    """The classifier's reading of every sample, and its nearest training image."""
+    images = run.samples["images"]
+    return Readings(predict(*run.classifier, images), nearest_training_images(images, run.images("train")))
+
+
+def read_as_asked(run: Run, readings: Readings) -> dict[str, Any]:
+    """Numbers of the drawn samples: how many are read as their class, and their distance to the training images."""
+    asked = run.samples["labels"] == readings.predictions.labels
+    return {
+        "drawn": len(asked),
+        "read_as_asked": int(asked.sum()),
+        "nearest_distance_median": float(np.median(readings.nearest.distances)),
+    }
+
+
+def samples_section(run: Run, readings: Readings, metrics: dict[str, Any]) -> Section:
+    """Samples with their readings, completions of upper halves beside the images that they come from, and scores."""
+    drawn, scores = run.samples, metrics["scores"]
+    shown, numbers = [], metrics["samples"]
     if "completion_rows" in drawn:
         originals = run.images("valid")[drawn["completion_rows"]]
-        words = "Validation images, their codes decoded, the codes kept, and lower halves drawn from the prior"
-        shown.append(ReportFigure(words, completion_figure(drawn, originals), "completions", settings))
-    return Section("Samples", "Codes drawn from the prior given the class, then decoded.", figures=shown)
+        words = "Validation images, their codes decoded, the codes kept, and lower halves drawn from the prior."
+        figure, settings = completion_figure(drawn, originals), {name: float(drawn[name]) for name in SETTINGS}
+        shown.append(ReportFigure(words, figure, "completions", settings, _agreement(drawn)))
+    finding = (
+        f"{numbers['read_as_asked']} of {numbers['drawn']} are read as the class asked for, the others have a frame. "
+        f"The nearest training image, shown when you point at a sample, is {numbers['nearest_distance_median']:.3f} "
+        "away in the median (RMS)."
+    )
+    words = "Samples with the class that the classifier reads and its probability."
+    gallery = Gallery(words, *_tiles(run, readings), finding=finding)
+    text = "Codes drawn from the prior given the class, then decoded. " + (_scores_text(scores) if scores else "")
+    return Section("Samples", text, tables=_score_tables(scores), figures=shown, gallery=gallery)
 
 
-def scores_section(scores: dict[str, Any]) -> list[Section]:
-    """Tables of the sample scores; none where nothing was scored."""
+def _tiles(run: Run, readings: Readings) -> tuple[list[Tile], str, int]:
+    """Tiles of the first samples of each class, the gallery's name, and tiles per row."""
+    images, labels, train = run.samples["images"], run.samples["labels"], run.images("train")
+    classes = np.unique(labels)
+    per_class = max(1, min(10 if len(classes) > 1 else _TILES, _TILES // len(classes)))
+    chosen = np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in classes])[:_TILES]
+    tiles = []
+    for row in chosen:
+        read, sure = readings.predictions.labels[row], 100.0 * readings.predictions.confidences[row]
+        near = readings.nearest.indices[row]
+        right = read == labels[row]
+        words = f"{read}, {sure:.0f} %" if right else f"{labels[row]} read as {read}"
+        behind = f"training image {near}, RMS {readings.nearest.distances[row]:.2f}"
+        tiles.append(Tile(images[row], words, train[near], behind, marked=not right))
+    return tiles, "samples", min(10, max(5, per_class))
+
+
+def sample_picture(run: Run) -> bytes:
+    """Samples as a PNG, one row per class."""
+    return figure_png(figures.image_grid(*sample_rows(run.samples["images"], run.samples["labels"])))
+
+
+def _agreement(drawn: dict[str, np.ndarray]) -> str:
+    """How often the drawn codes of the lower halves are those of the image itself."""
+    codes = drawn["completion_codes"].reshape(*drawn["completion_codes"].shape[:2], -1)
+    free = slice(prompt_length(drawn["completion_codes"].shape[2:]), None)
+    same = 100.0 * np.mean(codes[:, 1:, free] == codes[:, :1, free])
+    return f"{same:.0f} % of the drawn codes are those of the image itself."
+
+
+def _scores_text(scores: dict[str, Any]) -> str:
+    """What the score tables measure."""
+    accuracy = 100.0 * scores["classifier_accuracy"]["value"]
+    return f"""Features are those of a classifier that this run trained on its own training split (test accuracy
+        {accuracy:.2f} %): the distances compare with those of other runs only under the same classifier, and are no
+        FID. Every set has {scores["num_items"]:,} images and is scored against as many other test images; `real` are
+        test images again, the level that samples can reach. Below each number is its 95 % interval.
+
+        Consistency is the share of images that the classifier puts in the requested class. Diversity is the mean
+        distance of two images of a class. A set is near the training images where more than 5 % of it lie nearer to
+        one than 95 % of the test images do."""
+
+
+def _score_tables(scores: dict[str, Any]) -> list[Table]:
+    """Distances to real images; classes, diversity and memorisation; none where nothing was scored."""
     if not scores:
         return []
     sets = scores["sets"]
@@ -98,25 +165,9 @@ def scores_section(scores: dict[str, Any]) -> list[Section]:
         near = row["memorisation"]
         share = Interval(**near["share_close"])
         classes.append([name, Interval(**row["consistency"]), row["diversity"], near["sample_median"], share])
-    accuracy = 100.0 * scores["classifier_accuracy"]["value"]
-    text = f"""Features of a classifier that this run trained on its own training split (test accuracy
-        {accuracy:.2f} %): the distances compare with those of other runs only under the same classifier, and are no
-        FID. Every set has {scores["num_items"]:,} images and is scored against as many other test images; `real` are
-        test images again, the level that samples can reach. Brackets hold 95 % intervals.
-
-        Consistency is the share of images that the classifier puts in the requested class. Diversity is the mean
-        distance of two images of a class. A set is near the training images where more than 5 % of it lie nearer to
-        one than 95 % of the test images do."""
-    frechet = {name: row["frechet"] for name, row in sets.items()}
-    figure = figures.comparison(
-        {name: entry["value"] for name, entry in frechet.items()},
-        "Frechet distance [squared feature units]",
-        intervals={name: (entry["low"], entry["high"]) for name, entry in frechet.items()},
-    )
+    names = list(_DISTANCES.values())
     columns = ["images", "in its class", "diversity", "distance to training (RMS)", "nearer than 95 % of test"]
-    tables = [
-        Table("Distance to real images", ["images", *_DISTANCES.values()], distances),
-        Table("Classes, diversity, memorisation", columns, classes),
+    return [
+        Table("Distance to real images", ["images", *names], distances, higher=names[2:], lower=names[:2]),
+        Table("Classes, diversity, memorisation", columns, classes, higher=columns[1:3]),
     ]
-    shown = [ReportFigure("Frechet distance to test images", figure, "frechet_distances", frechet)]
-    return [Section("Scores of samples", text, tables=tables, figures=shown)]

@@ -1,9 +1,7 @@
 """The geometry part of a run's report: how the metric of the decoder differs from a flat one."""
 
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -12,16 +10,12 @@ from geovq_jax import figures, geometry
 from geovq_jax.evaluation.statistics import edge_agreement
 from geovq_jax.geometry.distances import decode_flat
 from geovq_jax.geometry.graphs.embedding import Plane, principal_plane
-from geovq_jax.geometry.graphs.graph import components
+from geovq_jax.report import findings, interpolation
+from geovq_jax.report.interpolation import GRID_POINTS, POINTS, Paths, curves, flat_decoder
 from geovq_jax.report.page import ReportFigure, Section, Table
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
-from geovq_jax.workdir import to_json
 
-_POINTS = 16  # of a curve between vanilla latents
-_GRID_POINTS = 8  # of one between grids: every step costs h w d tangents a point
-_GRID_ITERATIONS = 10
-_STRIP = 10
 _ERROR_EDGES = 500
 _CENTRES = 64  # nodes of which the nearest is sought along the graph and by geodesics
 
@@ -92,15 +86,6 @@ def _quadrature(run: Run, edges: np.ndarray, lengths: np.ndarray) -> dict[str, f
     return {"relative_error_median": float(median), "relative_error_high": float(high)}
 
 
-def _flat_decoder(decode_fn: jax.tree_util.Partial, shape: tuple[int, ...]) -> jax.tree_util.Partial:
-    """The decoder as a map of one flat vector: a whole latent, all cells of a grid together."""
-    return jax.tree_util.Partial(partial(_decode_flat, shape), decode_fn)
-
-
-def _decode_flat(shape: tuple[int, ...], decode_fn: Any, z: jax.Array) -> jax.Array:
-    return decode_fn(z.reshape(shape))
-
-
 def _pairs(count: int, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Random pairs of different rows."""
     rng = np.random.default_rng(seed)
@@ -121,11 +106,11 @@ def _geodesics(run: Run) -> dict[str, Any]:
         along_graph = np.array([geometry.distances_between(graph, [s], [t])[0, 0] for s, t in zip(a, b, strict=True)])
     with progress_bar("continuous geodesics") as progress:
         found = geometry.length_ratios(
-            _flat_decoder(run.metric_fn, latents.shape[1:]),
+            flat_decoder(run.metric_fn, latents.shape[1:]),
             flat[a],
             flat[b],
             graph_lengths=along_graph,
-            num_points=_POINTS if vanilla else _GRID_POINTS,
+            num_points=POINTS if vanilla else GRID_POINTS,
             batch_size=min(len(a), 25) if vanilla else 1,
             progress=progress,
         )
@@ -156,30 +141,30 @@ def _nearest(run: Run, nodes: np.ndarray) -> dict[str, float]:
     return found | {"centres": len(centres), "nodes": len(nodes), "certified": float(truth.certified.mean())}
 
 
-def section(run: Run, metrics: dict[str, Any]) -> Section:
-    """The report's section: edge lengths, an interpolation, and on two-dimensional latents the metric itself."""
-    stored = run.graph
+def section(run: Run, metrics: dict[str, Any], paths: Paths | None) -> Section:
+    """Edge lengths, paths between images, and the metric over the latents; `metrics` as in report/metrics.json."""
+    stored, numbers = run.graph, metrics["geometry"]
     edges, lengths = geometry.edges_of(stored.graph)
     chosen = np.linspace(0, len(edges) - 1, min(20_000, len(edges))).astype(np.int64)
     scatter = figures.edge_scatter(geometry.straight_lengths(stored.points, edges[chosen]), lengths[chosen])
-    sizes = np.bincount(components(stored.graph))
-    degrees = figures.degree_bars(np.diff(stored.graph.indptr), sizes)
-    pictures = [
-        ReportFigure("Edge lengths", scatter, "edge_lengths", metrics),
-        ReportFigure("Degrees and components", degrees, "connectivity", metrics["connectivity"]),
-        _interpolation(run),
-    ]
+    pictures = [ReportFigure("Edge lengths.", scatter, "edge_lengths", numbers, findings.metric_spread(metrics))]
+    tables = [_table(numbers)]
+    if paths is not None:
+        pictures.insert(0, interpolation.figure(paths, findings.path_quality(metrics)))
+        tables.append(interpolation.table(paths.numbers))
     if stored.metrics is not None and stored.points.shape[1] > 2:
-        pictures.append(_volume(stored.points, stored.metrics))
-    if len(sizes) == 1:
-        pictures.append(_map(run))
-    if stored.points.shape[1] == 2 and run.latents("train").mean.ndim == 2:
-        pictures += _plane(run)
+        pictures.append(_volume(stored.points, stored.metrics, numbers["metrics"]))
+    if run.latents("train").mean.ndim == 2:
+        if numbers["connectivity"]["num_components"] == 1:
+            pictures.append(_map(run))
+        if stored.points.shape[1] == 2:
+            pictures += _plane(run)
     return Section(
         "Geometry",
         "Edges of the training graph: their length under the metric that the decoder induces against their Euclidean "
-        "length. Interpolations are decoded at equal pull-back distances along each curve." + _quality(metrics),
-        tables=[_table(metrics)],
+        "length. A shortest path in images can be a cross-fade: short, but between images that no one would draw. The "
+        "scores of paths say whether they stay on the data." + _quality(numbers),
+        tables=tables,
         figures=pictures,
     )
 
@@ -212,38 +197,35 @@ def _table(metrics: dict[str, Any]) -> Table:
     rows: list[list[Any]] = [
         ["nodes", graph["num_nodes"]],
         ["edges", graph["num_edges"]],
+        ["edges per node: least", graph["degree_min"]],
+        ["edges per node: mean", graph["degree_mean"]],
+        ["edges per node: most", graph["degree_max"]],
         ["components before repair", metrics["components_before_repair"]],
         ["edges, pull-back against Euclidean: correlation", edges["correlation"]],
         ["edges, pull-back over Euclidean: median", edges["ratio_median"]],
         ["edges, pull-back over Euclidean: ratio of the means", metrics["edge_length_ratio_of_means"]],
-        [
-            f"paths, pull-back over Euclidean: ratio of the means ({paths['pairs']:,} pairs)",
-            paths["pullback_over_euclidean"],
-        ],
+        [f"paths, pull-back over Euclidean ({paths['pairs']:,} pairs)", paths["pullback_over_euclidean"]],
         ["paths, Euclidean length over distance: mean", paths["euclidean_dilation"]],
     ]
     if "metrics" in metrics:
         node, error = metrics["metrics"], metrics["quadrature"]
-        limits = f"{node['log10_volume_low']:.2f} and {node['log10_volume_high']:.2f}"
         rows += [
             ["volume density, log10: median", node["log10_volume_median"]],
-            ["volume density, log10: 5 % and 95 %", limits],
             ["condition number of the metric: median", node["condition_median"]],
             ["effective rank of the metric: mean", node["effective_rank_mean"]],
             ["error of the edges' endpoint rule [%]: median", 100.0 * error["relative_error_median"]],
             ["error of the edges' endpoint rule [%]: 95 %", 100.0 * error["relative_error_high"]],
         ]
     if ways["pairs"]:
-        words = f"straight line over continuous geodesic: mean ({ways['pairs']} pairs)"
-        rows.append([words, ways["straight_over_geodesic"]])
+        rows.append([f"straight line over geodesic: mean ({ways['pairs']} pairs)", ways["straight_over_geodesic"]])
     if "graph_over_geodesic" in ways:
-        rows.append(["graph path over continuous geodesic: mean", ways["graph_over_geodesic"]])
+        rows.append(["graph path over geodesic: mean", ways["graph_over_geodesic"]])
     for name, value in _shares(metrics).items():
         rows.append([f"nearest of {ways['nearest']['centres']} nodes as by geodesics [%]: {name}", 100.0 * value])
-    return Table("Graph, edges, paths and metric", ["figure", "value"], rows)
+    return Table("Graph, edges, paths and metric", ["quantity", "value"], rows, mixed=True)
 
 
-def _volume(points: np.ndarray, metrics: np.ndarray) -> ReportFigure:
+def _volume(points: np.ndarray, metrics: np.ndarray, numbers: dict[str, float]) -> ReportFigure:
     """Nodes in the plane of their two largest variances, coloured by the volume density of the metric."""
     chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
     density = np.asarray(geometry.log_volume(jnp.asarray(metrics[chosen])), np.float64) / np.log(10)
@@ -251,7 +233,11 @@ def _volume(points: np.ndarray, metrics: np.ndarray) -> ReportFigure:
     density = np.clip(density, *np.quantile(density, [0.01, 0.99]))
     label = "log10 of the volume density, 1 % to 99 %"
     figure = figures.latent_map(points[chosen], values=density, value_label=label, plane=principal_plane(points))
-    return ReportFigure("Training nodes by the volume density of the metric", figure, "latents_by_volume")
+    spread = numbers["log10_volume_high"] - numbers["log10_volume_low"]
+    finding = f"From 5 % to 95 % of the nodes it grows by {spread:.1f} powers of ten."
+    return ReportFigure(
+        "Training nodes by the volume density of the metric.", figure, "latents_by_volume", None, finding
+    )
 
 
 def _map(run: Run) -> ReportFigure:
@@ -261,46 +247,9 @@ def _map(run: Run) -> ReportFigure:
     chosen = np.linspace(0, graph.shape[0] - 1, min(5000, graph.shape[0])).astype(np.int64)
     plane = Plane(np.zeros(2), np.eye(2), found.explained)
     figure = figures.latent_map(found.points[chosen], classes=labels[chosen], plane=plane, axis="geodesic axis")
-    words = "Training nodes laid out by their distances along the graph (landmark Isomap)"
-    return ReportFigure(words, figure, "geodesic_map")
-
-
-def _curves(run: Run, a: int, b: int) -> dict[str, np.ndarray]:
-    """Straight line, graph path (vanilla) and continuous geodesic between the latents of two images, each [t, d]."""
-    latents = run.graph_latents
-    flat = latents.reshape(len(latents), -1)
-    curves = {"straight": flat[[a, b]]}
-    if latents.ndim == 2:
-        curves["graph"] = flat[geometry.shortest_path(run.graph.graph, a, b)]
-    effort = {"num_points": 2 * _POINTS}
-    if latents.ndim > 2:
-        effort = {"num_points": _GRID_POINTS, "max_iterations": _GRID_ITERATIONS}
-    decode_fn = _flat_decoder(run.metric_fn, latents.shape[1:])
-    found = geometry.refine_path(decode_fn, curves.get("graph", curves["straight"]), **effort)
-    return curves | {"continuous": np.asarray(found.curve)}
-
-
-def _interpolation(run: Run) -> ReportFigure:
-    """Decoded images along the curves between two images of different classes."""
-    latents = run.latents("train")
-    labels = latents.label[run.graph.rows]
-    a = 0
-    b = int(np.flatnonzero(labels != labels[a])[0]) if (labels != labels[a]).any() else 1
-    measure_fn, decode_fn = (_flat_decoder(f, latents.mean.shape[1:]) for f in (run.metric_fn, run.decode_fn))
-    strips, lengths = {}, {}
-    for name, curve in _curves(run, a, b).items():
-        fine = np.concatenate([_refined(curve[i], curve[i + 1]) for i in range(len(curve) - 1)] + [curve[-1:]])
-        even = jax.jit(partial(geometry.constant_speed, num_points=_STRIP))(measure_fn, fine)
-        strips[name] = np.clip(np.asarray(jax.jit(jax.vmap(decode_fn))(even)), 0.0, 1.0)
-        lengths[name] = float(jax.jit(partial(geometry.curve_length, rule="chord"))(measure_fn, fine))
-    figure = figures.interpolation_strips(strips, lengths=lengths)
-    return ReportFigure("Between two training images", figure, "interpolation", to_json(lengths))
-
-
-def _refined(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """Eight points of a segment, without its end."""
-    share = np.arange(8, dtype=start.dtype)[:, None] / 8
-    return (1 - share) * start[None] + share * stop[None]
+    words = "Training nodes laid out by their distances along the graph (landmark Isomap)."
+    finding = f"The two axes hold {100 * sum(found.explained[:2]):.0f} % of the variance of these distances."
+    return ReportFigure(words, figure, "geodesic_map", None, finding)
 
 
 def _plane(run: Run) -> list[ReportFigure]:
@@ -318,11 +267,29 @@ def _plane(run: Run) -> list[ReportFigure]:
     x, y, fine = lattice(80)
     volume = np.asarray(geometry.volume(geometry.node_metrics(decode_fn, fine))).reshape(80, 80)
     a, b = _pairs(len(latents), 1, run.config.seed + 3)
-    curves = _curves(run, int(a[0]), int(b[0]))
-    volumes = figures.volume_map(x, y, np.maximum(volume, 1e-12), latents=latents, curves=curves)
+    ways = curves(run, int(a[0]), int(b[0]))
+    volumes = figures.volume_map(x, y, np.maximum(volume, 1e-12), latents=latents, curves=ways)
     cells = figures.voronoi_map(latents, run.codes("train").codes[run.graph.rows], run.codebook.vectors)
+    ratio = float(np.median(np.asarray(geometry.condition_number(jnp.asarray(tensors))))) ** 0.5
+    span = float(np.ptp(np.log10(np.maximum(volume, 1e-12))))
+    used = len(np.unique(run.codes("train").codes[run.graph.rows]))
     return [
-        ReportFigure("Ellipses of equal pull-back length", ellipses, "metric_ellipses"),
-        ReportFigure("Volume element and three ways between two latents", volumes, "volume_map"),
-        ReportFigure("Cells of the codebook", cells, "voronoi_map"),
+        ReportFigure(
+            "Ellipses of equal pull-back length.",
+            ellipses,
+            "metric_ellipses",
+            finding=f"The longer axis is {ratio:.3g} times the shorter one in the median.",
+        ),
+        ReportFigure(
+            "Volume density and paths between two latents.",
+            volumes,
+            "volume_map",
+            finding=f"The density spans {span:.1f} powers of ten over the map.",
+        ),
+        ReportFigure(
+            "Cells of the codebook.",
+            cells,
+            "voronoi_map",
+            finding=f"{used} of {len(run.codebook.vectors)} codes have a cell.",
+        ),
     ]

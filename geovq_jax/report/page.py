@@ -4,35 +4,82 @@ import base64
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from geovq_jax.evaluation.statistics import Interval
-from geovq_jax.figures.style import figure_png
+from geovq_jax.figures.style import figure_png, png_address
 from geovq_jax.workdir import to_json, write_atomically
 
 
 class Table(NamedTuple):
-    """A table: `caption`, `columns` (headings), `rows` of strings, numbers, None or `Interval`."""
+    """A table: `caption`, `columns` (headings), `rows` of strings, numbers, None or `Interval`.
+
+    The numbers of a column have one number of decimals; each row of a `mixed` table has its own. `higher` and `lower`
+    name the columns, or rows of a mixed table, whose better direction an arrow shows.
+    """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    higher: Sequence[str] = ()
+    lower: Sequence[str] = ()
+    mixed: bool = False
+
+
+class Cell(NamedTuple):
+    """Words of a table cell, and of the interval below them."""
+
+    words: str
+    interval: str = ""
 
 
 class ReportFigure(NamedTuple):
-    """A figure with its `caption`, the matplotlib `figure`, a `name` for its file, and the `data` behind it (JSON)."""
+    """A figure: `caption`, matplotlib `figure`, `name` of its file, `data` behind it (JSON), and a sentence on it."""
 
     caption: str
     figure: Figure
     name: str
     data: Any = None
+    finding: str = ""
+
+
+class Tile(NamedTuple):
+    """An image in [0, 1] with its `words`; `behind` is shown instead while the reader points at it, with its words.
+
+    `marked` tiles have a frame.
+    """
+
+    image: Float[np.ndarray, "h w c"]
+    words: str
+    behind: Float[np.ndarray, "h w c"]
+    behind_words: str
+    marked: bool = False
+
+
+class Gallery(NamedTuple):
+    """Tiles in rows of `columns` over the width of the page; `caption`, `name` and `finding` as of a figure."""
+
+    caption: str
+    tiles: Sequence[Tile]
+    name: str
+    columns: int
+    finding: str = ""
+
+
+class Finding(NamedTuple):
+    """A conclusion: `topic`, `sentence`, and the figure name or table caption that shows it as `anchor`."""
+
+    topic: str
+    sentence: str
+    anchor: str
 
 
 class Section(NamedTuple):
@@ -47,6 +94,8 @@ class Section(NamedTuple):
     tables: Sequence[Table] = ()
     figures: Sequence[ReportFigure] = ()
     links: Sequence[tuple[str, str]] = ()
+    findings: Sequence[Finding] = ()
+    gallery: Gallery | None = None
 
 
 def format_cell(value: Any) -> str:
@@ -72,6 +121,41 @@ def format_cell(value: Any) -> str:
     return str(value)
 
 
+def format_table(table: Table) -> list[list[Cell]]:
+    """Cells of a table, the numbers of each column, or of each row of a mixed table, to one number of decimals."""
+    if table.mixed:
+        decimals = [[_decimals(row)] * len(row) for row in table.rows]
+    else:
+        columns = [_decimals(column) for column in zip(*table.rows, strict=True)]
+        decimals = [columns] * len(table.rows)
+    return [list(map(_cell, *parts)) for parts in zip(table.rows, decimals, strict=True)]
+
+
+def _decimals(values: Sequence[Any]) -> int | None:
+    """Decimals that show two digits of the width of the intervals, else four of the largest value; None for neither."""
+    widths = sorted(
+        value.high - value.low for value in values if isinstance(value, Interval) and value.high > value.low
+    )
+    if widths:
+        return min(4, max(0, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
+    numbers = [value.value if isinstance(value, Interval) else value for value in values]
+    sizes = [abs(float(x)) for x in numbers if isinstance(x, float | np.floating) and math.isfinite(x) and x != 0.0]
+    if not sizes or max(sizes) < 1e-2:
+        return None
+    return min(4, max(0, 3 - math.floor(math.log10(max(sizes)))))
+
+
+def _cell(value: Any, decimals: int | None) -> Cell:
+    def words(number: Any) -> str:
+        if decimals is None or not isinstance(number, float | np.floating) or not math.isfinite(number):
+            return format_cell(number)
+        return f"{number:,.{decimals}f}".replace("-", "−")
+
+    if isinstance(value, Interval):
+        return Cell(words(value.value), f"{words(value.low)} to {words(value.high)}")
+    return Cell(words(value))
+
+
 def _slug(words: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-") or "part"
 
@@ -87,6 +171,17 @@ def _numeric_columns(table: Table) -> list[bool]:
     if not table.rows:
         return [False] * len(table.columns)
     return [not any(isinstance(value, str) for value in column) for column in zip(*table.rows, strict=True)]
+
+
+def _is_wide(table: Table) -> bool:
+    """Whether a table needs the width of the page."""
+    longest = max((len(value) for row in table.rows for value in row if isinstance(value, str)), default=0)
+    return len(table.columns) > 3 or longest > 60
+
+
+def _arrow(name: Any, table: Table) -> str:
+    """Which direction of a column, or of a row of a mixed table, is better."""
+    return "↑" if name in table.higher else "↓" if name in table.lower else ""
 
 
 def _json_text(value: Any) -> str:
@@ -108,13 +203,29 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        format_cell=format_cell,
+        arrow=_arrow,
+        is_wide=_is_wide,
+        format_table=format_table,
+        png=png_address,
         slug=_slug,
         paragraphs=_paragraphs,
         numeric_columns=_numeric_columns,
         json_text=_json_text,
     )
     return environment
+
+
+def write_summary(path: Path, title: str, groups: Mapping[str, Mapping[str, Any]], picture: bytes) -> None:
+    """Write a piece of HTML with the headline figures in their groups and a PNG, which a notebook shows for a run."""
+    tables = [
+        Table(group.capitalize(), ["figure", "value"], list(rows.items()), mixed=True) for group, rows in groups.items()
+    ]
+    content = (
+        _environment()
+        .get_template("summary.html")
+        .render(title=title, tables=tables, picture=base64.b64encode(picture).decode("ascii"))
+    )
+    write_atomically(path, partial(_write, content.encode()))
 
 
 def write_report(path: str | Path, *, title: str, subtitle: str, sections: Sequence[Section], footer: str = "") -> Path:
@@ -127,7 +238,7 @@ def write_report(path: str | Path, *, title: str, subtitle: str, sections: Seque
     """
     path = Path(path)
     figures = [figure for section in sections for figure in section.figures]
-    names = [figure.name for figure in figures]
+    names = [figure.name for figure in figures] + [part.gallery.name for part in sections if part.gallery]
     if len(set(map(_slug, names))) != len(names):
         raise ValueError(f"expected a name of its own for each figure, got {sorted(names)}; rename the repeated ones")
     for table in (table for section in sections for table in section.tables):

@@ -1,17 +1,17 @@
-"""The part of a run's report on the number of codes: clustering cost, rate and distortion as K grows."""
+"""The part of a run's report on rate: code lengths, coded bits against PSNR, clustering cost as K grows."""
 
 from itertools import product
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from scipy import sparse
 
 from geovq_jax import figures, geometry
-from geovq_jax.evaluation import image_metrics
+from geovq_jax.evaluation import image_metrics, likelihood
 from geovq_jax.evaluation.code_usage import entropy_bits
 from geovq_jax.evaluation.statistics import bootstrap_interval
 from geovq_jax.quantization.tokenizer import Tokenizer, encode_measured
+from geovq_jax.report import findings, generation
 from geovq_jax.report.page import ReportFigure, Section
 from geovq_jax.stages.records import decode_images
 from geovq_jax.stages.run import Run
@@ -29,8 +29,8 @@ def measure(run: Run) -> dict[str, Any]:
 
     K-medoids by swaps, under pull-back and under Euclidean lengths of the same edges; the VAE's own decoder, not
     fine-tuned. Costs of both are taken along the pull-back graph, so that they have one unit. For each kind of lengths
-    the result holds lists: `cost`, `entropy_bits` of the use of the codes by the nodes, and `psnr` of the test images
-    with limits `psnr_low` and `psnr_high`.
+    the result holds lists: `cost`, `entropy_bits` of the use of the codes by the nodes, `bits_per_image` of the codes
+    of test images under unigram counts of the nodes, and `psnr` of these images with limits `psnr_low` and `psnr_high`.
     """
     config, stored = run.config, run.graph
     cells = len(stored.points) // len(stored.rows)
@@ -63,9 +63,13 @@ def measure(run: Run) -> dict[str, Any]:
             )
             quantized = decode_images(run.decode_fn, points[found.medoids][codes].reshape(latents.shape))
             psnr = bootstrap_interval(image_metrics.image_scores(truth, quantized).psnr, seed=config.seed)
+            coded = likelihood.unigram_log_probabilities(
+                found.labels.reshape(-1, cells), codes.reshape(-1, cells), size
+            )
             row = {
                 "cost": float(np.mean(np.asarray(along) ** 2)),
                 "entropy_bits": entropy_bits(np.bincount(found.labels, minlength=size)),
+                "bits_per_image": float(-coded.sum(axis=1).mean() / np.log(2)),
                 **dict(zip(("psnr", "psnr_low", "psnr_high"), psnr, strict=True)),
             }
             rows[kind].append(row)
@@ -84,43 +88,45 @@ def _graphs(points: np.ndarray, metrics: dict[str, np.ndarray | None], k: int) -
     }
 
 
-def section(sweep: dict[str, Any], metrics: dict[str, Any], config: ConfigDict) -> Section:
-    """Elbow, rate against distortion, and entropy against distortion, from `measure` and report/metrics.json."""
+def section(metrics: dict[str, Any]) -> Section:
+    """Code length of the test codes, coded bits against PSNR, and the elbow, from report/metrics.json."""
+    sweep, prior, quality = metrics["sizes"], metrics["prior"], metrics["images"]["truth-quantized"]
     kinds = [kind for kind in NAMES if kind in sweep]
     sizes = np.asarray(sweep["sizes"])
-    prior = metrics["prior"]
-    cells = prior["gpt"]["bits_per_image"] / prior["gpt"]["bits_per_code"]
-    quality = metrics["images"]["truth-quantized"]
-    costs = {NAMES[kind]: np.asarray(sweep[kind]["cost"]) for kind in kinds}
+
+    def column(kind: str, name: str) -> np.ndarray:
+        return np.asarray(sweep[kind][name])
+
+    curves = {NAMES[kind]: (column(kind, "bits_per_image"), column(kind, "psnr")) for kind in kinds}
+    limits = {NAMES[kind]: (column(kind, "psnr_low"), column(kind, "psnr_high")) for kind in kinds}
+    for name, words in generation.MODELS.items():
+        if name != "gpt_without_class":
+            curves[f"this run, {words}"] = np.array([prior[name]["bits_per_image"]]), np.array([quality["psnr"]])
+            limits[f"this run, {words}"] = np.array([quality["psnr_low"]]), np.array([quality["psnr_high"]])
+    distortion = figures.rate_distortion(curves, intervals=limits, rate_label="coded bits per image")
+    costs = {NAMES[kind]: column(kind, "cost") for kind in kinds}
     elbow = figures.elbow(sizes, costs, unit="squared pull-back length")
-
-    def curves(rates: dict[str, np.ndarray], own: np.ndarray, words: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        lines = {NAMES[kind]: (rates[kind], np.asarray(sweep[kind]["psnr"])) for kind in kinds}
-        limits = {
-            NAMES[kind]: tuple(np.asarray(sweep[kind][f"psnr_{end}"]) for end in ("low", "high")) for kind in kinds
-        }
-        name = f"this run, K = {config.codebook.num_clusters}, {words}"
-        lines[name] = (own, np.full(len(own), quality["psnr"]))
-        limits[name] = tuple(np.full(len(own), quality[f"psnr_{end}"]) for end in ("low", "high"))
-        return lines, limits
-
-    models = np.asarray([prior[name]["bits_per_image"] for name in ("uniform", "unigram", "bigram", "gpt")])
-    fixed = {kind: cells * np.log2(sizes) for kind in kinds}
-    rate, limits = curves(fixed, models, "coded by prior, bigram, unigram, uniform")
-    distortion = figures.rate_distortion(rate, intervals=limits)
-    bits = {kind: np.asarray(sweep[kind]["entropy_bits"]) for kind in kinds}
-    use, limits = curves(bits, np.asarray([metrics["codes"]["entropy_bits"]]), "its own decoder")
-    label = "entropy of the use of the codes [bits per code]"
-    entropy = figures.rate_distortion(use, intervals=limits, rate_label=label)
     pictures = [
-        ReportFigure("Cost of the clustering, along the pull-back graph, against K", elbow, "elbow", sweep),
-        ReportFigure("Rate and distortion", distortion, "rate_distortion", _points(rate)),
-        ReportFigure("Entropy of the codes and distortion", entropy, "entropy_psnr", _points(use)),
+        ReportFigure(
+            "Coded bits and PSNR.", distortion, "rate_distortion", _points(curves), findings.metric_gain(metrics)
+        ),
+        ReportFigure(
+            "Cost along the pull-back graph.", elbow, "elbow", sweep, _doublings(sizes, costs[NAMES[kinds[0]]])
+        ),
     ]
-    text = f"""Codebooks of several sizes on {sweep["nodes"]:,} nodes of the training graph, drawn by the decoder of the
-        VAE, not fine-tuned, for {sweep["images"]:,} test images. The run's own point stands for its fine-tuned decoder
-        on the whole test split. PSNR is of truth against quantized; bars are 95 % bootstrap intervals over images."""
-    return Section("Number of codes", text, figures=pictures)
+    text = f"""What an arithmetic coder spends on the codes of a test image under each model; the run's own codes are
+        decoded by the fine-tuned decoder. Unigram and bigram count the training codes. K-medoids: codebooks of
+        {sizes[0]} to {sizes[-1]} codes on {sweep["nodes"]:,} nodes of the training graph, decoded by the VAE, not
+        fine-tuned, for {sweep["images"]:,} test images, coded by unigram counts."""
+    return Section("Rate", text, tables=[generation.code_length_table(prior)], figures=pictures)
+
+
+def _doublings(sizes: np.ndarray, cost: np.ndarray) -> str:
+    """By how much the first and the last doubling of K lower the cost."""
+    if len(sizes) < 2:
+        return ""
+    first, last = (100.0 * (1.0 - cost[i + 1] / cost[i]) for i in (0, len(cost) - 2))
+    return f"The first doubling of K lowers the cost by {first:.0f} %, the last, to K = {sizes[-1]}, by {last:.0f} %."
 
 
 def _points(curves: dict[str, Any]) -> dict[str, dict[str, list[float]]]:

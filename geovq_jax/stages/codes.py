@@ -204,7 +204,7 @@ def code_pictures(run: Run) -> Float[np.ndarray, "K height width channels"]:
     """One decoded picture per code, in [0, 1].
 
     A code of vanilla latents is an image by itself. A code of a grid is set into the grid of its representative's
-    image; the picture is that cell of the decoded image, with half a cell around it, white beyond the border.
+    image; the picture is that cell of the decoded image, with half a cell around it, grey beyond the border.
     """
     vectors, mean = run.codebook.vectors, run.latents("train").mean
     if mean.ndim == 2:
@@ -217,7 +217,7 @@ def code_pictures(run: Run) -> Float[np.ndarray, "K height width channels"]:
     images = decode_images(run.tuned_decode_fn, grids)
     height, width = images.shape[1] // rows, images.shape[2] // columns
     margin = (height // 2, width // 2)
-    padded = np.pad(images, ((0, 0), (margin[0],) * 2, (margin[1],) * 2, (0, 0)), constant_values=1.0)
+    padded = np.pad(images, ((0, 0), (margin[0],) * 2, (margin[1],) * 2, (0, 0)), constant_values=0.6)
     windows = [
         picture[r * height : (r + 1) * height + 2 * margin[0], c * width : (c + 1) * width + 2 * margin[1]]
         for picture, r, c in zip(padded, row, column, strict=True)

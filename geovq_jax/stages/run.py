@@ -36,6 +36,11 @@ CHUNK = 4096  # images encoded at once, as in the stages: their codes have the s
 class Run(Opened):
     """A work directory and its configuration, opened; see the module's docstring."""
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows for the run: its headline figures and samples."""
+        path = self.workdir / "report" / "summary.html"
+        return path.read_text() if path.is_file() else "<p>No report yet: python -m geovq_jax.evaluate writes it.</p>"
+
     @cached_property
     def metric_fn(self) -> jax.tree_util.Partial:
         """The map whose pull-back metric is the run's: the decoder, followed by graph.output_metric."""

@@ -98,6 +98,10 @@ def test_latent_map_by_code_shows_the_codebook_and_by_value_the_unreachable():
     latents, codes = RNG.standard_normal((50, 2)), RNG.integers(0, 8, 50)
     figure = figures.latent_map(latents, codes=codes, codebook=latents[:8])
     np.testing.assert_array_equal(scatters(figure.axes[0])[1].get_offsets(), latents[:8])
+    many = np.minimum(np.arange(50), 30)  # 31 codes, of which the last is the most frequent
+    others, coloured = scatters(figures.latent_map(latents, codes=many).axes[0])
+    assert (len(others.get_offsets()), len(coloured.get_offsets())) == (11, 39)
+    assert len(np.unique(coloured.get_facecolors(), axis=0)) == 20
     values = np.where(np.arange(50) < 5, np.inf, np.arange(50.0))
     unreachable, reached = scatters(figures.latent_map(latents, values=values, value_label="x").axes[0])
     assert (len(unreachable.get_offsets()), len(reached.get_offsets())) == (5, 45)
@@ -151,10 +155,12 @@ def test_training_curves_and_strips():
     np.testing.assert_array_equal(lines[0].get_ydata(), 1.0 / (steps + 1))
     assert list(lines[1].get_xdata()) == [7, 7]
     strips = {"straight": RNG.random((5, 6, 6, 1)), "graph": RNG.random((5, 6, 6, 1))}
-    figure = figures.interpolation_strips(strips, lengths={"straight": 2.0, "graph": 1.5})
+    figure = figures.interpolation_strips([strips] * 3, lengths=[{"straight": 2.0, "graph": 1.5}] * 3)
+    assert len(figure.axes) == 3
+    np.testing.assert_array_equal(figure.axes[2].images[0].get_array()[7:, :6], strips["graph"][0, :, :, 0])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
-        "straight\nlength 2.00",
-        "graph\nlength 1.50",
+        "straight 2.00",
+        "graph 1.50",
     ]
 
 
@@ -191,12 +197,7 @@ def test_distance_histogram_adds_to_all_pairs_and_leaves_out_the_infinite():
     assert figure.axes[0].get_legend().get_texts()[0].get_text() == "paths (200)"
 
 
-def test_graph_bars():
-    degrees = np.array([2, 2, 3, 5])
-    left, right = figures.degree_bars(degrees, np.array([1, 3])).axes
-    assert [bar.get_height() for bar in left.patches] == [0, 0, 50, 25, 0, 25]
-    assert [bar.get_height() for bar in right.patches] == [3, 1]
-    assert "largest 75.0 %" in right.get_title(loc="left")
+def test_connectivity_bars():
     left, right = figures.connectivity_bars(np.array([3, 9]), np.array([7, 1]), np.array([0.8, 1.0])).axes
     assert [bar.get_height() for bar in left.patches] == [7, 1]
     assert [bar.get_height() for bar in right.patches] == [80.0, 100.0]
@@ -252,7 +253,9 @@ def test_refusals():
         (lambda: figures.training_curves({}), "at least one panel"),
         (lambda: figures.code_atlas(np.zeros((3, 4, 4, 1)), np.zeros(2, int)), "one count per code"),
         (
-            lambda: figures.interpolation_strips({"a": np.zeros((2, 4, 4, 1)), "b": np.zeros((3, 4, 4, 1))}),
+            lambda: figures.interpolation_strips(
+                [{"a": np.zeros((2, 4, 4, 1)), "b": np.zeros((3, 4, 4, 1))}], lengths=[{"a": 1.0, "b": 1.0}]
+            ),
             "one length",
         ),
         (lambda: figures.latent_map(pair, classes=np.zeros(4, int), codes=np.zeros(4, int)), "got several"),

@@ -9,7 +9,17 @@ import pytest
 
 from geovq_jax import figures
 from geovq_jax.evaluation.statistics import Interval
-from geovq_jax.report.page import ReportFigure, Section, Table, format_cell, write_report
+from geovq_jax.report.page import (
+    Finding,
+    Gallery,
+    ReportFigure,
+    Section,
+    Table,
+    Tile,
+    format_cell,
+    format_table,
+    write_report,
+)
 from geovq_jax.workdir import to_json
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -75,7 +85,8 @@ def test_words_are_escaped_and_kept(outline):
         "k < 3",
         "Second & last.",
         "a<b",
-        "19.52 [19.4, 19.61]",
+        "19.52",
+        "19.40 to 19.61",
         "–",
         "end",
     ):
@@ -149,6 +160,48 @@ def test_cells(value, words):
     assert format_cell(value) == words
 
 
+def test_a_column_has_one_number_of_decimals():
+    rows = [["a", 20.961, 0.5, 3, Interval(1.0, 0.9, 1.1)], ["b", 3.5, 0.25, 4000, Interval(12.345, 12.3, 12.5)]]
+    cells = format_table(Table("", ["name", "dB", "share", "count", "interval"], rows))
+    assert [[cell.words for cell in row] for row in cells] == [
+        ["a", "20.96", "0.5000", "3", "1.00"],
+        ["b", "3.50", "0.2500", "4,000", "12.35"],
+    ]
+    assert [row[4].interval for row in cells] == ["0.90 to 1.10", "12.30 to 12.50"]
+
+
+def test_a_row_of_a_mixed_table_has_decimals_of_its_own():
+    cells = format_table(Table("", ["figure", "value"], [["x", 20.961], ["y", 0.123456], ["z", 7]], mixed=True))
+    assert [row[1].words for row in cells] == ["20.96", "0.1235", "7"]
+
+
+def test_arrows_point_to_the_better_direction(tmp_path):
+    table = Table("T", ["name", "PSNR", "bits"], [["a", 1.0, 2.0]], higher=["PSNR"], lower=["bits"])
+    rows = Table("R", ["figure", "value"], [["loss", 1.0], ["n", 2]], lower=["loss"], mixed=True)
+    page = write_report(tmp_path / "x.html", title="", subtitle="", sections=[Section("A", tables=[table, rows])])
+    text = re.sub(r"<[^>]*>", "", page.read_text()).replace("&nbsp;", " ")
+    assert ("PSNR ↑" in text, "bits ↓" in text, "loss ↓" in text, "n ↑" in text) == (True, True, True, False)
+
+
+def test_findings_lead_to_their_figures(tmp_path):
+    image = np.full((4, 4, 1), 0.5)
+    tile = Tile(image, "0 read as 8", image, "training image 3", marked=True)
+    section = Section(
+        "A",
+        figures=[usage_figure()],
+        findings=[Finding("Use", "All codes, see `code`.", "usage"), Finding("Next", "Go on.", "A table")],
+        gallery=Gallery("Samples", [tile], "samples", 10),
+        tables=[Table("A table", ["x"], [[1]])],
+    )
+    text = write_report(tmp_path / "x.html", title="", subtitle="", sections=[section]).read_text()
+    for anchor in ("usage", "a-table"):
+        assert f'href="#{anchor}"' in text
+        assert f'id="{anchor}"' in text
+    assert "0 read as 8" in text
+    assert "training image 3" in text
+    assert text.count('class="tile marked"') == 1
+
+
 def test_json_of_records_and_arrays():
     value = {"a": np.arange(2), "b": Interval(1.0, np.float32(0.5), float("inf")), 3: [True, None, "x"]}
     assert to_json(value) == {
@@ -185,6 +238,7 @@ def test_in_a_browser(page):
             tab.goto(page.as_uri())
             assert tab.evaluate("[...document.querySelectorAll('figure img')].every(i => i.naturalWidth > 0)")
             assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert tab.locator("nav a[aria-current]").all_inner_texts() == ["What was <run>"]
             colours[scheme] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
             tab.locator("figure button").click()
             assert tab.locator("dialog img").is_visible()

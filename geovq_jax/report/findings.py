@@ -1,0 +1,245 @@
+"""What a run shows, as sentences, and what to try next: pure functions of the numbers in report/metrics.json.
+
+`W` in a command stands for the work directory.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from geovq_jax.report.page import Finding
+
+_SAME = 0.1  # decibels; a smaller difference is none
+_UNUSED = 0.1  # share of codes, beyond what even use of few items leaves out
+_SPREAD = 1.5  # ratio of pull-back to Euclidean length, 95 % over 5 % of edges, from which a metric is not flat
+_SURER = 0.01  # difference of mean confidences below which they are equal
+_RUN = "python -m geovq_jax.run --workdir=W"
+
+
+class Suggestion(NamedTuple):
+    """A command worth running next, and the `reason` in the run's numbers."""
+
+    reason: str
+    command: str
+
+
+def findings(metrics: dict[str, Any]) -> list[Finding]:
+    """Conclusions from the numbers of a run; one that needs a number that was not measured is left out.
+
+    Args:
+        metrics: content of report/metrics.json.
+
+    Returns:
+        Five to eight findings, the most important first.
+    """
+    first = next_commands(metrics)[0]
+    found = [
+        Finding("Quality", quality(metrics), "rate-distortion"),
+        Finding("Source of error", error_share(metrics), "reconstructions"),
+        Finding("Metric", metric_spread(metrics), "edge-lengths"),
+        Finding("Its gain", metric_gain(metrics), "rate-distortion"),
+        Finding("Codes", code_use(metrics), "code-usage"),
+        Finding("Samples", sample_quality(metrics), "samples"),
+        Finding("Paths", path_quality(metrics), "interpolation"),
+        Finding("Next", f"{first.reason[0].upper()}{first.reason[1:]}: `{first.command}`", "next-commands"),
+    ]
+    return [finding for finding in found if finding.sentence]
+
+
+def quality(metrics: dict[str, Any]) -> str:
+    """Coded bits and PSNR of the codes, against simpler coders and codebooks."""
+    prior, codes = metrics["prior"], metrics["run"]["codes_per_image"]
+    bits, bigram, fixed = (prior[name]["bits_per_image"] for name in ("gpt", "bigram", "uniform"))
+    saved = 100.0 * (1.0 - bits / bigram)
+    verdict = f"{saved:.0f} % fewer than bigram counts" if saved >= 0.5 else "no fewer than bigram counts"
+    text = (
+        f"{metrics['images']['truth-quantized']['psnr']:.2f} dB PSNR at {bits:.1f} coded bits per image "
+        f"({count(codes, 'code')} at {prior['gpt']['bits_per_code']:.2f} bits under the prior): {verdict} "
+        f"({bigram:.1f}) where fixed-length codes take {fixed:.0f}."
+    )
+    sweep = metrics["sizes"]
+    best = max((kind for kind in ("pullback", "euclidean") if kind in sweep), key=lambda kind: sweep[kind]["psnr"][-1])
+    return (
+        f"{text} K-medoids of {sweep['sizes'][-1]} codes, decoder not fine-tuned: {sweep[best]['psnr'][-1]:.2f} dB at "
+        f"{sweep[best]['bits_per_image'][-1]:.1f} bits."
+    )
+
+
+def quantization_share(metrics: dict[str, Any]) -> float:
+    """Share of the mean squared error of decoded codes that the decoded latents do not have."""
+    return 1.0 - metrics["errors"]["continuous"] / metrics["errors"]["quantized"]
+
+
+def error_share(metrics: dict[str, Any]) -> str:
+    """Whether quantization or the autoencoder makes the error."""
+    share, reach = quantization_share(metrics), metrics["images"]["truth-continuous"]["psnr"]
+    if share <= 0.0:
+        return (
+            "Quantization adds no squared error: the fine-tuned decoder is as good on codes as the autoencoder is "
+            f"without them ({reach:.2f} dB)."
+        )
+    rest = 100 * (1 - share)
+    parts = f"{100 * share:.0f} % of the squared error comes from quantization, {rest:.0f} % from the autoencoder"
+    if share > 0.5:
+        return f"{parts}: quantization dominates; without it, images decode at {reach:.2f} dB."
+    return f"{parts}: the autoencoder dominates; even without quantization, images decode at only {reach:.2f} dB."
+
+
+def metric_spread(metrics: dict[str, Any]) -> str:
+    """Whether the pull-back metric is more than a multiple of the Euclidean one."""
+    edges = metrics["geometry"]["edges"]
+    low, high = edges["ratio_low"], edges["ratio_high"]
+    if not low or low <= 0.0:
+        return ""
+    differs = "differs from" if high / low > _SPREAD else "is close to a multiple of"
+    return (
+        f"The decoder's metric {differs} the Euclidean one: steps of equal Euclidean length differ in pull-back length "
+        f"by a factor of {high / low:.3g} (5 % to 95 % of edges; rank correlation {edges['rank_correlation']:.2f})."
+    )
+
+
+def gain_at_equal_bits(sweep: dict[str, Any]) -> float | None:
+    """Mean PSNR in dB of pull-back minus Euclidean K-medoids over the coded bits that both reach; None without both."""
+    if not {"pullback", "euclidean"} <= sweep.keys():
+        return None
+    curves = [
+        [np.asarray(sweep[kind][name]) for name in ("bits_per_image", "psnr")] for kind in ("pullback", "euclidean")
+    ]
+    low, high = max(bits.min() for bits, _ in curves), min(bits.max() for bits, _ in curves)
+    if low >= high:
+        return None
+    grid = np.linspace(low, high, 65)
+    first, second = (np.interp(grid, bits[order := np.argsort(bits)], psnr[order]) for bits, psnr in curves)
+    return float(np.mean(first - second))
+
+
+def metric_gain(metrics: dict[str, Any]) -> str:
+    """What clustering in the pull-back metric brings over the Euclidean one."""
+    sweep = metrics["sizes"]
+    gain = gain_at_equal_bits(sweep)
+    if gain is None:
+        return ""
+    equal, size = sweep["pullback"]["psnr"][-1] - sweep["euclidean"]["psnr"][-1], sweep["sizes"][-1]
+    kinds = "K-medoids along pull-back instead of Euclidean lengths"
+    if max(abs(gain), abs(equal)) < _SAME:
+        return f"{kinds} change nothing: {signed(gain)} dB at equal coded bits, {signed(equal)} dB at equal K = {size}."
+    return f"{kinds} {_decibels(gain)} at equal coded bits, and {_decibels(equal)} at equal K = {size}."
+
+
+def _decibels(gain: float) -> str:
+    if abs(gain) < _SAME:
+        return f"change nothing ({signed(gain)} dB)"
+    return f"{'gain' if gain > 0 else 'lose'} {abs(gain):.2f} dB"
+
+
+def unused_share(codes: dict[str, Any]) -> float:
+    """Share of codes that the test split does not use, beyond that which even use of so few items would leave out."""
+    return codes["dead"] / codes["num_codes"] - math.exp(-codes["num_items"] / codes["num_codes"])
+
+
+def code_use(metrics: dict[str, Any]) -> str:
+    """Whether the codes are used."""
+    codes = metrics["codes"]
+    text = (
+        f"{codes['used']} of {codes['num_codes']} codes occur in the test split, perplexity {codes['perplexity']:.0f}"
+    )
+    if unused_share(codes) > _UNUSED:
+        return f"{text}: {100 * codes['dead'] / codes['num_codes']:.0f} % of the codebook is wasted."
+    return f"{text}: the codebook is in use."
+
+
+def own_samples(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """Scores of samples under the run's own guidance; None where nothing was scored."""
+    return metrics["scores"].get("sets", {}).get(f"samples, guidance {metrics['run']['guidance']:g}")
+
+
+def samples_are_good(metrics: dict[str, Any]) -> bool:
+    """Whether the Frechet distances of samples and of real images have overlapping intervals."""
+    own, real = own_samples(metrics), metrics["scores"]["sets"]["real"]
+    return own is not None and own["frechet"]["low"] <= real["frechet"]["high"]
+
+
+def sample_quality(metrics: dict[str, Any]) -> str:
+    """How far samples are from real images, and whether they copy training images."""
+    own = own_samples(metrics)
+    if own is None:
+        return ""
+    real = metrics["scores"]["sets"]["real"]
+    verdict = "as close to the test images as real images are" if samples_are_good(metrics) else "short of real images"
+    close = own["memorisation"]["share_close"]
+    copies = "; some copy training images" if close["low"] > 2 * 0.05 else ""
+    return (
+        f"Samples are {verdict} (Frechet distance {own['frechet']['value']:.2f}, real {real['frechet']['value']:.2f}); "
+        f"the classifier reads {100 * own['consistency']['value']:.0f} % as the class asked for "
+        f"(real {100 * real['consistency']['value']:.0f} %){copies}."
+    )
+
+
+def path_quality(metrics: dict[str, Any]) -> str:
+    """Whether geodesics stay on the data, against straight lines."""
+    paths = metrics.get("interpolation", {}).get("paths", {})
+    names = [name for name in paths if name.endswith("geodesic")]
+    if "straight" not in paths or not names:
+        return ""
+    straight, path = paths["straight"], paths[names[-1]]
+    gain, sure = (
+        path["confidence"] - straight["confidence"],
+        f"{path['confidence']:.2f} against {straight['confidence']:.2f}",
+    )
+    if gain < -_SURER:
+        verdict = f"the classifier is less sure along them ({sure}), as along a cross-fade"
+    elif gain > _SURER:
+        verdict = f"the classifier is surer along them ({sure}), so they stay on the data"
+    else:
+        verdict = f"the classifier is as sure along them ({sure})"
+    return (
+        f"{names[-1].capitalize()}s are {100 * (1 - path['length'] / straight['length']):.0f} % shorter than straight "
+        f"lines; {verdict}; the nearest training image is {path['distance']:.3f} away, {straight['distance']:.3f} from "
+        "straight lines (RMS)."
+    )
+
+
+def next_commands(metrics: dict[str, Any]) -> list[Suggestion]:
+    """The commands most worth running next, best first; at least two."""
+    run, codes, found = metrics["run"], metrics["codes"], []
+
+    def suggest(reason: str, key: str, value: Any) -> None:
+        found.append(Suggestion(reason, f"{_RUN} --config.{key}={value}"))
+
+    if unused_share(codes) > _UNUSED:
+        suggest("codes are unused; try fewer", "codebook.num_clusters", max(2, run["num_codes"] // 2))
+    if quantization_share(metrics) > 0.5:
+        if run["kind"] == "spatial" and run["search"] == "none":
+            suggest("quantization dominates the error; search the codes", "codes.search", "context")
+        else:
+            suggest("quantization dominates the error; try more codes", "codebook.num_clusters", 2 * run["num_codes"])
+    elif run["vae_best_step"] and run["vae_best_step"] >= 0.9 * run["vae_steps"]:
+        reason = "the autoencoder dominates the error and still learns; train longer"
+        suggest(reason, "vae.num_steps", 2 * run["vae_steps"])
+    elif run["vae_best_step"]:
+        suggest("the autoencoder dominates the error; try wider latents", "vae.latent_dim", 2 * run["latent_dim"])
+    if own_samples(metrics) is not None and not samples_are_good(metrics):
+        if run["prior_best_step"] >= 0.9 * run["prior_steps"]:
+            reason = "samples fall short and the prior still learns; train it longer"
+            suggest(reason, "prior.num_steps", 2 * run["prior_steps"])
+        else:
+            dropout = round(min(0.5, run["prior_dropout"] + 0.1), 3)
+            suggest("samples fall short and the prior stopped early; raise its dropout", "prior.dropout", dropout)
+    if run["search"] == "context" and not run["rate_weight"]:
+        suggest("searched codes cost bits; let them pay", "codes.rate_weight", 0.1)
+    elif run["kind"] == "spatial" and run["search"] == "none" and quantization_share(metrics) <= 0.5:
+        suggest("codes are not searched; search them", "codes.search", "context")
+    found.append(Suggestion("look at latents, paths and codes", "python -m geovq_jax.explore --workdir=W"))
+    found.append(Suggestion("draw cleaner samples", "python -m geovq_jax.generate --workdir=W --guidance=2"))
+    return found
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign."""
+    return f"{value:+.2f}".replace("-", "−")
