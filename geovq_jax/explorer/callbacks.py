@@ -210,7 +210,8 @@ def _connect_painting(app: Dash, space: Space, reach: Any) -> None:
             figure["data"][PLACED_TRACE]["marker"]["size"] = sizes
         if "selection" in changed:
             figure["data"][0]["selectedpoints"] = inside.tolist() if text else None
-            figure["layout"]["selectionrevision"] = text  # takes the drawn outline off
+            figure["layout"]["selections"] = []
+            figure["layout"]["selectionrevision"] = text  # else the browser keeps the outline that was drawn
         return figure
 
 

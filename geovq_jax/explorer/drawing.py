@@ -35,7 +35,7 @@ def colourings(space: Space) -> tuple[str, ...]:
     return COLOURINGS if space.metrics is not None else COLOURINGS[:3]
 
 
-def even_decimals(values: Sequence[float]) -> list[str]:
+def even_decimals(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[str]:
     """Numbers with the same number of decimals, three significant digits in the median of them.
 
     Example:

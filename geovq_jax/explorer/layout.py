@@ -68,7 +68,7 @@ def _latents(space: Space) -> html.Div:
         choice_of("start-from", "geodesic found from the", STARTS, STARTS[0]),
         buttons,
     ]
-    tooltip = dcc.Tooltip(id="hover", show=False, direction="right", background_color="var(--paper)")
+    tooltip = dcc.Tooltip(id="hover", show=False, direction="right", className="hover", background_color="var(--paper)")
     results: list[Any] = [
         dcc.Loading(html.Div(id="curves"), type="dot", delay_show=300),
         html.Div(id="summary"),

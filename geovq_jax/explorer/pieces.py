@@ -8,6 +8,7 @@ from dash import dcc, html
 
 from geovq_jax.explorer.drawing import png_address
 
+Number = int | float
 Frame = tuple[float, float, float, float] | None
 GRAPH: Any = {
     "displaylogo": False,
@@ -41,7 +42,7 @@ def choice_of(name: str, label: str, values: Sequence[Any], first: Any, texts: S
     return html.Div([html.Span(label, className="label"), group, dcc.Store(id=name, data=first)], className="control")
 
 
-def number_input(name: str, label: str, low: float, high: float, first: float, step: float) -> html.Div:
+def number_input(name: str, label: str, low: Number, high: Number, first: Number, step: Number) -> html.Div:
     """A labelled field of a number, sent when it is left or after Enter."""
     field = dcc.Input(id=name, type="number", min=low, max=high, value=first, step=step, debounce=True)
     return html.Div([html.Label(label, htmlFor=name), field], className="control")

@@ -16,9 +16,9 @@ _MAX_SEED = 2**31 - 1
 
 class _Setting(NamedTuple):
     label: str
-    low: float
-    high: float
-    step: float
+    low: int | float
+    high: int | float
+    step: int | float
 
 
 # Numbers of the form, in the order of `Draw` after the class.
