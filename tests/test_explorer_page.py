@@ -212,9 +212,11 @@ def walk(page, address: str, space, picked: tuple[int, int]) -> None:
 
 
 def walk_points(page, space, picked: tuple[int, int]) -> None:
+    from geovq_jax.explorer.space import class_title
+
     page.mouse.move(*page.evaluate(TO_PIXELS, picked[0]))
     page.wait_for_selector(".hover img")
-    name = space.class_names[space.labels[picked[0]]]
+    name = class_title(space, int(space.labels[picked[0]]))
     assert page.inner_text(".hover figcaption") == f"{name}, code {space.codes[picked[0]]}"
 
     click(page, picked[0])

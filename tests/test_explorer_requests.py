@@ -128,7 +128,7 @@ def test_well_formed_callbacks_are_answered(client, request_of):
 
 def test_an_address_gives_what_it_names_and_ignores_what_is_wrong(client, request_of):
     def read(search) -> dict:
-        response = client.post(ADDRESS, json=request_of("tab.data@", **{"address.search": search}))
+        response = client.post(ADDRESS, json=request_of("k.value@", **{"address.search": search}))
         return response.get_json()["response"] if response.status_code == 200 else {}
 
     assert read("?tab=codebook&points=3,7&k=9&select=class+3") == {
@@ -154,11 +154,11 @@ def test_the_script_of_the_page_names_the_parts_of_the_address_in_order():
 def test_a_draw_goes_on_until_all_images_are_there(client, request_of):
     response = client.post(ADDRESS, json=request_of("drawn.children")).get_json()["response"]
     assert len(response["drawn"]["children"]) == len(response["drawn-codes"]["data"]) == 25
-    assert response["drawing"]["data"]["done"] == 25
+    assert response["draw-next"]["data"]["done"] == 25
     assert response["progress"]["children"] == "25 of 30 images."
-    body = request_of("drawn.children", "drawing.data", **{"drawing.data": response["drawing"]["data"]})
+    body = request_of("drawn.children", "drawing.data", **{"drawing.data": response["draw-next"]["data"]})
     response = client.post(ADDRESS, json=body).get_json()["response"]
-    assert response["drawing"]["data"] is None
+    assert response["draw-next"]["data"] is None
     assert response["progress"]["children"].startswith("30 images: temperature 1, ")
     body = request_of("drawn.children", **{"draw-temperature.value": None})
     response = client.post(ADDRESS, json=body).get_json()["response"]
@@ -352,7 +352,7 @@ def test_a_name_is_text_and_every_script_of_the_page_has_a_hash(client):
     scripts = re.findall(
         r"<script(?![^>]*(?:src=|application/json))[^>]*>(.*?)</script>", page.split("<footer>")[1], re.DOTALL
     )
-    assert len(scripts) == 2
+    assert len(scripts) == 1
     allowed = policy.split(";")[0].split()
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -13,11 +13,11 @@ from geovq_jax.explorer.space import STARTS, Space, metrics_of
 
 # Name in the address -> id and property of the component that holds the value; the page's script writes them.
 PARTS = {
+    "k": ("k", "value"),
     "tab": ("tab", "data"),
     "colour": ("colouring", "data"),
     "view": ("view", "data"),
     "metric": ("metric", "data"),
-    "k": ("k", "value"),
     "from": ("start-from", "data"),
     "points": ("picked", "data"),
     "select": ("selection", "data"),

@@ -28,6 +28,7 @@ from geovq_jax.explorer.space import (
     STARTS,
     Space,
     View,
+    class_title,
     code_counts,
     curves_between,
     describe_graph,
@@ -110,6 +111,7 @@ def _connect_script(app: Dash, space: Space) -> None:
     )
     script("write", Output("written", "data"), *[Input(*part) for part in PARTS.values()])
     if space.draw is not None:
+        script("drawOn", Input("draw-next", "data"))
         script(
             "place",
             Output("placed", "data", allow_duplicate=True),
@@ -151,7 +153,7 @@ def _connect_find(app: Dash, space: Space) -> None:
         if hovered is None:
             return no_update
         node = whole(hovered, 0, len(space.points) - 1, "point")
-        name, code = space.class_names[space.labels[node]], space.codes[node]
+        name, code = class_title(space, space.labels[node]), space.codes[node]
         return picture(space.picture([node])[0], f"{name}, code {code}", f"point {node}", space.frames(node))
 
 

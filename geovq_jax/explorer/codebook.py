@@ -8,7 +8,7 @@ from dash import ALL, Dash, Input, Output, ctx, html, no_update
 from geovq_jax.explorer.drawing import png_address, usage_bars
 from geovq_jax.explorer.guard import clicked, presses, whole
 from geovq_jax.explorer.pieces import graph, picture
-from geovq_jax.explorer.space import Space, code_counts, members
+from geovq_jax.explorer.space import Space, class_title, code_counts, members
 
 MAX_ATLAS = 256
 _SHOWN_MEMBERS = 24
@@ -70,7 +70,7 @@ def connect(app: Dash, space: Space) -> None:
         code = whole(chosen, 0, len(counts) - 1, "code")
         found = members(space, code, _SHOWN_MEMBERS)
         pictures = [
-            picture(image, space.class_names[space.labels[node]], f"point {node}", space.frames(int(node)))
+            picture(image, class_title(space, space.labels[node]), f"point {node}", space.frames(int(node)))
             for node, image in zip(found, space.picture(found) if len(found) else [], strict=True)
         ]
         show = html.Button("show on the map", id={"show": "code"}, n_clicks=0, className="plain", type="button")

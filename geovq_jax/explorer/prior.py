@@ -7,7 +7,7 @@ from dash import Dash, Input, Output, Patch, State, ctx, dcc, html, no_update
 
 from geovq_jax.explorer.guard import number, presses, whole
 from geovq_jax.explorer.pieces import aria, choice_of, number_input, picture
-from geovq_jax.explorer.space import Draw, Space
+from geovq_jax.explorer.space import Draw, Space, class_title
 
 MAX_SAMPLES = 400
 _CHUNK = 25  # images between two reports of progress
@@ -57,6 +57,7 @@ def part(space: Space) -> html.Div:
         ),
         html.Div(id="drawn", className="samples"),
         dcc.Store(id="drawing", data=None),
+        dcc.Store(id="draw-next", data=None),
         dcc.Store(id="drawn-codes", data=[]),
     ]
     return html.Div(
@@ -69,13 +70,16 @@ def part(space: Space) -> html.Div:
 
 
 def connect(app: Dash, space: Space) -> None:
-    """Register the callbacks of this part: each answer draws some images and asks for the next, until all are there."""
+    """Register the callbacks of this part.
+
+    Each answer draws some images and says in `draw-next` how to go on; the page's script asks for that in `drawing`.
+    """
 
     @app.callback(
         Output("drawn", "children"),
         Output("drawn-codes", "data"),
         Output("progress", "children"),
-        Output("drawing", "data"),
+        Output("draw-next", "data"),
         Output("place", "disabled"),
         Input("draw", "n_clicks"),
         Input("drawing", "data"),
@@ -103,7 +107,7 @@ def connect(app: Dash, space: Space) -> None:
         drawn = space.draw(settings, np.minimum(rows, settings.number - 1))
         count = min(_CHUNK, settings.number - start)
         figures = [
-            picture(drawn.images[i], space.class_names[drawn.labels[i]], f"sample {rows[i]}") for i in range(count)
+            picture(drawn.images[i], class_title(space, drawn.labels[i]), f"sample {rows[i]}") for i in range(count)
         ]
         codes = drawn.codes[:count].ravel().tolist()
         done = start + count

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from geovq_jax.explorer.drawing import CURVE_COLOURS, even_decimals, png_address
 from geovq_jax.explorer.pieces import bars, picture
 from geovq_jax.explorer.selection import describe, summarise
-from geovq_jax.explorer.space import Curve, Reach, Space, nearest
+from geovq_jax.explorer.space import Curve, Reach, Space, class_title, nearest
 
 _SHOWN_NEIGHBOURS = 12
 _WHY_LONGER = (
@@ -23,9 +23,9 @@ def details_of(space: Space, reach: Reach, metric: str) -> list[Any]:
     """The picked image, and the images nearest to it along the graph."""
     near = nearest(reach, _SHOWN_NEIGHBOURS)
     images = space.picture(np.concatenate([[reach.start], near]).astype(np.int64))
-    name, code = space.class_names[space.labels[reach.start]], space.codes[reach.start]
+    name, code = class_title(space, space.labels[reach.start]), space.codes[reach.start]
     figures = [
-        picture(image, distance, f"point {node}, {space.class_names[space.labels[node]]}", space.frames(int(node)))
+        picture(image, distance, f"point {node}, {class_title(space, space.labels[node])}", space.frames(int(node)))
         for node, image, distance in zip(near, images[1:], even_decimals(reach.distance[near]), strict=True)
     ]
     own = picture(images[0], f"{name}, code {code}", f"point {reach.start}", space.frames(reach.start))

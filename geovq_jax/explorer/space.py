@@ -185,6 +185,12 @@ def view_of(space: Space, name: str) -> View:
     return space.views[names.index(name)]
 
 
+def class_title(space: Space, label: int | np.integer) -> str:
+    """The name of a class, "class 3" where it is a number."""
+    name = space.class_names[label]
+    return f"class {name}" if name.isdecimal() else name
+
+
 def metrics_of(space: Space) -> tuple[str, ...]:
     """Names of the metrics that a space knows."""
     return METRICS if space.metrics is not None else METRICS[1:]

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 from dash import Dash, Input, Output, ctx, html
+from jaxtyping import Int
 
 from geovq_jax.explorer.drawing import error_scatter, even_decimals
 from geovq_jax.explorer.guard import choice, clicked, whole
 from geovq_jax.explorer.pieces import choice_of, graph, picture
-from geovq_jax.explorer.space import Space, Versus
+from geovq_jax.explorer.space import Space, Versus, class_title
 
 _ROWS = 12
 _ORDERS = ("first better", "second better", "even", "worst for both", "as in the split")
@@ -72,21 +73,19 @@ def pairs(space: Space, positions: np.ndarray) -> html.Div:
     rows: list[Any] = []
     for place, i in enumerate(positions.tolist()):
         name = f"test image {versus.rows[i]}"
-        label = int(versus.labels[i])
-        named = space.class_names[label] if label < len(space.class_names) else str(label)
-        figures: list[Any] = [picture(versus.images[i], named, name)]
+        figures: list[Any] = [picture(versus.images[i], class_title(space, versus.labels[i]), name)]
         for run, decoded, codes, texts in zip(versus.names, versus.decoded, versus.codes, errors, strict=True):
             figures.append(picture(decoded[i], texts[place], f"{name} by {run}"))
-            figures.append(html.Pre(codes_as_text(codes[i]), title=f"codes of {name} by {run}"))
+            figures.append(html.Pre(codes_as_text(np.atleast_2d(codes[i])), title=f"codes of {name} by {run}"))
         rows.append(html.Div(figures, className="pair"))
     names = ("image", versus.names[0], "its codes", versus.names[1], "its codes")
     head = html.Div([html.B(name) for name in names], className="pair head")
     return html.Div([head, *rows])
 
 
-def codes_as_text(codes: np.ndarray) -> str:
-    """One code, or a grid of codes in rows."""
-    return "\n".join(" ".join(f"{code:>4d}" for code in row) for row in np.atleast_2d(codes).tolist())
+def codes_as_text(codes: Int[np.ndarray, "h w"]) -> str:
+    """A grid of codes in rows."""
+    return "\n".join(" ".join(f"{code:>4d}" for code in row) for row in codes.tolist())
 
 
 def connect(app: Dash, space: Space) -> None:

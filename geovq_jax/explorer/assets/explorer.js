@@ -3,7 +3,7 @@
   const skip = () => window.dash_clientside.no_update;
   const MAX_CORNERS = 150;
   // Names of address.py's PARTS, in their order.
-  const PARTS = ["tab", "colour", "view", "metric", "k", "from", "points", "select", "code"];
+  const PARTS = ["k", "tab", "colour", "view", "metric", "from", "points", "select", "code"];
 
   const short = value => Number(value.toPrecision(5));
 
@@ -45,6 +45,9 @@
     showCode: (presses, code) => presses.some(count => count) ? [`code ${code}`, "latents"] : [skip(), skip()],
 
     place: (presses, codes) => presses ? [codes, "latents"] : [skip(), skip()],
+
+    // A callback whose output is its own input is not called again, hence set_props.
+    drawOn: next => { if (next) window.dash_clientside.set_props("drawing", {data: next}); },
 
     hover: hovered => {
       const point = hovered?.points?.[0];
