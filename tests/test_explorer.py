@@ -1,6 +1,7 @@
 """The model behind the explorer, without a browser: graphs, distances, ways, pictures; a run as a space."""
 
 import base64
+import csv
 import io
 
 import jax
@@ -11,11 +12,15 @@ import pytest
 from PIL import Image
 from sklearn.neighbors import kneighbors_graph
 
-from geovq_jax.explorer.drawing import markers, png_address, scatter, way_on_map
+from geovq_jax.explorer.drawing import curve_on_map, even_decimals, markers, on_map, png_address, scatter
+from geovq_jax.explorer.selection import find, ids_as_csv, selected, summarise
 from geovq_jax.explorer.space import (
+    STARTS,
+    Draw,
     Space,
     View,
     build_graph,
+    curves_between,
     describe_graph,
     geodesic_view,
     graphs_of,
@@ -24,8 +29,6 @@ from geovq_jax.explorer.space import (
     nearest,
     neighbour_table,
     path_to,
-    pick,
-    ways,
 )
 
 SCALE = np.array([[2.0, 0.0], [0.0, 0.5], [1.0, 1.0]], np.float32)
@@ -49,6 +52,8 @@ def space() -> Space:
         views=(View("latents", points.astype(np.float64), ("x", "y"), linear=True),),
         labels=codes % 2,
         codes=codes,
+        images=np.arange(80) // 2,
+        class_names=("low tide", "flood"),
         metrics=metrics,
         log_volume=log_volumes(metrics),
         neighbours=neighbour_table(points),
@@ -56,9 +61,10 @@ def space() -> Space:
         decoder=lambda node: decode_fn,
         frames=lambda node: None,
         code_pictures=np.zeros((5, 3, 1, 1)),
+        vectors=points[:5],
         medoids=np.array([0, 1, 2, 3, -1]),
         draw=None,
-        num_classes=2,
+        sampling=Draw(-1, 10, 1.0, 0, 1.0, 0.0, 1.0, 0),
     )
 
 
@@ -103,14 +109,14 @@ def test_nodes_that_no_path_reaches(space):
     away = int(np.flatnonzero(np.isinf(reach.distance))[0])
     assert path_to(reach, away) is None
     assert len(nearest(reach, 79)) == np.isfinite(reach.distance).sum() - 1
-    assert [way.name for way in ways(space, reach, away)] == ["straight", "continuous"]
+    assert [curve.name for curve in curves_between(space, reach, away)] == ["straight", "continuous"]
     assert markers(space, "distance", reach)["color"][away] is None
     assert "components" in describe_graph(build_graph(space, 1, "Euclidean"))
 
 
-def test_ways_of_a_linear_decoder_are_as_long_as_the_decoded_chord(space):
+def test_curves_of_a_linear_decoder_are_as_long_as_the_decoded_chord(space):
     reach = graphs_of(space).reach(10, "pull-back", 0)
-    straight, graph, continuous = ways(space, reach, 50)
+    straight, graph, continuous = curves_between(space, reach, 50)
     chord = np.linalg.norm(0.05 * SCALE @ (space.points[50] - space.points[0]))
     assert straight.length == pytest.approx(chord, rel=1e-4)
     assert continuous.length == pytest.approx(chord, rel=1e-3)
@@ -118,27 +124,92 @@ def test_ways_of_a_linear_decoder_are_as_long_as_the_decoded_chord(space):
     assert graph.length == pytest.approx(reach.distance[50], rel=0.05)
     np.testing.assert_allclose(straight.pictures[0], linear_decoder(space.points[0]), atol=1e-5)
     np.testing.assert_allclose(straight.pictures[-1], linear_decoder(space.points[50]), atol=1e-5)
-    np.testing.assert_allclose(way_on_map(space, space.views[0], graph), graph.curve, atol=1e-5)
+    np.testing.assert_allclose(curve_on_map(space, space.views[0], graph), graph.latents, atol=1e-5)
 
 
 def test_on_a_curved_view_the_path_leads_through_its_nodes(space):
     reach = graphs_of(space).reach(10, "pull-back", 0)
     whole = np.arange(80)
     (view,) = geodesic_view(build_graph(space, 10, "pull-back"), whole, seed=0)
-    straight, graph, _ = ways(space, reach, 50)
-    np.testing.assert_allclose(way_on_map(space, view, graph), view.points[path_to(reach, 50)], atol=1e-6)
-    drawn = way_on_map(space, view, straight)
+    straight, graph, _ = curves_between(space, reach, 50)
+    np.testing.assert_allclose(curve_on_map(space, view, graph), view.points[path_to(reach, 50)], atol=1e-6)
+    drawn = curve_on_map(space, view, straight)
     np.testing.assert_allclose(drawn[[0, -1]], view.points[[0, 50]], atol=1e-6)
     assert (drawn >= view.points.min(axis=0) - 1e-9).all()
     assert (drawn <= view.points.max(axis=0) + 1e-9).all()
     assert geodesic_view(build_graph(space, 1, "pull-back"), whole, seed=0) == ()
 
 
-def test_a_second_click_joins_the_first_and_a_third_starts_anew():
-    assert pick([], 4) == [4]
-    assert pick([4], 9) == [4, 9]
-    assert pick([4], 4) == [4]
-    assert pick([4, 9], 2) == [2]
+@pytest.mark.parametrize("start_from", STARTS)
+def test_a_geodesic_of_a_linear_decoder_is_the_chord_from_every_start(space, start_from):
+    reach = graphs_of(space).reach(10, "pull-back", 0)
+    chord = np.linalg.norm(0.05 * SCALE @ (space.points[50] - space.points[0]))
+    assert curves_between(space, reach, 50, start_from)[2].length == pytest.approx(chord, rel=1e-3)
+
+
+def test_an_outline_selects_what_lies_inside(space):
+    x, y = space.points.T
+    box = np.flatnonzero((x > -0.5) & (x < 0.7) & (y > -1.0) & (y < 0.4))
+    assert selected(space, "outline latents -0.5 -1 0.7 -1 0.7 0.4 -0.5 0.4").tolist() == box.tolist()
+    half = np.flatnonzero((x > 0) & (y > 0) & (x + y < 1))
+    assert selected(space, "outline latents 0 0 1 0 0 1").tolist() == half.tolist()
+    assert len(selected(space, "")) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("rainbow 3", "class", "class -1", "code x", "code 1e3", "image 99999999999", "outline", "outline latents"),
+        *("outline latents 0 0 1 1", "outline latents 0 0 1 0 0", "outline latents 0 0 1 0 nan 1"),
+        "outline plane 0 0 1 0 0 1",
+    ],
+)
+def test_what_is_no_selection_is_refused(space, text):
+    with pytest.raises(ValueError, match="expected"):
+        selected(space, text)
+
+
+def test_points_and_selections_are_found_by_number_and_name(space):
+    assert find(space, "12") == find(space, " point 12 ") == (12, "")
+    assert find(space, "Flood") == find(space, "class flood") == find(space, "class 1") == (None, "class 1")
+    assert find(space, "low tide") == (None, "class 0")
+    assert find(space, "code 3") == (None, "code 3")
+    assert selected(space, find(space, "image 7")[1]).tolist() == [14, 15]
+    for text in ("80", "point", "code 4", "class 2", "image 40", "ebb", "", "class ebb"):  # no point has code 4
+        with pytest.raises(ValueError, match=r"expected|no point"):
+            find(space, text)
+
+
+def test_a_summary_counts_and_averages(space):
+    nodes = np.array([0, 1, 2, 5, 9])
+    summary = summarise(space, nodes)
+    assert summary.classes.tolist() == np.bincount(space.labels[nodes], minlength=2).tolist()
+    assert dict(zip(summary.codes.tolist(), summary.counts.tolist(), strict=True)) == {1: 3, 0: 1, 2: 1}
+    assert summary.num_codes == 3
+    np.testing.assert_allclose(summary.mean_image, space.picture(nodes).mean(axis=0), atol=1e-6)
+
+
+def test_ids_are_read_back_from_the_csv(space):
+    rows = list(csv.DictReader(io.StringIO(ids_as_csv(space, np.array([3, 50])))))
+    assert rows[0] == {"point": "3", "image": "1", "class": "1", "name": "flood", "code": "3"}
+    assert [int(row["point"]) for row in rows] == [3, 50]
+
+
+def test_latents_are_placed_at_themselves_on_an_affine_view(space):
+    np.testing.assert_allclose(on_map(space, space.views[0], space.vectors), space.points[:5], atol=1e-5)
+
+
+def test_colours_of_the_volume_are_clipped_to_percentiles(space):
+    volume = np.arange(80.0)
+    marker = markers(space._replace(log_volume=volume), "volume", None)
+    assert (marker["cmin"], marker["cmax"]) == pytest.approx(tuple(np.percentile(volume, [1, 99])))
+
+
+def test_tiles_of_one_row_have_the_same_decimals():
+    assert even_decimals([0.041, 0.0478, 0.123]) == ["0.0410", "0.0478", "0.1230"]
+    assert even_decimals([]) == []
+    assert even_decimals([120.0, 340.0]) == ["120", "340"]
+    assert even_decimals([0.0, 0.0]) == ["0.000", "0.000"]
 
 
 def test_members_start_at_the_medoid_and_an_empty_cell_has_none(space):

@@ -40,6 +40,20 @@ PLOTS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(plot => [
 TRACE_LENGTHS = "() => document.querySelector('#scatter .js-plotly-plot').data.map(trace => trace.x.length)"
 
 
+def installed_axe() -> Path | None:
+    """axe-core as npm installs it: $GEOVQ_AXE, or the global folder of npm; None where there is none."""
+    if "GEOVQ_AXE" in os.environ:
+        return Path(os.environ["GEOVQ_AXE"])
+    if shutil.which("npm") is None:
+        return None
+    root = subprocess.run(["npm", "root", "--global"], capture_output=True, text=True, check=False).stdout.strip()
+    path = Path(root) / "axe-core" / "axe.min.js"
+    return path if path.is_file() else None
+
+
+AXE = installed_axe()
+
+
 @contextmanager
 def served(space):
     from werkzeug.serving import make_server
@@ -77,7 +91,7 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    page = browser.new_page(viewport={"width": 1366, "height": 768})
     page.requested, page.complaints = [], []
     page.on("request", lambda request: page.requested.append(request.url))
     page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
@@ -95,8 +109,9 @@ def click(page, node: int) -> None:
 def test_the_toy_from_first_sight_to_samples(page):
     from geovq_jax.explorer.demo import demo_space
 
-    with served(demo_space(num_points=300)._replace(name=HOSTILE)) as address:
-        walk(page, address, 300, (7, 140))
+    space = demo_space(num_points=300)._replace(name=HOSTILE)
+    with served(space) as address:
+        walk(page, address, space, (7, 140))
         assert page.title() == HOSTILE
         assert page.inner_text("h1") == HOSTILE
         page.evaluate(INJECT)
@@ -108,11 +123,29 @@ def test_the_toy_from_first_sight_to_samples(page):
 def test_a_run_from_first_sight_to_samples(page, run):
     from geovq_jax.explorer.app import load_space
 
-    space = load_space(run)
+    space = load_space(run, run)  # compared with itself
     with served(space) as address:
-        walk(page, address, len(space.points), apart(space.views[0].points))
+        walk(page, address, space, apart(space.views[0].points))
         assert space.name in page.title()
         assert page.evaluate("() => window.owned") is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(AXE is None, reason="axe-core is not installed; npm install --global axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1366, 768), (390, 844)])
+def test_no_part_of_the_page_has_a_serious_violation(page, scheme, size):
+    from geovq_jax.explorer.demo import demo_space
+
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    with served(demo_space(num_points=300)) as address:
+        page.goto(address)
+        ready(page, 300)
+        for name in ("latents", "codebook", "prior"):
+            press(page, name)
+            check_accessibility(page)
+            assert page.evaluate("() => document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def apart(points) -> tuple[int, int]:
@@ -123,61 +156,165 @@ def apart(points) -> tuple[int, int]:
     return int(alone[first]), int(alone[second])
 
 
-def walk(page, address: str, count: int, picked: tuple[int, int]) -> None:
-    page.goto(address)
+def ready(page, count: int) -> None:
     page.wait_for_function(
         f"() => document.querySelector('#scatter .js-plotly-plot')?._fullData?.[0]?.x.length === {count}"
     )
-    page.wait_for_selector("#graph:has-text('k = 12')")
+    page.wait_for_selector("#graph:has-text('k =')")
+
+
+def press(page, name: str) -> None:
+    """A button by its name, from the keyboard."""
+    page.get_by_role("button", name=name, exact=True).press("Enter")
+
+
+def search_for(page, text: str) -> None:
+    page.fill("#find", text)
+    page.press("#find", "Enter")
+
+
+def check_accessibility(page) -> None:
+    """No violation that axe-core calls serious or critical; nothing is checked where axe-core is not installed."""
+    if AXE is not None:
+        page.evaluate(AXE.read_text())
+        found = page.evaluate("async () => (await axe.run(document)).violations")
+        serious = [one for one in found if one["impact"] in ("serious", "critical")]
+        assert not serious, [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
+
+
+def walk(page, address: str, space, picked: tuple[int, int]) -> None:
+    page.goto(address)
+    ready(page, len(space.points))
+    assert page.get_attribute("html", "lang") == "en"
+    box = page.locator("#scatter").bounding_box()
+    assert box["y"] + box["height"] <= page.viewport_size["height"]  # the map is whole
+    check_accessibility(page)
+    walk_points(page, space, picked)
+    walk_selections(page, space)
+    walk_settings(page)
+    walk_codebook(page)
+    if space.draw is not None:
+        walk_prior(page, space)
+    if space.versus is not None:
+        press(page, "compare")
+        assert page.locator("#pairs .pair:not(.head)").count() == 12
+        before = page.locator("#pairs").inner_html()
+        press(page, "second better")
+        page.wait_for_function("before => document.querySelector('#pairs').innerHTML !== before", arg=before)
+        check_accessibility(page)
+    for shares, server, buttons in page.evaluate(PLOTS):
+        assert not shares
+        assert server == ""
+        assert {"Reset axes", "Lasso Select", "Box Select"} <= set(buttons)
+        assert not [button for button in buttons if "share" in button.lower() or "cloud" in button.lower()]
+    assert all(url.startswith((address, "data:", "blob:")) for url in page.requested), page.requested
+    assert page.complaints == []
+
+
+def walk_points(page, space, picked: tuple[int, int]) -> None:
+    from geovq_jax.explorer.space import class_title
+
+    page.mouse.move(*page.evaluate(TO_PIXELS, picked[0]))
+    page.wait_for_selector(".hover img")
+    name = class_title(space, int(space.labels[picked[0]]))
+    assert page.inner_text(".hover figcaption") == f"{name}, code {space.codes[picked[0]]}"
 
     click(page, picked[0])
-    page.wait_for_selector(f"#details h2:has-text('Point {picked[0]}')")
+    page.wait_for_timeout(100)
+    click(page, picked[1])  # while the plot is drawn anew
+    page.wait_for_selector("#curves .curve >> nth=2")
+    page.wait_for_selector(f"#details h2:has-text('Point {picked[0]},')")
     assert page.locator("#picked-image img").count() == 2
     assert page.locator("#neighbours img").count() == 12
     assert page.evaluate("() => [...document.images].every(image => image.complete && image.naturalWidth > 0)")
-
-    page.wait_for_function(f"() => ({TRACE_LENGTHS})()[4] === 1")
-    page.wait_for_timeout(1_000)  # a click while the plot is drawn anew is lost
-    click(page, picked[1])
-    page.wait_for_selector("#ways .way >> nth=2")
-    assert page.locator("#ways .way b").all_inner_texts() == ["straight", "graph", "continuous"]
+    assert page.locator("#curves .curve b").all_inner_texts() == ["straight", "graph", "continuous"]
     page.wait_for_function(f"() => ({TRACE_LENGTHS})().slice(1, 4).every(length => length > 1)")
-    lengths = [float(text.split()[1]) for text in page.locator("#ways .way span").all_inner_texts()]
+    lengths = [float(text.split()[1]) for text in page.locator("#curves .curve span").all_inner_texts()]
     assert lengths[2] <= min(lengths[:2]) * 1.001
+    page.locator("#curves summary").press("Enter")
+    assert "upper bound" in page.inner_text("#curves details")
+    press(page, "graph path")
+    page.wait_for_function("() => location.search.includes('from=graph')")
 
+    address = page.url  # of the view, to be loaded again
+    assert f"points={picked[0]}%2C{picked[1]}" in address
+    page.goto(address)
+    ready(page, len(space.points))
+    page.wait_for_selector("#curves .curve >> nth=2")
+    press(page, "clear")
+    page.wait_for_selector("#curves .curve", state="detached")
+
+
+def walk_selections(page, space) -> None:
+    page.locator("#scatter .modebar-btn[data-title='Lasso Select']").click()
+    page.wait_for_function("() => document.querySelector('#scatter .js-plotly-plot')._fullLayout.dragmode === 'lasso'")
+    area = page.locator("#scatter .nsewdrag").bounding_box()
+    corners = [(0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7), (0.3, 0.32)]
+    places = [(area["x"] + x * area["width"], area["y"] + y * area["height"]) for x, y in corners]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
+    page.wait_for_selector("#summary h2:has-text('Outlined')")
+    count = int(page.inner_text("#summary h2").split(":")[1].split()[0].replace(",", ""))
+    assert 0 < count < len(space.points)
+    chosen = "() => document.querySelector('#scatter .js-plotly-plot').data[0].selectedpoints?.length"
+    page.wait_for_function(f"() => ({chosen})() === {count}")
+    assert page.locator("#summary .counts tr").count() <= len(space.class_names)
+    check_accessibility(page)
+    with page.expect_download() as download:
+        press(page, "save ids as CSV")
+    assert len(Path(download.value.path()).read_text().splitlines()) == count + 1
+
+    search_for(page, space.class_names[1])
+    count = (space.labels == 1).sum()
+    page.wait_for_selector(f"#summary h2:has-text('Class {space.class_names[1]}: {count:,} points')")
+    search_for(page, "rainbow")
+    page.wait_for_selector("#found:has-text('Expected point 12')")
+    press(page, "clear")
+    page.wait_for_selector("#summary h2", state="detached")
+    search_for(page, "7")
+    page.wait_for_selector("#details h2:has-text('Point 7,')")
+
+
+def walk_settings(page) -> None:
     before = page.inner_text("#graph")
-    page.locator("#k .dash-slider-thumb, #k [role=slider]").first.press("ArrowRight")
+    page.locator("#k").press("ArrowUp")
+    page.locator("#k").press("Enter")
     page.wait_for_selector("#graph:has-text('k = 13')")
     assert before.split(":")[1] != page.inner_text("#graph").split(":")[1]
-
-    page.get_by_role("radio", name="distance", exact=True).check()
+    press(page, "distance")
     page.wait_for_function(
         "() => document.querySelector('#scatter .js-plotly-plot').data[0].marker.colorbar?.title.text"
         " === 'geodesic distance'"
     )
-
-    page.get_by_role("radio", name="geodesic", exact=True).check()
+    press(page, "geodesic")
     page.wait_for_function(
         "() => document.querySelector('#scatter .js-plotly-plot')._fullLayout.xaxis.title.text.startsWith('geodesic')"
     )
-    page.wait_for_function(f"() => ({TRACE_LENGTHS})().slice(1, 4).every(length => length > 1)")
 
-    page.locator("#open-codebook").click()
-    page.locator(".tile").first.click()
+
+def walk_codebook(page) -> None:
+    press(page, "codebook")
+    page.locator(".tile").first.press("Enter")
     page.wait_for_selector("#members figure")
+    check_accessibility(page)
+    press(page, "show on the map")
+    page.wait_for_selector("#summary h2:has-text('Code')")
 
-    for shares, server, buttons in page.evaluate(PLOTS):
-        assert not shares
-        assert server == ""
-        assert "Reset axes" in buttons
-        assert not [button for button in buttons if "share" in button.lower() or "cloud" in button.lower()]
 
-    page.locator("#open-prior").click()
-    page.get_by_role("button", name="draw").click()
-    page.wait_for_selector("#drawn figure >> nth=39")
-
-    assert all(url.startswith((address, "data:", "blob:")) for url in page.requested), page.requested
-    assert page.complaints == []
+def walk_prior(page, space) -> None:
+    press(page, "prior")
+    assert float(page.input_value("#draw-temperature")) == space.sampling.temperature
+    page.fill("#draw-number", "30")
+    page.press("#draw-number", "Enter")
+    press(page, "draw")
+    page.wait_for_selector("#progress:has-text('30 images: temperature')")
+    assert page.locator("#drawn figure").count() == 30
+    check_accessibility(page)
+    press(page, "place on the map")
+    page.wait_for_function(f"() => ({TRACE_LENGTHS})()[5] > 0")
 
 
 def test_the_report_page_asks_for_nothing(page, tmp_path):

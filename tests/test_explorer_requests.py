@@ -10,29 +10,44 @@ from functools import partial
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 
 pytest.importorskip("dash", reason="the extra explore is not installed")
 
 ADDRESS = "/_dash-update-component"
+GOING = [-1, 60, 1.0, 0, 0.9, 0.0, 1.5, 3]
 NAME = "</title><script>document.title = 'owned'</script>{%scripts%}"
 CODES = '{"code":["ALL"]}.n_clicks'
+SAVES = '{"save":["ALL"]}.n_clicks'
 VALUES = {
-    "scatter.clickData": {"points": [{"curveNumber": 0, "pointNumber": 7}]},
-    "clear.n_clicks": 0,
+    "address.search": "?tab=codebook&points=3,7&k=9",
+    "find.value": "class 3",
+    "hovered.data": 7,
     "picked.data": [3],
-    "colouring.value": "class",
-    "view.value": "latents",
+    "selection.data": "class 3",
+    "placed.data": [4, 4, 5],
+    "colouring.data": "class",
+    "view.data": "latents",
     "k.value": 12,
-    "metric.value": "pull-back",
+    "metric.data": "pull-back",
+    "start-from.data": "graph path",
+    SAVES: [{"id": {"save": "csv"}, "property": "n_clicks", "value": 1}],
     CODES: [{"id": {"code": code}, "property": "n_clicks", "value": None} for code in range(5)],
     "usage.clickData": {"points": [{"customdata": 4}]},
     "code.data": 2,
     "draw.n_clicks": 1,
-    "temperature.value": 1.0,
-    "top-p.value": 0.9,
-    "guidance.value": 1.5,
-    "label.value": -1,
+    "drawing.data": {"settings": GOING, "done": 25},
+    "label.data": -1,
+    "draw-number.value": 30,
+    "draw-temperature.value": 1.0,
+    "draw-top_k.value": 0,
+    "draw-top_p.value": 0.9,
+    "draw-min_p.value": 0.0,
+    "draw-guidance.value": 1.5,
+    "draw-seed.value": 3,
+    "order.data": "even",
+    "errors.clickData": {"points": [{"curveNumber": 0, "pointNumber": 7}]},
 }
 
 
@@ -40,8 +55,13 @@ VALUES = {
 def app():
     from geovq_jax.explorer.app import build_app
     from geovq_jax.explorer.demo import demo_space
+    from geovq_jax.explorer.space import Versus
 
-    return build_app(demo_space(num_points=120)._replace(name=NAME))
+    space = demo_space(num_points=120)
+    images = space.picture(range(20))
+    rows, pair = np.arange(20), (space.codes[:20], space.codes[20:40])
+    versus = Versus(("a", "b"), rows, images, space.labels[:20], (images, images), pair, np.ones((2, 20)))
+    return build_app(space._replace(name=NAME, versus=versus))
 
 
 @pytest.fixture(scope="module")
@@ -82,26 +102,67 @@ def well_formed(registered: list[dict], start: str, trigger: str | None = None, 
 
 
 def test_well_formed_callbacks_are_answered(client, request_of):
-    expected = {
-        ("picked.data", None): {"picked": {"data": [3, 7]}, "scatter": {"clickData": None}},
-        ("picked.data", "clear.n_clicks"): {"picked": {"data": []}, "scatter": {"clickData": None}},
-        ("code.data", "usage.clickData"): {"code": {"data": 4}},
-    }
-    for (start, trigger), answer in expected.items():
-        response = client.post(ADDRESS, json=request_of(start, trigger))
-        assert response.status_code == 200
-        assert response.get_json()["response"] == answer
+    body = request_of("code.data", "usage.clickData")
+    assert client.post(ADDRESS, json=body).get_json()["response"] == {"code": {"data": 4}}
     body = request_of("code.data", '{"code":3}.n_clicks', **{CODES: tile({"code": 3})})
     assert client.post(ADDRESS, json=body).get_json()["response"] == {"code": {"data": 3}}
-    for start in (
-        "graph.children",
-        "details.children",
-        "scatter.figure",
-        "scatter.figure@",
-        "members",
-        "drawn.children",
+    for start, trigger in (
+        ("found.children", None),
+        ("hover.children", None),
+        ("graph.children", None),
+        ("details.children", None),
+        ("scatter.figure", None),
+        ("scatter.figure", "selection.data"),
+        ("scatter.figure", "placed.data"),
+        ("scatter.figure@", None),
+        ("summary.children", None),
+        ("csv.data", '{"save":"csv"}.n_clicks'),
+        ("members", None),
+        ("drawn.children", None),
+        ("drawn.children", "drawing.data"),
+        ("pairs.children", None),
+        ("pairs.children", "errors.clickData"),
     ):
-        assert client.post(ADDRESS, json=request_of(start)).status_code == 200, start
+        assert client.post(ADDRESS, json=request_of(start, trigger)).status_code == 200, start
+
+
+def test_an_address_gives_what_it_names_and_ignores_what_is_wrong(client, request_of):
+    def read(search) -> dict:
+        response = client.post(ADDRESS, json=request_of("k.value@", **{"address.search": search}))
+        return response.get_json()["response"] if response.status_code == 200 else {}
+
+    assert read("?tab=codebook&points=3,7&k=9&select=class+3") == {
+        "tab": {"data": "codebook"},
+        "picked": {"data": [3, 7]},
+        "k": {"value": 9},
+        "selection": {"data": "class 3"},
+    }
+    assert read("?code=5&view=geodesic&colour=volume&metric=Euclidean&from=graph+path").keys() == (
+        {"code", "view", "colouring", "metric", "start-from"}
+    )
+    for search in ("", None, 3, "?tab=x&points=3,3&k=99&code=-1", "?points=1,2,3&select=rainbow&k=" + "9" * 5_000):
+        assert read(search) == {}, search
+
+
+def test_the_script_of_the_page_names_the_parts_of_the_address_in_order():
+    from geovq_jax.explorer import address
+
+    script = (Path(address.__file__).parent / "assets" / "explorer.js").read_text()
+    assert json.loads(re.search(r"PARTS = (\[.*?\])", script)[1]) == list(address.PARTS)
+
+
+def test_a_draw_goes_on_until_all_images_are_there(client, request_of):
+    response = client.post(ADDRESS, json=request_of("drawn.children")).get_json()["response"]
+    assert len(response["drawn"]["children"]) == len(response["drawn-codes"]["data"]) == 25
+    assert response["draw-next"]["data"]["done"] == 25
+    assert response["progress"]["children"] == "25 of 30 images."
+    body = request_of("drawn.children", "drawing.data", **{"drawing.data": response["draw-next"]["data"]})
+    response = client.post(ADDRESS, json=body).get_json()["response"]
+    assert response["draw-next"]["data"] is None
+    assert response["progress"]["children"].startswith("30 images: temperature 1, ")
+    body = request_of("drawn.children", **{"draw-temperature.value": None})
+    response = client.post(ADDRESS, json=body).get_json()["response"]
+    assert response == {"progress": {"children": "Expected temperature from 0 to 4."}}
 
 
 def wrong_bodies(request_of) -> list[bytes]:
@@ -158,14 +219,19 @@ def wrong_bodies(request_of) -> list[bytes]:
     values = [
         ("details.children", "picked.data", (None, 3, "3", [[3]], ["3"], [3.0], [True], [120], [-1], [2**70], [nan])),
         ("details.children", "picked.data", ([1, 1], [1, 2, 3], {})),
-        ("graph.children", "k.value", (None, "12", 0, 31, 12.5, float("inf"), nan, 10**400, True, [12], {"k": 12})),
-        ("graph.children", "metric.value", (None, 0, "cosine", ["pull-back"], {}, "")),
-        ("scatter.figure", "colouring.value", (None, 1, "rainbow", ["class"])),
-        ("scatter.figure@", "view.value", (None, "rainbow", 3, ["latents"])),
-        ("picked.data", "scatter.clickData", ([], {}, "x", 1, {"points": {}}, {"points": []}, {"points": [3]})),
-        ("picked.data", "scatter.clickData", (click(pointNumber=120), click(pointNumber="7"), click(pointNumber=[7]))),
-        ("picked.data", "scatter.clickData", (click(curveNumber=None), click(curveNumber="0"))),
-        ("picked.data", "clear.n_clicks", ("1", -1, [], True)),
+        ("graph.children", "k.value", ("12", 0, 31, 12.5, float("inf"), nan, 10**400, True, [12], {"k": 12})),
+        ("graph.children", "metric.data", (None, 0, "cosine", ["pull-back"], {}, "")),
+        ("scatter.figure", "colouring.data", (None, 1, "rainbow", ["class"])),
+        ("scatter.figure", "selection.data", (None, 1, "rainbow 3", ["class 3"], "class x", "outline latents 0 0")),
+        ("scatter.figure", "selection.data", ("outline latents " + "1 " * 5_000, "outline nowhere 0 0 1 1 0 1")),
+        ("scatter.figure", "placed.data", (None, 3, [48], [-1], ["1"], [True], [0] * 100_001)),
+        ("scatter.figure@", "view.data", (None, "rainbow", 3, ["latents"])),
+        ("scatter.figure@", "start-from.data", (None, "rainbow", 3, ["graph path"])),
+        ("summary.children", "selection.data", (None, {}, "rainbow 3", "x" * 10_000)),
+        ("csv.data", SAVES, (None, {}, [3], [{"id": {"save": "csv"}, "property": "n_clicks", "value": "1"}])),
+        ("hover.children", "hovered.data", ("7", 120, -1, [7], True, 7.5)),
+        ("pairs.children", "order.data", (None, "rainbow", ["even"])),
+        ("pairs.children", "errors.clickData", ([], {}, click(pointNumber=20), click(pointNumber="7"))),
         ("code.data", "usage.clickData", ([4], bar(None), bar("4"), bar(48), bar([4]))),
         (
             "code.data",
@@ -175,15 +241,26 @@ def wrong_bodies(request_of) -> list[bytes]:
         ("code.data", CODES, (tile({"code": 99}), tile({"code": "3"}), tile({"code": 3}, "x"), tile({"code": None}))),
         ("members", "code.data", ("2", 48, -1, 2.5, [2], {}, False, 1e308)),
         ("drawn.children", "draw.n_clicks", ("1", -1, 1.5, 2**40, [], True)),
-        ("drawn.children", "temperature.value", (None, "1", -0.1, 2.1, nan, float("-inf"), [1.0], {}, 1e400)),
-        ("drawn.children", "top-p.value", (None, 0.0, 1.1, "x", nan)),
-        ("drawn.children", "guidance.value", (None, -1, 1e9, "x", nan)),
-        ("drawn.children", "label.value", (None, -2, 6, 0.0, "0", [0])),
+        ("drawn.children", "draw-number.value", ("1", 0, 401, 1.5, nan)),
+        ("drawn.children", "draw-temperature.value", ("1", -0.1, 4.1, nan, float("-inf"), [1.0], {}, 1e400)),
+        ("drawn.children", "draw-top_p.value", (0.0, 1.1, "x", nan)),
+        ("drawn.children", "draw-guidance.value", (-1, 1e9, "x", nan)),
+        ("drawn.children", "draw-seed.value", (-1, 2**31, 0.5, "0")),
+        ("drawn.children", "label.data", (None, -2, 6, 0.0, "0", [0])),
+    ]
+    values += [
+        ("drawn.children", "drawing.data", (3, {}, [], {"settings": 3, "done": 1}, {"done": 25})),
+        ("drawn.children", "drawing.data", tuple(continued(settings, 25) for settings in ([], [-1] * 8, ["x"] * 8))),
+        ("drawn.children", "drawing.data", tuple(continued(GOING, done) for done in (0, 60, -1, "1", None, 2.5))),
     ]
     filled = [
         request_of(start, trigger_of(key, value), **{key: value}) for start, key, tried in values for value in tried
     ]
     return texts + [json.dumps(body).encode() for body in (*without, *parts, *filled)]
+
+
+def continued(settings, done) -> dict:
+    return {"settings": settings, "done": done}
 
 
 def click(**changed) -> dict:
@@ -200,7 +277,7 @@ def tile(component, value=1) -> list:
 
 def trigger_of(key: str, value) -> str:
     """What the page names as changed; of a wildcard one component."""
-    if key == CODES and value and isinstance(value, list) and isinstance(value[0], dict):
+    if key in (CODES, SAVES) and value and isinstance(value, list) and isinstance(value[0], dict):
         return f"{json.dumps(value[0]['id'], separators=(',', ':'))}.n_clicks"
     return key
 
@@ -275,7 +352,7 @@ def test_a_name_is_text_and_every_script_of_the_page_has_a_hash(client):
     scripts = re.findall(
         r"<script(?![^>]*(?:src=|application/json))[^>]*>(.*?)</script>", page.split("<footer>")[1], re.DOTALL
     )
-    assert len(scripts) == 2
+    assert len(scripts) == 1
     allowed = policy.split(";")[0].split()
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -298,15 +375,16 @@ def test_memory_stays_flat_over_several_hundred_callbacks():
     def request(start: str) -> dict:
         changed = {
             "picked.data": rng.sample(range(60_000), 2),
-            "colouring.value": rng.choice(["class", "code", "distance", "volume"]),
-            "view.value": rng.choice(["latents", "geodesic"]),
+            "colouring.data": rng.choice(["class", "code", "distance", "volume"]),
+            "view.data": rng.choice(["latents", "geodesic"]),
             "k.value": rng.randint(1, 30),
-            "metric.value": rng.choice(["pull-back", "Euclidean"]),
+            "metric.data": rng.choice(["pull-back", "Euclidean"]),
+            "selection.data": f"class {rng.randrange(6)}",
             "code.data": rng.randrange(48),
-            "draw.n_clicks": rng.randint(1, 1000),
-            "temperature.value": rng.uniform(0.0, 2.0),
+            "draw-seed.value": rng.randint(1, 1000),
+            "draw-temperature.value": rng.uniform(0.0, 2.0),
         }
-        return well_formed(registered, start, "colouring.value" if start == "scatter.figure" else None, **changed)
+        return well_formed(registered, start, "colouring.data" if start == "scatter.figure" else None, **changed)
 
     def answer(bodies: list[dict]) -> None:
         statuses = []

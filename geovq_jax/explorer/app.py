@@ -6,7 +6,7 @@ import html
 from pathlib import Path
 from typing import Any
 
-from geovq_jax.explorer.space import Space, build_graph, metrics_of, reach_from, ways
+from geovq_jax.explorer.space import Space, build_graph, curves_between, metrics_of, reach_from
 
 HOST = "127.0.0.1"
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
@@ -35,6 +35,7 @@ def build_app(space: Space) -> Any:
     # Dash puts the title into its template unescaped, and looks for placeholders {%...%} in it afterwards.
     title = html.escape(space.name).replace("{", "&#123;")
     app = Dash(__name__, title=title, serve_locally=True, update_title="", assets_folder="assets")
+    app.index_string = app.index_string.replace("<html>", '<html lang="en">')
     app.layout = page(space)
     connect(app, space)
     guard(app)
@@ -45,37 +46,44 @@ def build_app(space: Space) -> Any:
     return app
 
 
-def load_space(workdir: str | Path | None) -> Space:
+def load_space(workdir: str | Path | None, other: str | Path | None = None) -> Space:
     """The space of a finished run, or the built-in one, with everything compiled that a click needs.
 
     Args:
         workdir: work directory; None for the built-in toy.
+        other: work directory of a run on the same images, to be compared with the first.
 
     Returns:
         The space.
 
     Raises:
         FileNotFoundError: the run lacks a stage.
-        ValueError: a file of the run is damaged.
+        ValueError: a file of the run is damaged, or the runs have different test images.
     """
     if workdir is None:
         from geovq_jax.explorer.demo import demo_space
 
         space = demo_space()
     else:
-        from geovq_jax.explorer.runs import run_space
+        from geovq_jax.explorer.runs import compare_runs, run_space
         from geovq_jax.stages.run import load_run
 
-        space = run_space(load_run(workdir))
-    ways(space, reach_from(build_graph(space, 1, metrics_of(space)[-1]), 0), len(space.points) - 1)
+        run = load_run(workdir)
+        space = run_space(run)
+        if other is not None:
+            space = space._replace(versus=compare_runs(run, load_run(other)))
+    curves_between(space, reach_from(build_graph(space, 1, metrics_of(space)[-1]), 0), len(space.points) - 1)
     return space
 
 
-def show(workdir: str | Path | None = None, *, port: int = 8050, height: int = 900) -> None:
+def show(
+    workdir: str | Path | None = None, other: str | Path | None = None, *, port: int = 8050, height: int = 900
+) -> None:
     """Show a run inside a notebook cell.
 
     Args:
         workdir: work directory of a finished run; None for the built-in toy.
+        other: work directory of a run on the same images, to be compared with the first.
         port: port of the server behind the cell.
         height: height of the cell in pixels.
 
@@ -83,4 +91,6 @@ def show(workdir: str | Path | None = None, *, port: int = 8050, height: int = 9
         FileNotFoundError: the run lacks a stage.
         ValueError: Dash is missing, or a file of the run is damaged.
     """
-    build_app(load_space(workdir)).run(host=HOST, port=port, debug=False, jupyter_mode="inline", jupyter_height=height)
+    build_app(load_space(workdir, other)).run(
+        host=HOST, port=port, debug=False, jupyter_mode="inline", jupyter_height=height
+    )

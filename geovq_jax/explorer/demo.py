@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax import geometry
-from geovq_jax.explorer.space import Draw, Space, View, geodesic_view, log_volumes, neighbour_table
-from geovq_jax.models.sampling import truncate
+from geovq_jax.explorer.space import Draw, Drawn, Space, View, geodesic_view, log_volumes, neighbour_table
+from geovq_jax.geometry.batching import decode_all
+from geovq_jax.models.sampling import balanced_labels, truncate
 
 _SIDE = 24
 _NUM_CODES = 48
@@ -38,23 +39,22 @@ def demo_space(*, num_points: int = 3_000, seed: int = 0) -> Space:
     neighbours = neighbour_table(points)
     graph = geometry.metric_graph(points, neighbours[:, :12], metrics, repair=False)
     clusters = geometry.kmedoids(graph, min(_NUM_CODES, num_points), seed=seed)
-    decode_all = jax.jit(jax.vmap(decode))
+    pictures = partial(decode_all, decode_fn)
     counts = np.zeros((_NUM_CLASSES, len(clusters.medoids)))
     np.add.at(counts, (labels, clusters.labels), 1.0)
 
-    def draw(settings: Draw) -> tuple[np.ndarray, np.ndarray]:
-        wanted = np.arange(_NUM_CLASSES) if settings.label < 0 else np.array([settings.label])
-        classes = np.resize(wanted, settings.number)
+    def draw(settings: Draw, rows: np.ndarray) -> Drawn:
+        classes = balanced_labels(settings.number, settings.label, _NUM_CLASSES)[rows]
         log_p = np.log((counts + 1e-3) / (counts + 1e-3).sum(axis=1, keepdims=True))
         free = np.log(counts.sum(axis=0) / counts.sum())
         logits = free[None] + settings.guidance * (log_p[classes] - free[None])
-        keys = jax.random.split(jax.random.key(settings.seed), settings.number)
+        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(settings.seed)))(jnp.asarray(rows))
         codes = np.asarray(jax.vmap(partial(_draw_code, settings))(keys, jnp.asarray(logits)))
-        return np.asarray(decode_all(points[clusters.medoids[codes]])), classes
+        return Drawn(codes, pictures(points[clusters.medoids[codes]]), classes)
 
     return Space(
         name="a spot that moves",
-        subject="a point is the position of the spot",
+        subject="each is the position of the spot",
         points=points,
         views=(
             View("latents", points.astype(np.float64), ("latent 1", "latent 2"), linear=True),
@@ -62,20 +62,26 @@ def demo_space(*, num_points: int = 3_000, seed: int = 0) -> Space:
         ),
         labels=labels,
         codes=clusters.labels.astype(np.int32),
+        images=np.arange(num_points),
+        class_names=tuple(f"sector {number}" for number in range(_NUM_CLASSES)),
         metrics=metrics,
         log_volume=log_volumes(metrics),
         neighbours=neighbours,
-        picture=lambda nodes: np.asarray(decode_all(points[np.asarray(nodes)])),
+        picture=lambda nodes: pictures(points[np.asarray(nodes)]),
         decoder=lambda node: decode_fn,
         frames=lambda node: None,
-        code_pictures=np.asarray(decode_all(points[clusters.medoids])),
+        code_pictures=pictures(points[clusters.medoids]),
+        vectors=points[clusters.medoids],
         medoids=np.asarray(clusters.medoids, np.int64),
         draw=draw,
-        num_classes=_NUM_CLASSES,
+        sampling=Draw(-1, 60, 1.0, 0, 1.0, 0.0, 1.0, 0),
     )
 
 
 def _draw_code(settings: Draw, key: jax.Array, logits: Float[Array, " K"]) -> Array:
     if settings.temperature == 0:
         return jnp.argmax(logits)
-    return jax.random.categorical(key, truncate(logits / settings.temperature, top_p=settings.top_p))
+    kept = truncate(
+        logits / settings.temperature, top_k=settings.top_k or None, top_p=settings.top_p, min_p=settings.min_p or None
+    )
+    return jax.random.categorical(key, kept)

@@ -1,23 +1,45 @@
 """What the explorer draws: the scatter as plotly JSON, pictures as PNG addresses; no Dash here."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from geovq_jax.explorer.space import Reach, Space, View, Way
+from geovq_jax.explorer.space import Curve, Reach, Space, Versus, View
 from geovq_jax.figures.style import class_colours, code_colours
 from geovq_jax.figures.style import png_address as png_address
 from geovq_jax.geometry.curves import resample
 
 COLOURINGS = ("class", "code", "distance", "volume")
-WAY_COLOURS = {"straight": "#bd1f01", "graph": "#ffa90e", "continuous": "#3f90da"}
-_FINE, _NEAR = 48, 6  # points at which a way is placed on a view, and nodes among which each stands
+CURVE_COLOURS = {"straight": "#bd1f01", "graph": "#ffa90e", "continuous": "#3f90da"}
+PICKED_TRACE, PLACED_TRACE = 1 + len(CURVE_COLOURS), 2 + len(CURVE_COLOURS)
+_FINE, _NEAR = 48, 6  # points at which a curve is placed on a view, and nodes among which each stands
+_MAX_NAMED = 20  # classes with a name beside the colour bar
 
 
 def colourings(space: Space) -> tuple[str, ...]:
     """Names of the colourings that a space allows."""
     return COLOURINGS if space.metrics is not None else COLOURINGS[:3]
+
+
+def even_decimals(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[str]:
+    """Numbers with the same number of decimals, three significant digits in the median of them.
+
+    Example:
+        >>> even_decimals([0.041, 0.0478, 0.123])
+        ['0.0410', '0.0478', '0.1230']
+    """
+    middle = float(np.median(values)) if len(values) else 0.0
+    decimals = max(0, 2 - math.floor(math.log10(middle))) if middle > 0 else 3
+    return [f"{value:.{decimals}f}" for value in values]
+
+
+def first_colouring(space: Space) -> str:
+    """Colouring at the start: cells of one image share a class, which says little of where they lie."""
+    return "class" if space.frames(0) is None else "code"
 
 
 def markers(space: Space, colouring: str, reach: Reach | None) -> dict[str, Any]:
@@ -28,20 +50,22 @@ def markers(space: Space, colouring: str, reach: Reach | None) -> dict[str, Any]
     if colouring not in colourings(space):
         raise ValueError(f"expected a colouring among {colourings(space)}, got {colouring!r}; choose one of them")
     size = float(np.clip(200.0 / np.sqrt(len(space.points)), 2.5, 6.0))
-    base: dict[str, Any] = {"size": size, "opacity": 0.8, "showscale": False}
+    opacity = float(np.clip(0.8 * (3_000 / len(space.points)) ** 0.25, 0.3, 0.8))
+    base: dict[str, Any] = {"size": size, "opacity": opacity, "showscale": False}
     if colouring == "class":
-        ticks = list(range(space.num_classes)) if space.num_classes <= 20 else None
-        return base | _steps(space.labels, class_colours(space.num_classes)) | _bar("class", tickvals=ticks)
+        count = len(space.class_names)
+        named = {"tickvals": list(range(count)), "ticktext": space.class_names} if count <= _MAX_NAMED else {}
+        return base | _steps(space.labels, class_colours(count)) | _bar("class", **named)
     if colouring == "code":
         return base | _steps(space.codes, code_colours(len(space.code_pictures)))
     if colouring == "volume" and space.log_volume is not None:
-        values, title = space.log_volume, "log10 volume"
+        values, title, clipped = space.log_volume, "log10 volume", [0.01, 0.99]
     elif reach is not None:
-        values, title = reach.distance, "geodesic distance"
+        values, title, clipped = reach.distance, "geodesic distance", [0.0, 0.99]
     else:
         return base | {"color": "rgba(128,128,128,0.25)", "colorscale": None}
     finite = np.isfinite(values)
-    low, high = np.quantile(values[finite], [0.0, 0.99])
+    low, high = np.quantile(values[finite], clipped)
     numbers = [value if np.isfinite(value) else None for value in np.round(values, 4).tolist()]
     limits = {"cmin": float(low), "cmax": float(max(high, low + 1e-9))}
     return base | {"color": numbers, "colorscale": "Cividis"} | limits | _bar(title)
@@ -62,7 +86,7 @@ def _bar(title: str, **more: Any) -> dict[str, Any]:
 def _layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
     axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)"}
     clear = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
-    return {"xaxis": axis | x, "yaxis": axis | y, "margin": {"l": 55, "r": 10, "t": 10, "b": 45}, **clear, **more}
+    return {"xaxis": axis | x, "yaxis": axis | y, "margin": {"l": 50, "r": 10, "t": 10, "b": 40}, **clear, **more}
 
 
 def coordinates(view: View) -> tuple[list[float], list[float]]:
@@ -72,7 +96,11 @@ def coordinates(view: View) -> tuple[list[float], list[float]]:
 
 
 def scatter(space: Space, colouring: str) -> dict[str, Any]:
-    """The plotly figure of all points: trace 0 the points, 1 to 3 empty for `WAY_COLOURS`, 4 for the picked points."""
+    """The plotly figure of all points.
+
+    Trace 0 holds the points; 1 to 3 are empty for `CURVE_COLOURS`, `PICKED_TRACE` for the picked points and
+    `PLACED_TRACE` for the codes of samples.
+    """
     view = space.views[0]
     x, y = coordinates(view)
     points = {
@@ -81,16 +109,20 @@ def scatter(space: Space, colouring: str) -> dict[str, Any]:
         "x": x,
         "y": y,
         "marker": markers(space, colouring, None),
-        "hovertemplate": "point %{pointNumber}<extra></extra>",
+        "selected": {"marker": {"opacity": 0.9}},
+        "unselected": {"marker": {"opacity": 0.08}},
+        "hoverinfo": "none",
         "showlegend": False,
     }
     empty = {"type": "scattergl", "x": [], "y": [], "hoverinfo": "skip"}
     lines = [
         empty | {"mode": "lines", "name": name, "line": {"color": colour, "width": 4}}
-        for name, colour in WAY_COLOURS.items()
+        for name, colour in CURVE_COLOURS.items()
     ]
     ring = {"size": 15, "color": "rgba(0,0,0,0)", "line": {"color": "#e76300", "width": 3}}
     picked = empty | {"mode": "markers", "marker": ring, "showlegend": False}
+    diamond = {"symbol": "diamond", "color": "#e76300", "line": {"color": "#ffffff", "width": 1}}
+    placed = empty | {"mode": "markers", "marker": diamond, "name": "samples"}
     line = {"linecolor": "rgba(128,128,128,0.5)"}
     layout = _layout(
         line | {"title": {"text": view.axes[0]}},
@@ -98,10 +130,20 @@ def scatter(space: Space, colouring: str) -> dict[str, Any]:
         clickmode="event",
         dragmode="pan",
         uirevision=view.name,
-        legend={"orientation": "h", "x": 0, "y": 1.08},
+        selectionrevision="",
+        newselection={"line": {"color": "#e76300", "width": 2}},
+        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
         showlegend=True,
+        modebar={"bgcolor": "rgba(0,0,0,0)"},
     )
-    return {"data": [points, *lines, picked], "layout": layout}
+    layout["margin"] = layout["margin"] | {"t": 34}
+    return {"data": [points, *lines, picked, placed], "layout": layout}
+
+
+def draws_of(codes: list[int]) -> tuple[Int[np.ndarray, " m"], list[float]]:
+    """Different codes among those of samples, and the diameter of each one's marker: its area grows with the count."""
+    found, counts = np.unique(np.array(codes, np.int64), return_counts=True)
+    return found, np.clip(6.0 * np.sqrt(counts), 8.0, 26.0).round(1).tolist()
 
 
 def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
@@ -121,21 +163,53 @@ def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
     return {"data": [bars], "layout": layout}
 
 
-def way_on_map(space: Space, view: View, way: Way) -> np.ndarray:
-    """A curve in the coordinates of a view, [t, 2].
+def error_scatter(versus: Versus) -> dict[str, Any]:
+    """Error of the second run against that of the first, one point per image, and the line of equal errors."""
+    first, second = np.maximum(versus.errors, 1e-6).round(6)
+    low, high = float(min(first.min(), second.min())), float(max(first.max(), second.max()))
+    points = {
+        "type": "scattergl",
+        "mode": "markers",
+        "x": first.tolist(),
+        "y": second.tolist(),
+        "customdata": versus.rows.tolist(),
+        "marker": {"size": 5, "opacity": 0.5, "color": "#3f90da"},
+        "hovertemplate": "test image %{customdata}: %{x} and %{y}<extra></extra>",
+        "showlegend": False,
+    }
+    line = {
+        "type": "scattergl",
+        "mode": "lines",
+        "x": [low, high],
+        "y": [low, high],
+        "line": {"color": "#e76300", "width": 2},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    axes = [{"title": {"text": f"error of {name}"}, "type": "log", "dtick": "D2"} for name in versus.names]
+    return {"data": [points, line], "layout": _layout(*axes, clickmode="event", dragmode="pan")}
+
+
+def on_map(space: Space, view: View, latents: Float[np.ndarray, "t d"]) -> Float[np.ndarray, "t 2"]:
+    """Latents in the coordinates of a view.
 
     An affine view maps every latent. In another view, a latent is placed among its nearest nodes, weighted by the
-    inverse of their squared distances, so that a path of the graph passes through its nodes.
+    inverse of their squared distances, so that a node is placed at itself.
     """
     if not view.linear:
-        curve = way.curve if way.name == "graph" else resample(way.curve, _FINE)
-        distance, near = cKDTree(space.points).query(curve, k=min(_NEAR, len(space.points)))
+        distance, near = cKDTree(space.points).query(latents, k=min(_NEAR, len(space.points)))
         weight = 1.0 / (distance**2 + 1e-12 * space.points.var())
         weight /= weight.sum(axis=1, keepdims=True)
         return (weight[:, :, None] * view.points[near]).sum(axis=1)
     sample = np.linspace(0, len(space.points) - 1, min(2000, len(space.points))).astype(np.int64)
     affine, *_ = np.linalg.lstsq(_with_one(space.points[sample]), view.points[sample], rcond=None)
-    return _with_one(way.curve) @ affine
+    return _with_one(latents) @ affine
+
+
+def curve_on_map(space: Space, view: View, curve: Curve) -> Float[np.ndarray, "t 2"]:
+    """A curve in the coordinates of a view; a path of the graph passes through its nodes."""
+    latents = curve.latents if view.linear or curve.name == "graph" else resample(curve.latents, _FINE)
+    return on_map(space, view, latents)
 
 
 def _with_one(points: np.ndarray) -> np.ndarray:

@@ -10,12 +10,18 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from dash import Dash
 from dash.exceptions import DependencyException
 from flask import Response, request
+from jaxtyping import Int
 from werkzeug.exceptions import BadRequest, Forbidden, RequestEntityTooLarge
 
-MAX_BODY = 1 << 20  # bytes; the largest callback of the page names 256 codes in some 20 kB
+from geovq_jax.explorer.selection import MAX_TEXT, selected
+from geovq_jax.explorer.space import Space
+
+MAX_BODY = 1 << 20  # bytes; the largest callback of the page sends `MAX_CODES` codes in some 500 kB
+MAX_CODES = 100_000
 _LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _CALLBACK = "/_dash-update-component"
 
@@ -164,6 +170,23 @@ def nodes(value: Any, count: int) -> list[int]:
     if len(set(picked)) < len(picked):
         raise BadRequest(f"expected two different points, got {picked}")
     return picked
+
+
+def selection(space: Space, value: Any) -> tuple[str, Int[np.ndarray, " m"]]:
+    """A selection of a callback, and its points."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise BadRequest(f"expected a selection of at most {MAX_TEXT} characters, got {reprlib.repr(value)}")
+    try:
+        return value, selected(space, value)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
+def codes(value: Any, num_codes: int) -> list[int]:
+    """Codes of a callback that are to be placed on the map, at most `MAX_CODES`."""
+    if not isinstance(value, list) or len(value) > MAX_CODES:
+        raise BadRequest(f"expected at most {MAX_CODES} codes, got {reprlib.repr(value)}")
+    return [whole(code, 0, num_codes - 1, "code") for code in value]
 
 
 def presses(value: Any) -> int:

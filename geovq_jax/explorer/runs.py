@@ -1,5 +1,6 @@
 """A finished run as a latent space to look at: its training nodes, images, decoder, codebook and prior."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,11 +9,28 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax import data
-from geovq_jax.explorer.space import MAX_POINTS, Draw, Space, View, geodesic_view, log_volumes, neighbour_table
+from geovq_jax.data.folder import list_images
+from geovq_jax.explorer.space import (
+    MAX_POINTS,
+    Draw,
+    Drawn,
+    Space,
+    Versus,
+    View,
+    geodesic_view,
+    log_volumes,
+    neighbour_table,
+)
 from geovq_jax.figures.latents import on_plane
-from geovq_jax.models.sampling import sample
+from geovq_jax.models.sampling import balanced_labels, sample
 from geovq_jax.stages.codes import code_pictures, representatives
 from geovq_jax.stages.run import Run
+
+MAX_COMPARED = 2_000  # test images on which two runs are compared
+_WORDS = {
+    "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
 
 
 def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
@@ -53,9 +71,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
     return Space(
         name=config.name if config.name == config.data.name else f"{config.name} ({config.data.name})",
         subject=(
-            "a point is one cell of an image's grid of latents; ways replace that cell of the first image"
-            if grid
-            else "a point is the latent of one training image"
+            "each is one cell of an image's grid of latents" if grid else "each is the latent of one training image"
         ),
         points=points,
         views=(
@@ -64,6 +80,8 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
         ),
         labels=np.repeat(latents.label[rows], cells),
         codes=run.codes("train").codes[rows].ravel(),
+        images=np.repeat(rows, cells),
+        class_names=class_names(run),
         metrics=metrics,
         log_volume=None if metrics is None else log_volumes(metrics),
         neighbours=neighbour_table(points),
@@ -71,10 +89,55 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
         decoder=decoder,
         frames=frame,
         code_pictures=code_pictures(run),
+        vectors=run.codebook.vectors,
         medoids=shown[representatives(run)],
         draw=_sampler(run, grid) if run.has_prior else None,
-        num_classes=int(latents.label.max()) + 1,
+        sampling=Draw(
+            label=config.sample.class_id,
+            number=config.sample.num_samples,
+            **{name: config.sample[name] for name in Draw._fields[2:]},
+        ),
     )
+
+
+def compare_runs(run: Run, other: Run, *, max_images: int = MAX_COMPARED) -> Versus:
+    """Test images of two runs, what each decodes from its codes, and the errors.
+
+    Raises ValueError for runs with different test images, FileNotFoundError for a run that lacks codes.
+    """
+    ours, theirs = run.dataset.test, other.dataset.test
+    if not np.array_equal(ours.images, theirs.images):
+        raise ValueError(
+            f"expected two runs of the same test images, got {run.workdir} of {run.config.data.name} and "
+            f"{other.workdir} of {other.config.data.name}; give runs of one data set, seed and data.max_test"
+        )
+    count = len(ours.labels)
+    rows = np.linspace(0, count - 1, min(count, max_images)).astype(np.int64)  # some sources are sorted by class
+    images = run.images("test")[rows]
+    codes = (run.codes("test").codes[rows], other.codes("test").codes[rows])
+    decoded = (run.decode(codes[0]), other.decode(codes[1]))
+    names = (run.config.name, other.config.name)
+    if names[0] == names[1]:
+        names = (run.workdir.name, other.workdir.name)
+    if names[0] == names[1]:
+        names = (str(run.workdir), str(other.workdir))
+    return Versus(
+        names=names,
+        rows=rows,
+        images=images,
+        labels=ours.labels[rows],
+        decoded=decoded,
+        codes=codes,
+        errors=np.stack([np.mean((part - images) ** 2, axis=(1, 2, 3)) for part in decoded]),
+    )
+
+
+def class_names(run: Run) -> tuple[str, ...]:
+    """Words of Fashion-MNIST and CIFAR-10, sub-folders of a folder; digits elsewhere."""
+    name = run.config.data.name
+    if name.startswith("folder:"):
+        return tuple(list_images(run.dataset.source)[0])
+    return _WORDS.get(name, tuple(str(number) for number in range(run.num_classes)))
 
 
 def _decode_cell(
@@ -88,11 +151,21 @@ def _sampler(run: Run, grid: tuple[int, ...]) -> Any:
     """What draws images from the run's prior."""
     params, arch = run.prior
 
-    def draw(settings: Draw) -> tuple[np.ndarray, np.ndarray]:
-        wanted = np.arange(arch.num_classes) if settings.label < 0 else np.array([settings.label])
-        classes = np.resize(wanted, settings.number).astype(np.int32)
-        dials: Any = {name: getattr(settings, name) for name in ("temperature", "top_p", "guidance")}
-        drawn = sample(jax.random.key(settings.seed), params, arch, jnp.asarray(classes), **dials)
-        return run.decode(np.asarray(drawn.codes).reshape(settings.number, *grid)), classes
+    def draw(settings: Draw, rows: np.ndarray) -> Drawn:
+        """The rows of what `run.sample` draws with these settings."""
+        labels = balanced_labels(settings.number, settings.label, arch.num_classes)[rows]
+        drawn = sample(
+            jax.vmap(partial(jax.random.fold_in, jax.random.key(settings.seed)))(jnp.asarray(rows)),
+            params,
+            arch,
+            jnp.asarray(labels),
+            temperature=settings.temperature,
+            top_k=settings.top_k or None,
+            top_p=settings.top_p if settings.top_p < 1.0 else None,
+            min_p=settings.min_p or None,
+            guidance=settings.guidance,
+        )
+        codes = np.asarray(drawn.codes).reshape(len(rows), *grid)
+        return Drawn(codes, run.decode(codes), labels)
 
     return draw

@@ -1,4 +1,4 @@
-"""The model behind the explorer: points of a latent space, graphs over them, distances and ways between them."""
+"""The model behind the explorer: points of a latent space, graphs over them, distances and curves between them."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -19,22 +19,57 @@ MAX_POINTS = 60_000
 MAX_NEIGHBOURS = 30
 METRICS = ("pull-back", "Euclidean")
 
-_FINE = 64  # points at which a way is measured
-_STRIP = 9  # pictures along a way
+STARTS = ("shorter curve", "graph path", "straight line")  # from which the continuous geodesic can be found
+
+_FINE = 64  # points at which a curve is measured
+_START = 128  # points of the curve that a geodesic is found from
+_STRIP = 9  # pictures along a curve
 
 Images = Float[np.ndarray, "m height width channels"]
 Pictures = Callable[[Any], np.ndarray]
 
 
 class Draw(NamedTuple):
-    """What to draw from a prior: `label` (-1 for every class in turn), `number`, and the settings of `sample`."""
+    """What to draw from a prior: `label` (-1 for every class), `number` of images, and the settings of `sample`."""
 
     label: int
     number: int
     temperature: float
+    top_k: int
     top_p: float
+    min_p: float
     guidance: float
     seed: int
+
+
+class Drawn(NamedTuple):
+    """Samples of a prior: codes, decoded images in [0, 1], and classes."""
+
+    codes: Int[np.ndarray, "n ..."]
+    images: Float[np.ndarray, "n H W C"]
+    labels: Int[np.ndarray, " n"]
+
+
+class Versus(NamedTuple):
+    """Two runs on the same test images.
+
+    Attributes:
+        names: of the runs, different.
+        rows: rows of the images in the test split.
+        images: the images in [0, 1].
+        labels: their classes.
+        decoded: images decoded from the codes of each run.
+        codes: codes of each run.
+        errors: mean squared error of each run and image.
+    """
+
+    names: tuple[str, str]
+    rows: Int[np.ndarray, " n"]
+    images: Float[np.ndarray, "n height width channels"]
+    labels: Int[np.ndarray, " n"]
+    decoded: tuple[Float[np.ndarray, "n height width channels"], Float[np.ndarray, "n height width channels"]]
+    codes: tuple[Int[np.ndarray, "n ..."], Int[np.ndarray, "n ..."]]
+    errors: Float[np.ndarray, "2 n"]
 
 
 class View(NamedTuple):
@@ -53,6 +88,8 @@ class Space(NamedTuple):
         name: heading.
         subject: what a point is, in words.
         views: pictures of the points to choose from, at least one.
+        images: row of the training image that each point comes from.
+        class_names: name of each class.
         metrics: pull-back metric at each point; None where only Euclidean lengths are known.
         log_volume: logarithm (base 10) of the volume density at each point; None as `metrics`.
         neighbours: Euclidean neighbours of each point, nearest first, at most `MAX_NEIGHBOURS`.
@@ -60,8 +97,11 @@ class Space(NamedTuple):
         decoder: node -> the map z [d] -> image in which curves that start there are measured and drawn.
         frames: node -> (top, left, height, width) of its cell as shares of the image; None where it is all of it.
         code_pictures: decoded codes, in [0, 1].
+        vectors: code vectors, latents as `points`.
         medoids: node of the medoid of each code; -1 where it is not among the points.
-        draw: settings -> images [number, height, width, channels] and their classes [number]; None without a prior.
+        draw: (settings, rows) -> those rows of the `number` samples; None without a prior.
+        sampling: the settings that the run samples with.
+        versus: this run and another on the same images; None without another.
     """
 
     name: str
@@ -70,6 +110,8 @@ class Space(NamedTuple):
     views: tuple[View, ...]
     labels: Int[np.ndarray, " n"]
     codes: Int[np.ndarray, " n"]
+    images: Int[np.ndarray, " n"]
+    class_names: tuple[str, ...]
     metrics: Float[np.ndarray, "n d d"] | None
     log_volume: Float[np.ndarray, " n"] | None
     neighbours: Int[np.ndarray, "n k"]
@@ -77,9 +119,11 @@ class Space(NamedTuple):
     decoder: Callable[[int], Any]
     frames: Callable[[int], tuple[float, float, float, float] | None]
     code_pictures: Float[np.ndarray, "K h w c"]
+    vectors: Float[np.ndarray, "K d"]
     medoids: Int[np.ndarray, " K"]
-    draw: Callable[[Draw], tuple[np.ndarray, np.ndarray]] | None
-    num_classes: int
+    draw: Callable[[Draw, Int[np.ndarray, " m"]], Drawn] | None
+    sampling: Draw
+    versus: Versus | None = None
 
 
 class Reach(NamedTuple):
@@ -90,7 +134,7 @@ class Reach(NamedTuple):
     predecessor: Int[np.ndarray, " n"]
 
 
-class Way(NamedTuple):
+class Curve(NamedTuple):
     """One curve between two nodes.
 
     `name` is "straight", "graph" or "continuous", `length` the pull-back length in the decoder of the first node.
@@ -98,7 +142,7 @@ class Way(NamedTuple):
     """
 
     name: str
-    curve: Float[np.ndarray, "t d"]
+    latents: Float[np.ndarray, "t d"]
     length: float
     pictures: Float[np.ndarray, "s h w c"]
     converged: bool
@@ -139,6 +183,12 @@ def view_of(space: Space, name: str) -> View:
     if name not in names:
         raise ValueError(f"expected a view among {names}, got {name!r}; choose one of them")
     return space.views[names.index(name)]
+
+
+def class_title(space: Space, label: int | np.integer) -> str:
+    """The name of a class, "class 3" where it is a number."""
+    name = space.class_names[label]
+    return f"class {name}" if name.isdecimal() else name
 
 
 def metrics_of(space: Space) -> tuple[str, ...]:
@@ -209,11 +259,6 @@ def describe_graph(graph: sparse.csr_array) -> str:
     return f"{graph.nnz // 2:,} edges, {len(sizes):,} component{plural}, largest {share:.1f} % of points"
 
 
-def pick(picked: list[int], node: int) -> list[int]:
-    """The selection after a click: a second node joins the first, any other click starts anew."""
-    return [*picked, node] if len(picked) == 1 and node != picked[0] else [node]
-
-
 def nearest(reach: Reach, count: int) -> Int[np.ndarray, " m"]:
     """At most `count` nodes nearest along the graph, nearest first, without the start and unreachable nodes."""
     count = min(count + 1, len(reach.distance))
@@ -239,34 +284,43 @@ def _measure(decode_fn: Any, curve: Float[Array, "t d"]) -> tuple[Array, Array]:
     return geometry.curve_length(decode_fn, curve, rule="chord"), jnp.clip(jax.vmap(decode_fn)(even), 0.0, 1.0)
 
 
-def ways(space: Space, reach: Reach, stop: int) -> list[Way]:
+def curves_between(space: Space, reach: Reach, stop: int, start_from: str = STARTS[0]) -> list[Curve]:
     """The straight line, the shortest path of the graph (if any) and the continuous geodesic, in this order.
 
-    The decoder of the first node, `reach.start`, measures and draws all of them. The geodesic is a local one, found
-    from the shorter of the other two.
+    The decoder of the first node, `reach.start`, measures and draws all of them.
+
+    Args:
+        space: the space.
+        reach: distances from the first node.
+        stop: the second node.
+        start_from: one of `STARTS`, the curve that the geodesic, a local one, is found from; the straight line where no
+            path of the graph exists.
     """
     decode_fn = space.decoder(reach.start)
     ends = space.points[[reach.start, stop]]
-    curves = {"straight": ends}
+    curves = [_curve(decode_fn, "straight", ends, converged=True)]
     path = path_to(reach, stop)
     if path is not None:
-        curves["graph"] = space.points[path]
-    found = {name: _way(decode_fn, name, curve, converged=True) for name, curve in curves.items()}
+        curves.append(_curve(decode_fn, "graph", space.points[path], converged=True))
+    initial = {STARTS[0]: min(curves, key=lambda curve: curve.length), STARTS[1]: curves[-1], STARTS[2]: curves[0]}
     d = space.points.shape[1]
     # d tangents at each point and step: a wide latent gets fewer points, so that the answer takes a second.
-    geodesic = geometry.refine_path(
+    found = geometry.geodesics(
         decode_fn,
-        curves.get("graph", ends),
+        ends[:1],
+        ends[1:],
+        initial=resample(initial[start_from].latents, _START)[None],
         num_points=32 if d <= 4 else 16,
         max_iterations=100 if d <= 4 else 30,
+        batch_size=1,
     )
-    curve, converged = np.asarray(geodesic.curve), bool(geodesic.converged)
-    return [*found.values(), _way(decode_fn, "continuous", curve, converged=converged)]
+    latents, converged = np.asarray(found.curve[0]), bool(found.converged[0])
+    return [*curves, _curve(decode_fn, "continuous", latents, converged=converged)]
 
 
-def _way(decode_fn: Any, name: str, curve: np.ndarray, *, converged: bool) -> Way:
-    length, pictures = _measure(decode_fn, resample(curve, _FINE))
-    return Way(name, curve, float(length), np.asarray(pictures), converged)
+def _curve(decode_fn: Any, name: str, latents: np.ndarray, *, converged: bool) -> Curve:
+    length, pictures = _measure(decode_fn, resample(latents, _FINE))
+    return Curve(name, latents, float(length), np.asarray(pictures), converged)
 
 
 def code_counts(space: Space) -> Int[np.ndarray, " K"]:

@@ -1,0 +1,100 @@
+"""What the page shows beside the map: a point and its neighbours, curves between two points, a selection."""
+
+from typing import Any
+
+import numpy as np
+from dash import html
+from jaxtyping import Int
+
+from geovq_jax.explorer.drawing import CURVE_COLOURS, even_decimals, png_address
+from geovq_jax.explorer.pieces import bars, picture
+from geovq_jax.explorer.selection import describe, summarise
+from geovq_jax.explorer.space import Curve, Reach, Space, class_title, nearest
+
+_SHOWN_NEIGHBOURS = 12
+_WHY_LONGER = (
+    "A path of the graph goes from point to point, so its length is an upper bound of the distance. Where points are "
+    "sparse it makes detours and can be longer than the straight line. The geodesic is free of the points; it is found "
+    "from one of the other two, and is a shortest curve among its neighbours only."
+)
+
+
+def details_of(space: Space, reach: Reach, metric: str) -> list[Any]:
+    """The picked image, and the images nearest to it along the graph."""
+    near = nearest(reach, _SHOWN_NEIGHBOURS)
+    images = space.picture(np.concatenate([[reach.start], near]).astype(np.int64))
+    name, code = class_title(space, space.labels[reach.start]), space.codes[reach.start]
+    figures = [
+        picture(image, distance, f"point {node}, {class_title(space, space.labels[node])}", space.frames(int(node)))
+        for node, image, distance in zip(near, images[1:], even_decimals(reach.distance[near]), strict=True)
+    ]
+    own = picture(images[0], f"{name}, code {code}", f"point {reach.start}", space.frames(reach.start))
+    return [
+        html.H2(f"Point {reach.start}, image {space.images[reach.start]}"),
+        html.Div(
+            [own, picture(space.code_pictures[code], f"its code {code}", f"code {code}")],
+            className="pictures large",
+            id="picked-image",
+        ),
+        html.H3(f"Nearest along the graph, {metric} distance"),
+        html.Div(figures, className="pictures", id="neighbours"),
+    ]
+
+
+def strips(space: Space, found: list[Curve]) -> html.Div:
+    rows: list[Any] = []
+    for curve in found:
+        notes = f"{curve.length:.3f}" + ("" if curve.converged else " (not converged)")
+        pictures = [
+            html.Img(src=png_address(image), alt=f"{curve.name}, step {i}") for i, image in enumerate(curve.pictures)
+        ]
+        name = html.B(curve.name, style={"borderColor": CURVE_COLOURS[curve.name]})
+        rows.append(
+            html.Div(
+                [html.Div([name, html.Span(f"length {notes}")]), html.Div(pictures, className="strip")],
+                className="curve",
+            )
+        )
+    if len(found) < len(CURVE_COLOURS):
+        rows.append(html.P("No path of the graph joins these points; a larger k may.", className="note"))
+    text = "Decoded at equal pull-back distances; lengths in units of the image."
+    if space.frames(0) is not None:
+        text += " Each curve moves this one cell of the first image and holds the others."
+    why = html.Details([html.Summary("Why a graph path can be the longest"), html.P(_WHY_LONGER)], className="note")
+    return html.Div([html.H2("Three curves"), *rows, html.P(text, className="note"), why], className="card")
+
+
+def summary_of(space: Space, text: str, inside: Int[np.ndarray, " m"], counts: Int[np.ndarray, " K"]) -> html.Div:
+    """Counts of the classes and codes of a selection, its mean image, and a button to save its ids.
+
+    Args:
+        space: the space.
+        text: the selection.
+        inside: its points.
+        counts: points of each code in the whole space.
+    """
+    title = html.H2(f"{describe(space, text)}: {len(inside):,} points")
+    if not len(inside):
+        return html.Div([title, html.P("Nothing lies inside.")], className="card")
+    summary = summarise(space, inside)
+    tiles = [
+        picture(space.code_pictures[code], f"{count:,} of {counts[code]:,}", f"code {code}")
+        for code, count in zip(summary.codes, summary.counts, strict=True)
+    ]
+    some = np.flatnonzero(summary.classes)
+    return html.Div(
+        [
+            title,
+            html.Div(
+                [
+                    picture(summary.mean_image, "mean image", "mean image of the selected points"),
+                    bars([space.class_names[i] for i in some], summary.classes[some].tolist()),
+                ],
+                className="beside",
+            ),
+            html.H3(f"{summary.num_codes:,} codes, the most frequent of them"),
+            html.Div(tiles, className="pictures", id="selected-codes"),
+            html.Button("save ids as CSV", id={"save": "csv"}, n_clicks=0, className="plain", type="button"),
+        ],
+        className="card",
+    )

@@ -1,0 +1,104 @@
+"""The part of the page that shows two runs side by side: the same test images, the codes and the errors of both."""
+
+from typing import Any
+
+import numpy as np
+from dash import Dash, Input, Output, ctx, html
+from jaxtyping import Int
+
+from geovq_jax.explorer.drawing import error_scatter, even_decimals
+from geovq_jax.explorer.guard import choice, clicked, whole
+from geovq_jax.explorer.pieces import choice_of, graph, picture
+from geovq_jax.explorer.space import Space, Versus, class_title
+
+_ROWS = 12
+_ORDERS = ("first better", "second better", "even", "worst for both", "as in the split")
+
+
+def part(space: Space) -> html.Div:
+    """What both runs reach on the whole, the map of errors, and a place for images."""
+    versus = space.versus
+    assert versus is not None
+    left = [
+        html.H2("Two runs on the same images"),
+        _headline(versus),
+        graph("errors", error_scatter(versus), "square"),
+        html.P("Each point is a test image; below the line the second run is better. Click one.", className="note"),
+    ]
+    right = [
+        choice_of("order", "images", _ORDERS, _ORDERS[0]),
+        html.Div(pairs(space, shown(versus, _ORDERS[0])), id="pairs"),
+    ]
+    return html.Div([html.Section(left, className="card"), html.Section(right, className="card")], className="columns")
+
+
+def _headline(versus: Versus) -> html.Table:
+    """Mean squared error of both runs, their PSNR, and how often each is better."""
+    first, second = versus.errors
+    wins = (first < second, second < first)
+    rows = [
+        html.Tr(
+            [
+                html.Th(name, scope="row"),
+                html.Td(f"{errors.mean():.5f}"),
+                html.Td(f"{-10.0 * np.log10(max(errors.mean(), 1e-12)):.2f} dB"),
+                html.Td(f"{100.0 * won.mean():.0f} %"),
+            ]
+        )
+        for name, errors, won in zip(versus.names, versus.errors, wins, strict=True)
+    ]
+    names = ("run", "mean squared error", "PSNR of that", "images on which it is better")
+    head = html.Thead(html.Tr([html.Th(name, scope="col") for name in names]))
+    return html.Table([head, html.Tbody(rows)], className="table")
+
+
+def shown(versus: Versus, order: str) -> np.ndarray:
+    """Positions of the images that an order puts first."""
+    first, second = versus.errors
+    keys = dict(
+        zip(
+            _ORDERS,
+            (first - second, second - first, np.abs(first - second), -(first + second), np.arange(len(first))),
+            strict=True,
+        )
+    )
+    return np.argsort(keys[order], kind="stable")[:_ROWS]
+
+
+def pairs(space: Space, positions: np.ndarray) -> html.Div:
+    """For each image: the original, and both decoded images with error and codes."""
+    versus = space.versus
+    assert versus is not None
+    errors = [even_decimals(part) for part in versus.errors[:, positions]]
+    rows: list[Any] = []
+    for place, i in enumerate(positions.tolist()):
+        name = f"test image {versus.rows[i]}"
+        figures: list[Any] = [picture(versus.images[i], class_title(space, versus.labels[i]), name)]
+        for run, decoded, codes, texts in zip(versus.names, versus.decoded, versus.codes, errors, strict=True):
+            figures.append(picture(decoded[i], texts[place], f"{name} by {run}"))
+            figures.append(html.Pre(codes_as_text(np.atleast_2d(codes[i])), title=f"codes of {name} by {run}"))
+        rows.append(html.Div(figures, className="pair"))
+    names = ("image", versus.names[0], "its codes", versus.names[1], "its codes")
+    head = html.Div([html.B(name) for name in names], className="pair head")
+    return html.Div([head, *rows])
+
+
+def codes_as_text(codes: Int[np.ndarray, "h w"]) -> str:
+    """A grid of codes in rows."""
+    return "\n".join(" ".join(f"{code:>4d}" for code in row) for row in codes.tolist())
+
+
+def connect(app: Dash, space: Space) -> None:
+    """Register the callbacks of this part."""
+    versus = space.versus
+    assert versus is not None
+
+    @app.callback(
+        Output("pairs", "children"), Input("order", "data"), Input("errors", "clickData"), prevent_initial_call=True
+    )
+    def show(order: Any, click: Any) -> Any:
+        order = choice(order, _ORDERS, "order")
+        position = None if click is None else whole(clicked(click).get("pointNumber"), 0, len(versus.rows) - 1, "image")
+        if ctx.triggered_id == "errors" and position is not None:
+            return pairs(space, np.array([position]))
+        return pairs(space, shown(versus, order))
