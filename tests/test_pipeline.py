@@ -237,12 +237,12 @@ def test_a_run_shows_its_headline_and_samples_in_a_notebook(finished, tmp_path):
 
 def test_a_run_says_what_it_will_do(finished, monkeypatch):
     run = geovq_jax.load_run(finished)
-    assert pipeline._plan(finished, run.config) == "every stage has finished"
+    assert pipeline._plan(pipeline._ALL, finished, run.config) == "every stage has finished"
     with run.config.unlocked():
         run.config.prior.num_steps = 41
-    said = pipeline._plan(finished, run.config)
+    said = pipeline._plan(pipeline._ALL, finished, run.config)
     assert re.fullmatch(r"prior, samples, scores, report; \d+ min when they ran before", said)
-    new = pipeline._plan(finished / "new", run.config)
+    new = pipeline._plan(pipeline._ALL, finished / "new", run.config)
     assert new.startswith("vae, latents, ")
     assert re.search(r"training steps at most: vae \d+, classifier 40, prior 41$", new)
 
@@ -471,9 +471,10 @@ def test_the_explorer_shows_the_nodes_of_a_run(finished):
     np.testing.assert_array_equal(grid[1, 0], space.points[6])
     moved = np.asarray(space.decoder(6)(jnp.asarray(space.points[6]) + 1.0) - space.decoder(6)(space.points[6]))
     assert np.abs(moved).max() > 0
-    images, classes = space.draw(Draw(label=3, number=4, temperature=1.0, top_p=0.9, guidance=1.0, seed=0))
-    assert images.shape == (4, 8, 8, 1)
-    assert (classes == 3).all()
+    asked = Draw(label=3, number=4, temperature=1.0, top_k=0, top_p=0.9, min_p=0.0, guidance=1.0, seed=0)
+    drawn = space.draw(asked, np.arange(4))
+    assert drawn.images.shape == (4, 8, 8, 1)
+    assert (drawn.labels == 3).all()
     few = run_space(run, max_points=100)
     assert few.points.shape == (100, space.points.shape[1])
     assert set(few.medoids[few.medoids >= 0]) <= set(range(100))

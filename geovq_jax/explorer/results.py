@@ -42,6 +42,7 @@ def details_of(space: Space, reach: Reach, metric: str) -> list[Any]:
 
 
 def strips(space: Space, found: list[Curve]) -> html.Div:
+    """Decoded images along each curve, with its length."""
     rows: list[Any] = []
     for curve in found:
         notes = f"{curve.length:.3f}" + ("" if curve.converged else " (not converged)")

@@ -96,7 +96,10 @@ def measure(run: Run) -> Paths:
             b = rng.choice(others if len(others) else np.delete(np.arange(len(labels)), a))
             found = {name: _even(measure_fn, resample(c, _FINE)) for name, c in curves(run, int(a), int(b)).items()}
             images.append(
-                {name: decode_images(run.decode_fn, np.reshape(z, (-1, *shape))) for name, (z, _) in found.items()}
+                {
+                    name: decode_images(run.decode_fn, np.asarray(z).reshape(-1, *shape))
+                    for name, (z, _) in found.items()
+                }
             )
             lengths.append({name: float(length) for name, (_, length) in found.items()})
             progress(done, PAIRS)

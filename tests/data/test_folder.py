@@ -130,7 +130,7 @@ def test_load_splits_a_folder_with_rows_of_its_sorted_list(tmp_path):
 def test_load_refuses_a_folder_too_small_to_split(tmp_path):
     for row in range(2):
         save(tmp_path / "x" / f"{row}.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(ValueError, match="expected at least 3 images"):
+    with pytest.raises(ValueError, match="expected at least 3 rows"):
         load(f"folder:{tmp_path}")
 
 

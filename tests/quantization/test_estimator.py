@@ -92,6 +92,7 @@ def test_every_latent_may_be_a_code():
         ),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_contradictions_are_refused(settings, given, words):
     with pytest.raises(ValueError, match=words):
         GeodesicQuantizer(**settings).fit(LATENTS, **given)
