@@ -72,6 +72,8 @@ COMPARE_METHODS = (
 _CURVES = ("kmeans", "mean_metric", "geodesic_refined")
 COMPARE_RATE = {
     "data.max_train": 10_000,
+    "data.max_valid": 1_000,
+    "data.max_test": 2_000,
     "codes.sweeps": 4,
     "codes.searches": 2,
     "prior.embed_dim": 64,
