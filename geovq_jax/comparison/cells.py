@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from geovq_jax.config import default_config, settings
 from geovq_jax.quantization.methods import METHODS
-from geovq_jax.workdir import load_npz
+from geovq_jax.workdir import load_npz, save_npz, write_json
 
 SEARCHED = "_context"  # suffix of a method whose codes are searched in the context of the whole image
 
@@ -57,6 +58,49 @@ def trials_of(config: ConfigDict) -> list[Trial]:
     ]
 
 
+def trial_settings(trial: Trial, config: ConfigDict) -> dict[str, Any]:
+    """Everything in a seed's configuration that a trial depends on."""
+    own = config.copy_and_resolve_references()
+    with own.unlocked():
+        own.codes.rate_weight = trial.rate_weight
+    found = settings(own, "seed", "data", "vae", "graph", "codebook", "codes", "vqvae")
+    if trial.method in config.compare.prior:
+        found |= settings(own, "prior", "sample", "classifier", "scores")
+    return found
+
+
+def is_finished(trial: Trial, workdir: Path, config: ConfigDict) -> bool:
+    """Whether a seed's work directory holds a trial's record of these settings; keys it lacks had their defaults."""
+    path, wanted = workdir / "cells" / f"{trial.name}.json", trial_settings(trial, config)
+    if not path.is_file():
+        return False
+    stored, defaults = json.loads(path.read_text())["settings"], settings(default_config(), *wanted)
+    if stored.keys() != wanted.keys():
+        return False
+    filled = {
+        name: defaults[name] | section if isinstance(section, dict) else section for name, section in stored.items()
+    }
+    return filled == wanted
+
+
+def restore_cells(workdir: Path, config: ConfigDict, results: Path) -> None:
+    """Records of trials that an earlier `write_results` left in `results`, into work directories that lack them."""
+    if not results.is_file() or not results.with_suffix(".npz").is_file():
+        return
+    earlier, scores = json.loads(results.read_text()), load_npz(results.with_suffix(".npz"), stage="compare")
+    for record in earlier.get("trials", []):
+        folder, own = workdir / f"seed{record['seed']}" / "cells", f"{record['name']}/{record['seed']}/"
+        if record["seed"] not in config.compare.seeds or (folder / f"{record['name']}.json").exists():
+            continue
+        images = {name.removeprefix(own): values for name, values in scores.items() if name.startswith(own)}
+        save_npz(folder / f"{record['name']}.npz", **images)
+        write_json(folder / f"{record['name']}.json", {"settings": record["settings"], "rows": record["rows"]})
+    for seed, points in earlier.get("autoencoders", {}).items():
+        path = workdir / f"seed{seed}" / "cells" / "autoencoder.json"
+        if int(seed) in config.compare.seeds and not path.exists():
+            write_json(path, points)
+
+
 def read_cells(workdir: Path, config: ConfigDict) -> Cells:
     """Records of every trial of a comparison."""
     trials = itertools.product(trials_of(config), config.compare.seeds)
@@ -68,10 +112,26 @@ def read_cells(workdir: Path, config: ConfigDict) -> Cells:
     return cells
 
 
-def autoencoder_points(workdir: Path, config: ConfigDict) -> list[dict[str, float]]:
-    """The autoencoder's own rate-distortion curve, means over the seeds; empty where no prior is trained."""
+def trial_records(workdir: Path, config: ConfigDict) -> list[dict[str, Any]]:
+    """Settings and rows of every trial as `restore_cells` reads them."""
+    return [
+        {"name": trial.name, "seed": seed}
+        | json.loads((workdir / f"seed{seed}" / "cells" / f"{trial.name}.json").read_text())
+        for trial, seed in itertools.product(trials_of(config), config.compare.seeds)
+    ]
+
+
+def autoencoder_points(workdir: Path, config: ConfigDict) -> dict[int, list[dict[str, float]]]:
+    """The autoencoder's own rate-distortion curve of each seed; empty where no prior is trained."""
     if not config.compare.prior:
-        return []
-    paths = [workdir / f"seed{seed}" / "cells" / "autoencoder.json" for seed in config.compare.seeds]
-    points = zip(*(json.loads(path.read_text()) for path in paths), strict=True)
-    return [{part: float(np.mean([seed[part] for seed in point])) for part in point[0]} for point in points]
+        return {}
+    paths = {seed: workdir / f"seed{seed}" / "cells" / "autoencoder.json" for seed in config.compare.seeds}
+    return {seed: json.loads(path.read_text()) for seed, path in paths.items()}
+
+
+def mean_curve(curves: list[list[dict[str, float]]]) -> list[dict[str, float]]:
+    """Means over seeds of curves with the same points."""
+    return [
+        {part: float(np.mean([seed[part] for seed in point])) for part in point[0]}
+        for point in zip(*curves, strict=True)
+    ]

@@ -7,7 +7,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import figures
-from geovq_jax.comparison.cells import Cells, Trial, autoencoder_points, read_cells, trials_of
+from geovq_jax.comparison.cells import (
+    Cells,
+    Trial,
+    autoencoder_points,
+    mean_curve,
+    read_cells,
+    trial_records,
+    trials_of,
+)
 from geovq_jax.comparison.curves import coded_tables, compare_at_coded_bits, curves_figure
 from geovq_jax.evaluation.statistics import Interval, paired_difference
 from geovq_jax.manifest import describe
@@ -78,7 +86,7 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
             + "; compare codebooks of one size"
         )
     scores = {
-        f"{trial.name}/{seed}/{part}": values.astype(np.float16)
+        f"{trial.name}/{seed}/{part}": values.astype(np.float32 if part == "bits" else np.float16)
         for (trial, seed), (_, images) in cells.items()
         for part, values in images.items()
         if part != "codes"
@@ -88,8 +96,12 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
     record = describe(config)
     record["config"]["data"].pop("dir")
     record |= {"name": name, "seeds": seeds, "bits_per_image": rows[0]["bits"]}
-    own = autoencoder_points(workdir, config)
-    result = to_json(record | {"rows": rows, "differences": differences, "curves": curves, "autoencoder": own})
+    each = autoencoder_points(workdir, config)
+    own = mean_curve(list(each.values()))
+    record |= {"rows": rows, "differences": differences, "curves": curves, "autoencoder": own}
+    if config.compare.prior:  # trials take hours: another machine may go on from them
+        record |= {"trials": trial_records(workdir, config), "autoencoders": each}
+    result = to_json(record)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / f"{name}.json", result)
     save_npz(output / f"{name}.npz", **scores)

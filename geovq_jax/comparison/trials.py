@@ -5,7 +5,6 @@ after fine-tuning, and leaves a record and the scores of every image. A finished
 """
 
 import itertools
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import pipeline, processes
-from geovq_jax.comparison.cells import JOINT, SEARCHED, Trial, trials_of
+from geovq_jax.comparison.cells import JOINT, SEARCHED, Trial, is_finished, restore_cells, trial_settings, trials_of
 from geovq_jax.comparison.tables import write_results
-from geovq_jax.config import settings
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
 from geovq_jax.evaluation.code_usage import code_usage, distortion
@@ -78,35 +76,32 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
             f"expected compare.methods that keep the autoencoder for vae.kind=external, got {', '.join(joint)}; leave "
             "them out of --config.compare.methods"
         )
+    restore_cells(workdir, config, output / f"{config.name.removeprefix('compare-')}.json")
     for seed in config.compare.seeds:
         own = config.copy_and_resolve_references()
         with own.unlocked():
             own.seed = seed
             own.codebook.method, own.codebook.distance = "geodesic", "graph"  # what the geodesic methods start from
         run = Run(workdir / f"seed{seed}", own)
-        classifier = ("classifier",) if config.compare.prior or config.graph.output_metric == "features" else ()
-        for stage in ("vae", "latents", *classifier, "metrics", "graph", "codebook"):
-            pipeline.run_stage(stage, run)
-        for _, trials in itertools.groupby(trials_of(config), key=lambda trial: trial.method):
+        left = [trial for trial in trials_of(config) if not is_finished(trial, run.workdir, own)]
+        if left:
+            classifier = ("classifier",) if config.compare.prior or config.graph.output_metric == "features" else ()
+            for stage in ("vae", "latents", *classifier, "metrics", "graph", "codebook"):
+                pipeline.run_stage(stage, run)
+            if config.compare.prior:
+                write_json(run.workdir / "cells" / "autoencoder.json", to_json(autoencoder_curve(run)))
+        for _, trials in itertools.groupby(left, key=lambda trial: trial.method):
             run_trials(list(trials), run)
-        if config.compare.prior:
-            write_json(run.workdir / "cells" / "autoencoder.json", to_json(autoencoder_curve(run)))
     say("compare", write_results(workdir, config, output))
 
 
 def run_trials(trials: list[Trial], run: Run) -> None:
-    """Run the trials of one method on one seed, but those whose record was made under the same settings."""
-    method, config, start = trials[0].method, run.config, None
+    """Run trials of one method on one seed, from the same start."""
+    method, config = trials[0].method, run.config
+    start = (joint_codes if method in JOINT else post_hoc_codes)(method, run)
     for trial in trials:
-        path = run.workdir / "cells" / f"{trial.name}.json"
+        path, record = run.workdir / "cells" / f"{trial.name}.json", trial_settings(trial, config)
         config.codes.rate_weight = trial.rate_weight
-        record = settings(config, "seed", "data", "vae", "graph", "codebook", "codes", "vqvae")
-        if method in config.compare.prior:
-            record |= settings(config, "prior", "sample", "classifier", "scores")
-        if path.exists() and json.loads(path.read_text())["settings"] == record:
-            say(trial.name, "finished before")
-            continue
-        start = start or (joint_codes if method in JOINT else post_hoc_codes)(method, run)
         rows, images = score_trial(method, run, start)
         save_npz(path.with_suffix(".npz"), **images)
         write_json(path, {"settings": record, "rows": rows})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from geovq_jax.comparison import curves, tables, trials
-from geovq_jax.comparison.cells import Trial, trials_of
+from geovq_jax.comparison.cells import Trial, is_finished, read_cells, restore_cells, trial_settings, trials_of
 from geovq_jax.config import experiment
 from geovq_jax.data import Dataset, Split
 from geovq_jax.models import vae
@@ -144,6 +144,37 @@ def test_tables_by_hand(tmp_path, config):
     table = (tmp_path / "out" / "hand.md").read_text()
     (line,) = [line for line in table.splitlines() if line.startswith("| K-means | frozen | 20")]
     assert [float(cell) for cell in line.strip("| ").split(" | ")[2:]] == [20.5, 0.5, 4.0, 3.0]
+
+
+def test_trials_are_taken_over_from_results(tmp_path, config):
+    cells(tmp_path, config, [("kmeans", "frozen"), ("vqvae", "joint")])
+    for seed in config.compare.seeds:
+        (tmp_path / f"seed{seed}" / "cells" / "autoencoder.json").write_text('[{"bits": 50.0, "psnr": 21.0}]')
+    with config.unlocked():
+        config.compare.prior = ("another",)
+    tables.write_results(tmp_path, config, tmp_path / "out")
+    restore_cells(tmp_path / "new", config, tmp_path / "out" / "hand.json")
+    before, after = read_cells(tmp_path, config), read_cells(tmp_path / "new", config)
+    for trial, (rows, images) in before.items():
+        assert after[trial][0] == rows
+        (part,) = set(images) - {"codes"}
+        np.testing.assert_allclose(after[trial][1][part], images[part], rtol=1e-3)
+    tables.write_results(tmp_path / "new", config, tmp_path / "again")
+    assert (tmp_path / "again" / "hand.json").read_text() == (tmp_path / "out" / "hand.json").read_text()
+
+
+def test_a_trial_is_finished_under_its_own_settings(tmp_path, config):
+    trial = Trial("kmeans_context", 0.25)
+    stored = trial_settings(trial, config)
+    assert stored["codes"]["rate_weight"] == 0.25
+    assert not is_finished(trial, tmp_path, config)
+    stored["codes"].pop("sweeps")  # a key that came later: it had its default
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / f"{trial.name}.json").write_text(json.dumps({"settings": stored, "rows": []}))
+    assert is_finished(trial, tmp_path, config)
+    with config.unlocked():
+        config.codes.sweeps = 7
+    assert not is_finished(trial, tmp_path, config)
 
 
 def test_methods_with_search_take_every_weight(config):
