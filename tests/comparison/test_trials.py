@@ -101,7 +101,7 @@ def test_a_retrained_autoencoder_is_measured_anew(tmp_path):
     np.testing.assert_allclose(run.metrics("test"), expected, rtol=1e-3, atol=1e-6)
 
 
-def cells(workdir, config, rows):
+def cells(workdir, config, rows, **columns):
     """Cells of two methods and two seeds with hand-made scores."""
     for seed in config.compare.seeds:
         for method, rung in rows:
@@ -118,7 +118,7 @@ def cells(workdir, config, rows):
                 "searches": 0,
                 "search_gradients": 0,
             }
-            row |= {"psnr": base, "ssim": 0.5, "used": 4, "perplexity": 3.0}
+            row |= {"psnr": base, "ssim": 0.5, "used": 4, "perplexity": 3.0} | columns
             if rung == "frozen":
                 row["units"] = {"latent": {"rms": 1.0 + seed}}
             (folder / f"{method}.json").write_text(json.dumps({"settings": {}, "rows": [row]}))
@@ -147,7 +147,9 @@ def test_tables_by_hand(tmp_path, config):
 
 
 def test_trials_are_taken_over_from_results(tmp_path, config):
-    cells(tmp_path, config, [("kmeans", "frozen"), ("vqvae", "joint")])
+    generation = {"frechet_real": 1.0, "frechet_reconstructions": 1.5, "frechet_samples": 2.0}
+    generation |= {"consistency_real": 1.0, "consistency_reconstructions": 0.9, "consistency_samples": 0.8}
+    cells(tmp_path, config, [("kmeans", "frozen"), ("vqvae", "joint")], prior=4.0, **generation)
     for seed in config.compare.seeds:
         (tmp_path / f"seed{seed}" / "cells" / "autoencoder.json").write_text('[{"bits": 50.0, "psnr": 21.0}]')
     with config.unlocked():
