@@ -1,5 +1,6 @@
 """The front door of every entry point: flags in, one call, bad input as one line and exit code 2."""
 
+import os
 import re
 import signal
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -39,6 +41,7 @@ _CONFIG_HELP = (
     "--help-config lists them."
 )
 _ALWAYS = ("workdir", "quiet")  # flags that entry points without a configuration read too
+_CACHE_BYTES = 2**30  # of compiled programs, of which those not used for longest go first
 _LENGTH = 500  # of an error message, in characters
 
 # Bad input, and faults of the machine: no disk, no memory, a device that fails (RuntimeError of jax).
@@ -71,6 +74,7 @@ def main(
         if _PROCESSES.value is not None:
             processes.join(_PROCESSES.value)
         console.quiet = _QUIET.value or not processes.first()
+        _keep_compiled_programs()
         log_to_console()
         with files.locked(workdir):
             stage(workdir, config)
@@ -105,6 +109,7 @@ def main_without_config(
         if not operands:
             _refuse_leftover(leftover, "--workdir=...")
         console.quiet = _QUIET.value
+        _keep_compiled_programs()
         work(Path(_WORKDIR.value).absolute() if _WORKDIR.value else None, *([leftover] if operands else []))
     except (*_FAULTS, flags.Error) as error:
         _refuse(error)
@@ -123,6 +128,19 @@ def is_set(name: str, argv: Sequence[str] | None = None) -> bool:
         if argument.startswith("-") and given in (name, f"no{name}"):
             value = given == name and text.lower() in ("", "true", "t", "1")
     return value
+
+
+def _keep_compiled_programs() -> None:
+    """Compiled programs in the user's cache folder, so that the next process compiles only what is new.
+
+    JAX_COMPILATION_CACHE_DIR names another folder; an empty value keeps none.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geovq_jax" / "programs"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _answer_help(arguments: Sequence[str], documentation: str | None, *, config: bool = True) -> None:

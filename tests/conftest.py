@@ -3,9 +3,12 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
-# Nearly all of the suite's time is compilation; child processes inherit the setting.
+# Nearly all of the suite's time is compilation; child processes inherit these settings.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import jaxtyping

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from geovq_jax.__main__ import COMMANDS
@@ -80,3 +81,25 @@ def test_a_path_comes_before_a_name(front_door, monkeypatch, tmp_path):
     given = []
     assert front_door(lambda _, config: given.append(config.name), "--config=digits")[0] == 0
     assert given == ["mnist5k"]
+
+
+@LOADS
+@pytest.mark.parametrize("named", [None, "", "elsewhere"])
+def test_compiled_programs_are_kept_in_the_users_cache_unless_a_folder_is_named(
+    front_door, tmp_path, monkeypatch, named
+):
+    names = ("compilation_cache_dir", "compilation_cache_max_size", "persistent_cache_min_compile_time_secs")
+    before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    if named is not None:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", named)
+    seen = []
+    try:
+        arguments = ("--config=configs/digits.py:smoke", f"--workdir={tmp_path / 'w'}")
+        code, _ = front_door(lambda *_: seen.append(jax.config.jax_compilation_cache_dir), *arguments)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    own = str(tmp_path / "geovq_jax" / "programs")
+    assert (code, seen) == (0, [own if named is None else before["jax_compilation_cache_dir"]])
