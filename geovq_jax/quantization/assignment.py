@@ -97,6 +97,11 @@ def assign(
 
     Raises:
         ValueError: latents of another dimension, or not finite.
+
+    Example:
+        >>> quantizer = Quantizer("kmeans", "linear", np.array([[0.0], [5.0]], np.float32))
+        >>> assign(quantizer, np.array([[1.0], [4.0]], np.float32), lambda z: z).codes.tolist()
+        [0, 1]
     """
     d = quantizer.vectors.shape[1]
     if latents.ndim not in (2, 4) or latents.shape[-1] != d or not len(latents):
@@ -117,7 +122,12 @@ def assign(
 
 
 def measure(decode_fn: DecodeFn, latents: Latents, context: str = "own") -> Float[np.ndarray, "m d d"]:
-    """Pull-back metric float32 of each vector, or of each cell in the context of its grid."""
+    """Pull-back metric float32 of each vector, or of each cell in the context of its grid.
+
+    Example:
+        >>> measure(lambda z: 3.0 * z, np.zeros((2, 1), np.float32)).ravel().tolist()
+        [9.0, 9.0]
+    """
     found = node_metrics(decode_fn, latents) if latents.ndim == 2 else cell_metrics(decode_fn, latents, context=context)
     return np.asarray(found, np.float32).reshape(-1, *2 * latents.shape[-1:])
 
@@ -192,6 +202,11 @@ def search(
 
     Raises:
         ValueError: as `encode_in_context` and `baselines.encode_decoded`.
+
+    Example:
+        >>> vectors, images = np.array([[0.0], [0.5]], np.float32), np.array([[0.9]], np.float32)
+        >>> search(lambda z: 2.0 * z, vectors, np.array([0]), images).tolist()
+        [1]
     """
     if codes.ndim == 1:
         one = jnp.zeros((1, 1), jnp.int32)

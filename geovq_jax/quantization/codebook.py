@@ -56,5 +56,10 @@ def lookup(codebook: Codebook, codes: Int[np.ndarray, "..."]) -> Float[np.ndarra
 
     Raises:
         ValueError: codes that are not integers in [0, K).
+
+    Example:
+        >>> codebook = Codebook(np.array([[0.0], [5.0]]), np.array([-1, -1]), np.ones(2, int), np.zeros(2), {})
+        >>> lookup(codebook, np.array([[1, 0]])).tolist()
+        [[[5.0], [0.0]]]
     """
     return codebook.vectors[check_ids("codes", codes, len(codebook.vectors), "...")]

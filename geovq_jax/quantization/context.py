@@ -82,6 +82,14 @@ def encode_in_context(
 
     Reference: for the closed loop, Gersho & Gray 1992, "Vector quantization and signal compression", chapter 12; for
     the damping, Marquardt 1963, "An algorithm for least-squares estimation of nonlinear parameters".
+
+    Example:
+        >>> decode = lambda grid: grid.sum(axis=(0, 1))  # one pixel, to which two cells add up
+        >>> vectors, codes = np.array([[0.0], [1.0]], np.float32), np.zeros((1, 1, 2), np.int32)
+        >>> metrics, image = np.ones((1, 1, 2, 1, 1), np.float32), np.ones((1, 1), np.float32)
+        >>> found = encode_in_context(decode, vectors, codes, metrics, image)
+        >>> int(found.codes.sum()), found.before.tolist(), found.after.tolist()
+        (1, [1.0], [0.0])
     """
     check_array("code vectors", vectors, "K d")
     codes = check_ids("codes", codes, len(vectors), "n h w")

@@ -51,6 +51,12 @@ def assign_pullback(
 
     Raises:
         ValueError: shapes that do not fit, or values that are not finite.
+
+    Example:
+        >>> z, metrics = np.zeros((1, 2), np.float32), np.diag([1.0, 9.0]).astype(np.float32)[None]
+        >>> labels, squares = assign_pullback(z, metrics, np.array([[2.0, 0.0], [0.0, 1.0]], np.float32))
+        >>> labels.tolist(), squares.tolist()
+        ([0], [4.0])
     """
     _check(latents, metrics, centres)
     return _assign(latents, metrics, centres, batch_size)
@@ -105,6 +111,13 @@ def pullback_kmeans(
 
     Raises:
         ValueError: shapes that do not fit, or values that are not finite.
+
+    Example:
+        >>> z = np.array([[0.0], [1.0], [9.0]], np.float32)
+        >>> metrics = np.array([1.0, 3.0, 1.0], np.float32)[:, None, None]
+        >>> found = pullback_kmeans(z, metrics, np.array([[0.0], [9.0]], np.float32))
+        >>> found.centres.ravel().round(2).tolist(), found.labels.tolist()  # (1 * 0 + 3 * 1) / 4
+        ([0.75, 9.0], [0, 0, 1])
     """
     _check(latents, metrics, centres)
     check_count("max_iterations", max_iterations, 0)

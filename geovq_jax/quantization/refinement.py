@@ -81,6 +81,12 @@ def refine_centres(
     Raises:
         ValueError: labels outside [0, K), shapes that do not fit, a decoder that gives NaN or infinity, or as
             `check_latents`.
+
+    Example:
+        >>> z = np.array([[0.0], [1.0], [9.0]], np.float32)
+        >>> found = refine_centres(lambda z: 2.0 * z, np.array([[0.0], [9.0]], np.float32), z, np.array([0, 0, 1]))
+        >>> found.centres.ravel().round(2).tolist()
+        [0.5, 9.0]
     """
     check_images(decode_fn, latents, "n d")
     z, labels = _check(centres, latents, labels, max_iterations, tolerance)
@@ -215,6 +221,13 @@ def refine_cell_centres(
     Raises:
         ValueError: for labels outside [0, K), shapes that do not fit, a decoder that gives NaN or infinity, or as
             `check_latents`.
+
+    Example:
+        >>> grids = np.array([0.0, 1.0, 9.0, 9.0], np.float32).reshape(2, 1, 2, 1)
+        >>> labels = np.array([0, 0, 1, 1]).reshape(2, 1, 2)
+        >>> found = refine_cell_centres(lambda grid: 2.0 * grid, np.array([[0.0], [9.0]], np.float32), grids, labels)
+        >>> found.centres.ravel().round(2).tolist()
+        [0.5, 9.0]
     """
     check_images(decode_fn, grids, "n h w d")
     c, labels = _check(centres, grids, labels, max_iterations, tolerance)

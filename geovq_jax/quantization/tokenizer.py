@@ -59,7 +59,16 @@ class Encoded(NamedTuple):
 
 
 def save_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
-    """Writes a tokenizer to an npz file, atomically; `load_tokenizer` reads it."""
+    """Writes a tokenizer to an npz file, atomically; `load_tokenizer` reads it.
+
+    Example:
+        >>> import tempfile
+        >>> tokenizer = Tokenizer(np.array([[0.0], [4.0]], np.float32), None, np.array([0, 1]), np.zeros(2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_tokenizer(Path(folder) / "tokenizer.npz", tokenizer)
+        ...     load_tokenizer(Path(folder) / "tokenizer.npz").labels.tolist()
+        [0, 1]
+    """
     save_npz(path, **{name: value for name, value in tokenizer._asdict().items() if value is not None})
 
 
@@ -69,6 +78,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         FileNotFoundError: without the file.
         ValueError: for a damaged file, or one of other arrays.
+
+    Example:
+        >>> load_tokenizer(Path("absent.npz"))
+        Traceback (most recent call last):
+        FileNotFoundError: expected a tokenizer in absent.npz, got no file; write it by save_tokenizer
     """
     if not path.is_file():
         raise FileNotFoundError(f"expected a tokenizer in {path}, got no file; write it by save_tokenizer")
@@ -110,6 +124,12 @@ def encode(
     Raises:
         ValueError: a decoder given to a Euclidean tokenizer or missing for a pull-back one; latents of another form or
             not finite; a decoder or metrics with NaN or infinity, with the number of latents (or cells) concerned.
+
+    Example:
+        >>> tokenizer = Tokenizer(np.array([[0.0], [4.0]], np.float32), None, np.array([0, 1]), np.zeros(2))
+        >>> found = encode(tokenizer, np.array([[1.0], [3.5]], np.float32), k=2)
+        >>> found.codes.tolist(), found.distances.tolist()
+        ([0, 1], [1.0, 0.5])
     """
     _check(tokenizer, decode_fn, "a decoder", k)
     grids = getattr(latents, "ndim", 0) == 4
@@ -155,6 +175,12 @@ def encode_measured(
     Raises:
         ValueError: metrics given to a Euclidean tokenizer or missing for a pull-back one; latents or metrics of another
             form, or not finite.
+
+    Example:
+        >>> ones = np.ones((2, 1, 1), np.float32)
+        >>> tokenizer = Tokenizer(np.array([[0.0], [4.0]], np.float32), ones, np.array([0, 1]), np.array([0.0, 3.0]))
+        >>> encode_measured(tokenizer, np.array([[3.0]], np.float32), ones[:1] * 4.0, k=2).codes.tolist()
+        [1]
     """
     _check(tokenizer, metrics, "a metric for each latent", k)
     size = tokenizer.points.shape[1]
