@@ -126,7 +126,9 @@ def api_page(package, text, names):
 
 
 def write_pages(app, config):
-    """The tutorials, the table of configuration keys and the API reference, from the code itself."""
+    """The tutorials, tables of results, the table of configuration keys and the API reference, from the repository."""
+    for path in (HERE.parent / "results").glob("*.md"):
+        write(HERE / "tables" / path.name, f"---\norphan: true\n---\n\n# {path.stem}\n\n{path.read_text()}")
     notebooks = sorted((HERE.parent / "notebooks").glob("*.py"))
     for path in {*(HERE / "tutorials").glob("*.py")} - {HERE / "tutorials" / notebook.name for notebook in notebooks}:
         path.unlink()
@@ -157,7 +159,11 @@ def write(path, text):
 
 
 def link_equations(app, docname, source):
-    r"""Gives (11) of geometry.md, an equation with a \tag, the label geometry-11, and links each "(11)" of the text."""
+    r"""Gives (11) of geometry.md, an equation with a \tag, the label geometry-11, and links each "(11)" of the text.
+
+    Tables of results are pages here.
+    """
+    source[0] = source[0].replace("](../results/", "](tables/")
     if r"\tag{" not in source[0]:
         return
     name = docname.replace("/", "-")
