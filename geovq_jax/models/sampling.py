@@ -206,7 +206,8 @@ def draw(
     prompt = np.asarray(prompt).reshape(len(prompt), -1)
     parts = []
     for start in range(0, len(labels), BATCH):
-        # The last batch is filled up by copies of its last row: one compilation, whatever the number of samples.
+        # The last batch is padded with copies of its last row, so that there is one compilation for any number of
+        # samples.
         rows = np.minimum(np.arange(start, start + BATCH), len(labels) - 1)
         drawn = sample(
             keys[rows],
