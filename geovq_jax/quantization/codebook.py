@@ -1,4 +1,4 @@
-"""The codebook: K vectors of latent space, where they came from, and the VAE they belong to."""
+"""The codebook: K vectors of latent space with their origin and the hash of their VAE."""
 
 import json
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from geovq_jax.workdir import hash_arrays, save_npz
 
 
 class Codebook(NamedTuple):
-    """Code vectors (latents), and what is known of their cells.
+    """Code vectors (latents) and statistics of their clusters.
 
-    `medoids` are graph nodes, -1 for a vector that is no node; `counts` and `radii` the number of graph nodes of each
-    cell and their largest geodesic distance to the medoid; `settings` how it was built, with the hash of the VAE's
+    `medoids` are graph nodes, -1 for a vector that is not a node; `counts` and `radii` the number of graph nodes of
+    each cell and their largest geodesic distance to the medoid; `settings` how it was built, with the hash of the VAE's
     parameters as "vae".
     """
 
