@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _usage() -> str:
-    """The docstring above and one line per command; reads the modules without importing them."""
+    """The module's docstring and one line per command, read from the modules without importing them."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {_summary(name)}" for name in COMMANDS]
     return "\n".join([(__doc__ or "").strip(), "", "commands:", *lines])

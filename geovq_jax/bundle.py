@@ -22,8 +22,8 @@ def export(workdir: Path | None, out: Path) -> None:
     """Write the codebook, the codes, the parameters of decoder and prior, and the decoder itself into a folder.
 
     Raises:
-        FileNotFoundError: a run of which a stage is missing.
-        ValueError: a run that is damaged or stale, or a decoder that is no program of JAX alone.
+        FileNotFoundError: a stage of the run has not finished.
+        ValueError: the run is damaged or stale, or its decoder is not a pure JAX function.
         ImportError: without the extra `export`.
     """
     if workdir is None:
@@ -93,7 +93,7 @@ def decoder_program(run: Run) -> bytes:
     latents = jax.ShapeDtypeStruct((size, *shape), jnp.float32)
     try:
         return bytes(programs.export(jax.jit(decode), platforms=PLATFORMS)(latents).serialize())
-    except Exception as error:  # a decoder of one's own may do anything
+    except Exception as error:  # a user's decoder may raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             f"expected a decoder that is a program of JAX alone, got {reason}; export one in PyTorch by torch.export"
@@ -101,7 +101,7 @@ def decoder_program(run: Run) -> bytes:
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """The content of description.json: what the files hold, and which run they are of."""
+    """The content of description.json: the content of the files and the run that they come from."""
     latent, code = run.latents("train").mean.shape[1:], run.codes("train").codes.shape[1:]
     return {
         "format": "geovq_jax export, version 1",

@@ -1,4 +1,4 @@
-"""Accepted values of configuration keys, each with the words that messages and documentation use."""
+"""Accepted values of configuration keys, each with its description for messages and documentation."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

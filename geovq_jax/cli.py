@@ -1,4 +1,4 @@
-"""The front door of every entry point: flags in, one call, bad input as one line and exit code 2."""
+"""Command line of every entry point: parses flags, makes one call, reports bad input as one line and exit code 2."""
 
 import os
 import re
@@ -31,7 +31,7 @@ _TRACKER = flags.DEFINE_enum(
 _PROCESSES = flags.DEFINE_string(
     "processes",
     None,
-    "Several processes do one run, each called with the same flags: --processes=auto under SLURM, Open MPI, Kubernetes "
+    "Run in several processes, each started with the same flags: --processes=auto under SLURM, Open MPI, Kubernetes "
     "or on a TPU pod, else INDEX/COUNT@HOST:PORT of process 0, e.g. --processes=0/2@localhost:9911. They split work "
     "by --config.mesh.data=0.",
 )
@@ -40,11 +40,11 @@ _CONFIG_HELP = (
     "(`geovq configs` lists the names); default: config.json of --workdir. Single keys as --config.vae.latent_dim=32; "
     "--help-config lists them."
 )
-_ALWAYS = ("workdir", "quiet")  # flags that entry points without a configuration read too
-_CACHE_BYTES = 2**30  # of compiled programs, of which those not used for longest go first
+_ALWAYS = ("workdir", "quiet")  # flags of entry points without a configuration, too
+_CACHE_BYTES = 2**30  # of compiled programs; the least recently used are removed first
 _LENGTH = 500  # of an error message, in characters
 
-# Bad input, and faults of the machine: no disk, no memory, a device that fails (RuntimeError of jax).
+# Bad input and machine faults: a full disk, no memory, a device that fails (RuntimeError of jax).
 _FAULTS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError, RuntimeError)
 _CONTINUES = "the same command continues from the last checkpoint"
 
@@ -68,7 +68,7 @@ def main(
     _answer_help(arguments, documentation)
     try:
         workdir, config = _resolve(arguments, adjust)
-    except Exception as error:  # whatever a configuration file or a flag raises is bad input
+    except Exception as error:  # errors raised by a configuration file or a flag are bad input
         _refuse(error)
     try:
         if _PROCESSES.value is not None:
@@ -94,10 +94,10 @@ def main_without_config(
     argv: Sequence[str] | None = None,
     operands: bool = False,
 ) -> None:
-    """As `main` for an entry point that only reads, without configuration and lock.
+    """As `main`, for an entry point that only reads: without configuration and lock.
 
-    `work` is called with the work directory, None where --workdir is not given. With `operands` it is called with the
-    list of arguments besides flags too, which are refused otherwise.
+    `work` is called with the work directory, None where --workdir is not given. With `operands` it also receives the
+    list of arguments that are not flags; otherwise such arguments are an error.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logging.set_verbosity(logging.ERROR)
@@ -120,7 +120,7 @@ def main_without_config(
 def is_set(name: str, argv: Sequence[str] | None = None) -> bool:
     """Value of a boolean flag before the command line is parsed: of the last --name, --name=VALUE or --noname.
 
-    False where VALUE is no truth value, which parsing refuses later.
+    False where VALUE is not a boolean, which parsing reports later.
     """
     value = False
     for argument in (sys.argv if argv is None else argv)[1:]:
@@ -157,14 +157,14 @@ def _answer_help(arguments: Sequence[str], documentation: str | None, *, config:
 
 
 def _flags(*, config: bool) -> list[Any]:
-    """The entry point's own flags and the common ones that it reads."""
+    """The flags of the entry point and the common ones that it reads."""
     defined = flags.FLAGS.flags_by_module_dict()
     common = [flag for flag in defined[__name__] if config or flag.name in _ALWAYS]
     return [*defined.get(sys.argv[0], []), *common]
 
 
 def _check_flags(arguments: Sequence[str], *, config: bool) -> None:
-    """Refuse flags and keys that do not exist, naming the nearest, before absl or a configuration file reads them."""
+    """Report unknown flags and keys, with the most similar name, before absl or a configuration file reads them."""
     common = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[__name__]}
     read = {flag.name for flag in _flags(config=config)} | ({"config"} if config else set())
     known = set(flags.FLAGS) - common | read
@@ -187,7 +187,7 @@ def _refuse_leftover(leftover: Sequence[str], instead: str) -> None:
 
 
 class _Terminated(SystemExit):
-    """The end by SIGTERM, as against a call of sys.exit in a configuration file."""
+    """Exit by SIGTERM, as opposed to a call of sys.exit in a configuration file."""
 
 
 def _terminate(*_: object) -> NoReturn:
@@ -246,14 +246,14 @@ def _resolve(arguments: list[str], adjust: Callable[[ConfigDict], None] | None) 
 
 
 def _default_workdir(name: str) -> str:
-    """runs/NAME, refused where the name leaves that folder."""
+    """runs/NAME; ValueError where the name leaves that folder."""
     if any(part.strip() in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f"expected config.name to be a folder below runs/, got {name!r}; give --workdir=...")
     return f"runs/{name}"
 
 
 def _value_of(name: str, arguments: Sequence[str]) -> tuple[int, str | None]:
-    """Place and value of a flag before the command line is parsed, as --name=VALUE or --name VALUE."""
+    """Index and value of a flag before the command line is parsed, as --name=VALUE or --name VALUE."""
     for place, (argument, following) in enumerate(zip(arguments, [*arguments[1:], ""], strict=True)):
         given, equals, value = argument.partition("=")
         if given in (f"--{name}", f"-{name}"):

@@ -1,4 +1,4 @@
-"""Images in files to codes of a finished run, and codes back to images in files."""
+"""Encodes images in files to codes of a finished run, and decodes codes to images in files."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -30,7 +30,7 @@ def encode(workdir: Path | None, places: Sequence[str], out: Path) -> None:
     files are brought to the run's size by data.crop.
 
     Raises:
-        FileNotFoundError: a place without images, or a run of which a stage is missing.
+        FileNotFoundError: a path without images, or a stage of the run that has not finished.
         ValueError: images that are damaged or of another shape, or a run that is damaged or stale.
     """
     if out.suffix != ".npz":
@@ -52,7 +52,7 @@ def decode(workdir: Path | None, files: Sequence[str], out: Path) -> None:
     """Images of the array `codes` of an npz file: into an npz file as float32 in [0, 1], or as PNG files into a folder.
 
     Raises:
-        FileNotFoundError: no such file, or a run of which a stage is missing.
+        FileNotFoundError: no such file, or a stage of the run that has not finished.
         ValueError: codes that are not the run's, or a run that is damaged or stale.
     """
     if len(files) != 1:
@@ -102,13 +102,13 @@ def find(place: str) -> Place:
         images = read_npz(path)[0].images
         return Place([f"{path}:{row}" for row in range(len(images))], images)
     if not path.exists():
-        raise FileNotFoundError(f"expected an image, a folder or an npz file, found none at {path}; correct it")
+        raise FileNotFoundError(f"expected an image, a folder or an npz file, found none at {path}; correct the path")
     paths = list_images(path)[1] if path.is_dir() else [path]
     return Place([str(image) for image in paths], paths)
 
 
 def read(run: Run, places: Sequence[Place]) -> Iterator[np.ndarray]:
-    """Images of places in batches of at most `CHUNK`, those of files brought to the run's shape."""
+    """Images of several paths in batches of at most `CHUNK`; images of files are resized to the run's shape."""
     for _, images in places:
         for start in range(0, len(images), CHUNK):
             batch = images[start : start + CHUNK]

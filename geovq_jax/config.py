@@ -1,8 +1,8 @@
-"""Experiment configurations: defaults, variants, validation, storage; `keys` lists the keys.
+"""Experiment configurations: defaults, variants, validation and storage; the keys are in `keys`.
 
 A file of `configs/` calls `experiment(...)` with what differs from the defaults below; `--config=mnist:spatial,smoke`
-passes what stands after the colon as `variants`. Library functions never see
-a ConfigDict: the pipeline passes plain values.
+passes the text after the colon as `variants`. Library functions never receive a ConfigDict: the pipeline passes plain
+values.
 """
 
 import difflib
@@ -96,7 +96,7 @@ def experiment(
 
 
 def experiment_folder() -> Path:
-    """Where the packaged experiments lie: `experiments/` of an installed package, `configs/` of the repository."""
+    """Folder of the packaged experiments: `experiments/` of an installed package, `configs/` of the repository."""
     package = Path(__file__).parent
     installed = package / "experiments"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -109,7 +109,7 @@ def experiment_files() -> dict[str, Path]:
 
 
 def find_experiment(name: str) -> Path:
-    """The file that --config names: by its path, or else as a packaged experiment; FileNotFoundError for neither."""
+    """The file named by --config: a path, or else a packaged experiment; FileNotFoundError if it is neither."""
     path, files = Path(name), experiment_files()
     if path.is_file() and os.access(path, os.R_OK):
         return path
@@ -140,7 +140,7 @@ def validate(config: ConfigDict) -> None:
 
 
 def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Keys that do not fit together: what was expected, then the keys."""
+    """Conflicts between keys: what was expected, then the keys."""
     spatial = values["vae.kind"] == "spatial"
     if (values["vae.kind"] == "external") != bool(values["vae.module"]):
         yield "vae.module with vae.kind=external, and only there", "vae.module", "vae.kind"

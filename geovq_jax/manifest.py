@@ -1,4 +1,4 @@
-"""What a work directory records of a run: resolved configuration, finished stages, checksums of every file.
+"""Records of a run in its work directory: resolved configuration, finished stages, checksums of every file.
 
 `stages.json` holds for each stage its settings and the hashes of what it read and wrote; `SHA256SUMS` and the hash of a
 folder are derived from the same hashes of single files.
@@ -37,7 +37,7 @@ def describe(config: ConfigDict) -> dict[str, Any]:
 
 
 def git_state(checkout: Path) -> dict[str, Any] | None:
-    """Commit of a checkout and whether its tracked files differ from it; None where it is no checkout of its own."""
+    """Commit of a checkout and whether its tracked files differ from it; None outside a checkout."""
 
     def ask(*arguments: str) -> str:
         command = ["git", "-C", str(checkout), *arguments]
@@ -110,7 +110,7 @@ def write_manifest(workdir: Path, manifest: Mapping[str, Any]) -> None:
 def tree_hashes(paths: Iterable[str], files: Mapping[str, str]) -> dict[str, str]:
     """Hash of each file or folder among `paths` that exists, from the sha256 of every file (see `file_hashes`).
 
-    That of a folder is over the names and hashes of its files, that of a file over its hash.
+    The hash of a folder is computed from the names and hashes of its files, that of a file from its hash.
     """
     found = {}
     for path in paths:
@@ -136,14 +136,14 @@ def store_checksums(workdir: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def store_config(workdir: Path, config: ConfigDict) -> None:
-    """config.json of this call; which devices the last stage ran on stays."""
+    """Write config.json of this call; the recorded devices of the last stage are kept."""
     earlier = read_record(workdir)
     devices = {"jax": earlier["jax"]} if "jax" in earlier else {}
     write_json(workdir / "config.json", describe(config) | devices)
 
 
 def store_devices(workdir: Path) -> None:
-    """Backend and devices into config.json, once a stage runs: to look at them claims them."""
+    """Record backend and devices in config.json, only once a stage runs, since querying the devices claims them."""
     import jax
 
     devices = [str(device) for device in jax.devices()]

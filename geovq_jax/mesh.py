@@ -1,7 +1,7 @@
 """The devices that a program computes on: one axis of a mesh, over which batches, chunks and sources are split.
 
-Every device runs the same program on its own rows; data sets and graphs are replicated, and so are parameters unless
-they are sharded; XLA adds the few sums across devices. Without `over`, and on one device, there is no mesh.
+Every device runs the same program on its own rows. Data sets and graphs are replicated, and so are parameters unless
+they are sharded; XLA inserts the reductions across devices. Without `over`, and on one device, there is no mesh.
 
 The devices may belong to several processes that `jax.distributed.initialize` has joined. All of them then run the same
 program on the same values and end with the same results.
@@ -18,18 +18,18 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
-LEAST_SPLIT = 2**14  # entries; smaller arrays of a training state are copied to all devices
+LEAST_SPLIT = 2**14  # entries; smaller arrays of a training state are replicated
 _current: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
 _in_parts: ContextVar[bool] = ContextVar("in_parts", default=False)
 
 
 @contextlib.contextmanager
 def over(num_devices: int, *, shard_parameters: bool = False) -> Iterator[None]:
-    """Within it, work is split over `num_devices` devices; 0 for all.
+    """Context in which work is split over `num_devices` devices; 0 for all.
 
-    With `shard_parameters` each device keeps only its part of parameters and optimiser state while training; they are
-    gathered layer by layer when they are used. Raises ValueError if there are fewer devices, or if some process would
-    be left without work.
+    With `shard_parameters` parameters and optimiser state are sharded over the devices during training and gathered
+    layer by layer when they are used. Raises ValueError if there are fewer devices, or if a process would have no
+    device of the mesh.
     """
     devices = jax.devices()
     if num_devices > len(devices):
@@ -53,30 +53,30 @@ def over(num_devices: int, *, shard_parameters: bool = False) -> Iterator[None]:
 
 
 def size() -> int:
-    """Devices that work is split over."""
+    """Number of devices that work is split over."""
     mesh = _current.get()
     return 1 if mesh is None else mesh.size
 
 
 def rounded(batch_size: int) -> int:
-    """The smallest multiple of `size()` that is no smaller."""
+    """The smallest multiple of `size()` that is at least `batch_size`."""
     return batch_size + -batch_size % size()
 
 
 def replicated() -> NamedSharding | None:
-    """Sharding of what every device holds whole; None without a mesh."""
+    """The replicated sharding; None without a mesh."""
     mesh = _current.get()
     return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree: Any) -> Any:
-    """The pytree whole on every device; as it is without a mesh."""
+    """The pytree replicated on every device; unchanged without a mesh."""
     sharding = replicated()
     return tree if sharding is None else jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
 
 
 def stored(tree: Any) -> Any:
-    """A training state as it is kept: whole on every device, or large arrays in parts where `over` was told so."""
+    """A training state with its storage sharding: replicated, or with large arrays sharded under `shard_parameters`."""
     mesh = _current.get()
     if mesh is None:
         return tree
@@ -86,14 +86,14 @@ def stored(tree: Any) -> Any:
 
 
 def whole(tree: Any) -> Any:
-    """What `stored` keeps, whole on every device."""
+    """The result of `stored`, replicated on every device."""
     if _current.get() is None or not _in_parts.get():
         return tree
     return jax.jit(lambda leaves: leaves, out_shardings=replicated())(tree)
 
 
 def _kept(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    """Along the longest axis that the devices can share, for large arrays."""
+    """Sharding along the longest divisible axis, for large arrays."""
     axes = [axis for axis in np.argsort(shape)[::-1] if shape[axis] % mesh.size == 0]
     if not _in_parts.get() or int(np.prod(shape)) < LEAST_SPLIT or not axes:
         return NamedSharding(mesh, PartitionSpec())
@@ -101,13 +101,13 @@ def _kept(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
 
 
 def split(array: Any) -> Any:
-    """The array with its rows dealt out to the devices, whose number divides theirs; as it is without a mesh."""
+    """The array with its rows sharded over the devices, whose number divides the rows; unchanged without a mesh."""
     mesh = _current.get()
     return array if mesh is None else _put(array, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
 def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    """The leaf under a sharding; where that spans processes, each puts its part of what all of them hold."""
+    """The leaf under a sharding; with several processes, each provides its part of the common value."""
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)
     if jax.dtypes.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
@@ -117,7 +117,7 @@ def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def to_host(tree: Any) -> Any:
-    """The pytree as numpy arrays, whole on every process."""
+    """The complete pytree as numpy arrays on every process."""
     return jax.tree.map(_fetch, tree)
 
 
@@ -128,10 +128,10 @@ def _fetch(leaf: Any) -> np.ndarray:
 
 
 def over_rows(function: Callable[..., Any], rows: Any, *whole: Any) -> Any:
-    """`function(rows, *whole)`, computed by each device on its own rows, joined in order.
+    """`function(rows, *whole)` on each device's own rows, concatenated in order.
 
     `function` maps a pytree of arrays [r, ...] to arrays with r rows, or a fixed multiple; it may communicate along
-    `AXIS`. `size()` divides the number of rows; every device gets all of `whole`.
+    `AXIS`. `size()` divides the number of rows; `whole` is replicated.
     """
     mesh = _current.get()
     if mesh is None:
@@ -143,5 +143,5 @@ def over_rows(function: Callable[..., Any], rows: Any, *whole: Any) -> Any:
 
 
 def gathered(rows: Any) -> Any:
-    """Within what `over_rows` calls on a mesh: the rows of all devices, in order, on each of them."""
+    """Inside a function called by `over_rows` on a mesh: the rows of all devices, in order, on every device."""
     return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, AXIS, tiled=True), rows)

@@ -1,7 +1,7 @@
-"""The order of the stages, what each reads and writes, and when one is finished, stale or to be continued.
+"""The order of the stages, what each reads and writes, and whether one is finished, stale or to be resumed.
 
-A stage is a function of an opened run that leaves files and returns one line on its outcome. The manifest records, for
-each, the hashes of what it read and wrote and the settings it ran under. From that:
+A stage is a function of an opened run that writes files and returns one line on its outcome. The manifest records the
+hashes of each stage's inputs and outputs and its settings. From these:
 
 - a stage is *finished* while its settings, its inputs and its outputs are as recorded: it is skipped;
 - an interrupted stage whose settings and inputs are still the same continues from its own checkpoints;
@@ -79,12 +79,12 @@ STAGES: dict[str, Stage] = {
 }
 _PRODUCERS = {path: name for name, stage in STAGES.items() for path in stage.outputs}
 _ALL = tuple(name for name in STAGES if name != "vqvae")  # which is only compared with
-_OF_CODES = ("codes", "prior", "samples")  # all that there is to do for given codes
+_OF_CODES = ("codes", "prior", "samples")  # all stages for given codes
 _FEATURES = ("metrics", "decoder", "codes")  # stages that read the output metric of the run
 
 
 def _function(name: str) -> Callable[[Run], str]:
-    """Function of a stage; imports the stages only when one runs, so that a finished run is recognised in a second."""
+    """Function of a stage; stages are imported only when one runs, so that a finished run is recognised quickly."""
     from geovq_jax.report import build
     from geovq_jax.stages import classifier, codebook, codes, finetune, graph, prior, samples, scores, vae, vqvae
 
@@ -124,7 +124,7 @@ def settings_of(name: str, config: ConfigDict) -> dict[str, Any]:
 
 
 def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
-    """What an entry point runs: the named stages, after a check that everything before them is there and fresh."""
+    """The function of an entry point: runs the named stages once all earlier ones are found up to date."""
 
     def run_stages(workdir: Path, config: ConfigDict) -> None:
         features = config.graph.output_metric == "features" and "metrics" in names
@@ -145,7 +145,7 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
 
 
 def _open(workdir: Path, config: ConfigDict) -> Run:
-    """The run; imports JAX, which a refused command line never waits for."""
+    """The run; imports JAX only here, so that bad input is reported without that wait."""
     from geovq_jax.stages.run import Run
 
     return Run(workdir, config)
@@ -173,7 +173,7 @@ def run_all(workdir: Path, config: ConfigDict) -> None:
 
 
 class _State(NamedTuple):
-    """What a stage would read now, and whether it ran on that before and left what is there."""
+    """The current inputs of a stage, and whether its recorded inputs and outputs still match."""
 
     record: dict[str, Any]
     same: bool
@@ -188,7 +188,7 @@ def _state(name: str, workdir: Path, config: ConfigDict, earlier: Mapping[str, A
 
 
 def _plan(names: Sequence[str], workdir: Path, config: ConfigDict) -> str:
-    """The stages that will run, and how long they took before; training steps where one of them never ran."""
+    """The stages that will run and how long they took before, or their training steps if one of them never ran."""
     manifest = records.read_manifest(workdir)
     pending: list[str] = []
     for name in names:
@@ -206,9 +206,9 @@ def _plan(names: Sequence[str], workdir: Path, config: ConfigDict) -> str:
 
 
 def run_stage(name: str, run: Run) -> None:
-    """Run one stage, continue it, or skip it, as the manifest says.
+    """Run, resume or skip one stage, depending on the manifest.
 
-    Several processes read before the first of them writes, and read what it wrote only after it has finished.
+    With several processes, all read before the main process writes, and read its output only after it has finished.
     """
     stage, workdir, config = STAGES[name], run.workdir, run.config
     processes.wait(f"{name}: before")
@@ -300,7 +300,7 @@ def _hashes(paths: tuple[str, ...], workdir: Path) -> dict[str, str]:
 
 
 def _track(name: str, workdir: Path, config: ConfigDict) -> None:
-    """Hand settings, headline figures and small files of a finished stage to the tracker."""
+    """Pass settings, headline metrics and small files of a finished stage to the tracker."""
     places = [workdir / output for output in STAGES[name].outputs]
     found = [path for place in places for path in ([place] if place.is_file() else sorted(place.glob("*")))]
     figures: dict[str, float] = {}
@@ -320,7 +320,7 @@ def _track(name: str, workdir: Path, config: ConfigDict) -> None:
 
 
 def verify(workdir: Path | None) -> None:
-    """Recompute the hash of every file of a finished work directory, and print each that differs.
+    """Recompute the hash of every file of a finished work directory, and report each that differs.
 
     Raises FileNotFoundError without checksums, ValueError if files are changed, missing or not recorded.
     """

@@ -1,6 +1,6 @@
 """Overrides that several experiments of `configs/` share: sizes for tests, sizes and methods of the comparisons."""
 
-# Shrinks any experiment to seconds: every stage runs, the scores mean nothing.
+# Shrinks any experiment to seconds: every stage runs, but the scores are meaningless.
 SMOKE = {
     "data.max_train": 400,
     "data.max_valid": 100,

@@ -1,7 +1,8 @@
-"""The processes of one run: how they find each other, which of them writes files, and where they wait.
+"""The processes of one run: initialisation, the main process, barriers.
 
-A run on several machines, or on several groups of devices, is the same program in several processes. Each computes the
-same host work and its share of the devices' work; the first writes files, which all of them read.
+A run on several machines, or on several groups of devices, is the same program in several processes. Each repeats the
+work on the host and does its share of the work on the devices; the main process writes the files, which all of them
+read.
 """
 
 import os
@@ -14,10 +15,10 @@ _index, _count = 0, 1
 
 
 def join(specification: str) -> None:
-    """Join the processes of this run, before any device is used.
+    """Initialise the processes of this run, before any device is used.
 
     `specification` is "auto" under SLURM, Open MPI, Kubernetes or on a TPU pod, otherwise "INDEX/COUNT@HOST:PORT" with
-    an address of the machine of process 0 that all reach. Raises ValueError for anything else, or without a cluster.
+    an address of process 0 that all processes can reach. Raises ValueError for anything else, or without a cluster.
     """
     global _index, _count
     import jax
@@ -28,7 +29,7 @@ def join(specification: str) -> None:
             f"expected --processes=auto or INDEX/COUNT@HOST:PORT with INDEX < COUNT, got {specification!r}; "
             "e.g. --processes=0/2@localhost:9911"
         )
-    # A process that is told to end ends; the handler that XLA would put in place only takes note.
+    # SIGTERM must end the process; the handler that XLA would install only records it.
     jax.config.update("jax_enable_preemption_service", False)
     if given is not None:
         jax.distributed.initialize(given[3], num_processes=int(given[2]), process_id=int(given[1]))
@@ -48,12 +49,12 @@ def first() -> bool:
 
 
 def alone() -> bool:
-    """Whether no other process takes part."""
+    """Whether this is the only process."""
     return _count == 1
 
 
 def wait(place: str) -> None:
-    """Wait until every process has come to this place; what the first has written is there then."""
+    """Wait until every process has reached this point; files written by the main process exist then."""
     if not alone():
         from jax.experimental import multihost_utils
 
@@ -61,7 +62,7 @@ def wait(place: str) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process; with others beside it at once, since an orderly end would wait for them."""
+    """Exit this process; immediately if there are others, since an orderly exit would wait for them."""
     if alone():
         sys.exit(code)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Long row-wise computations in shards on disk: an interrupted one repeats at most one shard.
+"""Long row-wise computations in shards on disk: an interrupted computation repeats at most one shard.
 
 A folder belongs to one computation. Its `shards.json` holds the key, hashes and settings on which every shard depends,
 and the hash of each finished shard; under another key the folder is emptied. Folders may be deleted at any time.
@@ -46,7 +46,7 @@ def run_shards(
     if not done:
         files.remove(folder)
     parts = []
-    for start in range(0, max(num_rows, 1), shard_rows):  # no rows are a shard too: it names the arrays
+    for start in range(0, max(num_rows, 1), shard_rows):  # an empty shard still names the arrays
         rows = slice(start, min(start + shard_rows, num_rows))
         name = f"{start // shard_rows:06d}.npz"
         if name in done:

@@ -1,7 +1,7 @@
-"""What a run reports: stages and their progress through `logging`, bars and tables on the terminal.
+"""Output of a run: stages and their progress through `logging`, progress bars and tables on the terminal.
 
-The logger is `geovq_jax`; the command line shows it by `log_to_console`, a program that imports the package as it
-likes. Text is never read as markup.
+The logger is `geovq_jax`; the command line shows it by `log_to_console`, other programs configure it as they like. Text
+is never interpreted as markup.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 ProgressCallback = Callable[[int, int], None]
 
-PROGRESS_SECONDS = 5.0  # at least so long between two logged lines of progress: short loops log none
+PROGRESS_SECONDS = 5.0  # least time between two logged lines of progress, so that short loops log none
 _logger = logging.getLogger("geovq_jax")
 
 
@@ -41,7 +41,7 @@ def log_to_console() -> None:
 
 @contextlib.contextmanager
 def progress_bar(description: str) -> Iterator[ProgressCallback]:
-    """A bar for one long loop, removed at its end; off a terminal a line per tenth. Call it with (done, total)."""
+    """A progress bar for one long loop, called with (done, total); off a terminal one logged line per 10 %."""
     if not console.is_terminal:
         yield _log_tenths(description)
         return
@@ -84,7 +84,7 @@ def say(stage: str, text: str) -> None:
 
 
 def show_figures(title: str, groups: Mapping[str, Mapping[str, object]]) -> None:
-    """A table of figures in their groups; floats with four significant digits."""
+    """A table of metrics in groups; floats with four significant digits."""
     table = Table(title=title, title_justify="left")
     for column, justify in (("", "left"), ("figure", "left"), ("value", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]

@@ -27,9 +27,9 @@ _DAMAGES = (ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError, 
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write(file)` on a temporary binary file beside `path`, then rename it to `path`; only in the first process.
+    """Call `write(file)` on a temporary binary file beside `path`, then rename it to `path`; only in the main process.
 
-    An OSError (full disk, read-only folder) names `path`, which stays as it was.
+    An OSError (full disk, read-only folder) names `path`, which is left unchanged.
     """
     if not processes.first():
         return
@@ -100,7 +100,7 @@ def hash_arrays(arrays: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Hold the work directory for one run, until its first process ends; ValueError if another run holds it."""
+    """Lock the work directory until the main process ends; ValueError if another run has locked it."""
     if not processes.first():
         yield
         return
@@ -113,7 +113,7 @@ def locked(workdir: Path) -> Iterator[None]:
             f"expected {workdir} to be free, but another run works in it; wait for it or choose another --workdir"
         ) from None
     try:
-        for leftover in workdir.rglob(f".*.{8 * '[0-9a-f]'}.tmp"):  # of writes that a kill interrupted
+        for leftover in workdir.rglob(f".*.{8 * '[0-9a-f]'}.tmp"):  # left by interrupted writes
             leftover.unlink()
         yield
     finally:
@@ -121,7 +121,7 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there; of several processes only the first does."""
+    """Delete a file or a folder if it exists; only in the main process."""
     if not processes.first():
         return
     if path.is_dir():

@@ -77,6 +77,23 @@ def test_every_public_function_has_a_docstring():
     assert [name for name, value in public_functions() if not inspect.getdoc(value)] == []
 
 
+@pytest.mark.parametrize("package", ["geometry", "quantization"])
+def test_every_public_function_has_an_example(package):
+    module = importlib.import_module(f"geovq_jax.{package}")
+    values = [inspect.unwrap(getattr(module, name)) for name in module.__all__]
+    functions = [value for value in values if inspect.isfunction(value)]
+    assert len(functions) > 10
+    assert [function.__name__ for function in functions if ">>> " not in function.__doc__] == []
+
+
+def test_equations_are_numbered_in_order():
+    """Sphinx counts the equations of a page; docstrings cite the numbers of the sources."""
+    for page in ("geometry", "quantization"):
+        numbers = re.findall(r"\\tag\{(\d+)\}", (ROOT / "docs" / f"{page}.md").read_text())
+        assert len(numbers) > 1
+        assert numbers == [str(number + 1) for number in range(len(numbers))]
+
+
 @pytest.mark.slow
 def test_the_documents_build_without_a_warning(tmp_path):
     pytest.importorskip("myst_nb", reason="the extra docs is not installed")
@@ -87,3 +104,7 @@ def test_the_documents_build_without_a_warning(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    pages = [page for page in tmp_path.rglob("*.html") if "_static" not in page.parts]
+    assert len(pages) > 100
+    loaded = re.compile(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"(?:https?:)?//")
+    assert [page.name for page in pages if loaded.search(page.read_text())] == []

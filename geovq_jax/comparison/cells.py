@@ -33,12 +33,12 @@ class Trial(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of the trial in files: the method, with a weight behind it where bits cost something."""
+        """Name of the trial in files: the method, followed by the rate weight if it is above 0."""
         return f"{self.method}@{self.rate_weight:g}" if self.rate_weight else self.method
 
     @property
     def title(self) -> str:
-        """Name of the trial in tables."""
+        """Title of the trial in tables."""
         base = self.method.removesuffix(SEARCHED)
         title = JOINT[self.method] if self.method in JOINT else METHODS[base].title
         title += ", in context" if self.method not in JOINT and base != self.method else ""
@@ -46,7 +46,7 @@ class Trial(NamedTuple):
 
 
 Cells = dict[tuple[Trial, int], tuple[list[dict[str, Any]], Mapping[str, np.ndarray]]]
-"""(trial, seed) -> its rows, one per rung, and scores of every image by name."""
+"""(trial, seed) -> its rows, one per trained part, and scores of every image by name."""
 
 
 def trials_of(config: ConfigDict) -> list[Trial]:

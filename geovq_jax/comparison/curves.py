@@ -1,4 +1,4 @@
-"""What a comparison says at coded bits: rate-distortion curves over the weight of the bits, and how far they are apart.
+"""Comparison at coded bits: rate-distortion curves over the rate weight, and the distances between them.
 
 The coded bits of an image are those that its codes cost under the prior given its class, which is trained on codes of
 the same kind. A curve joins the trials of one method with search at every weight; differences are paired by image.
@@ -16,7 +16,7 @@ from geovq_jax.evaluation.rate_distortion import bd_rate, paired_interval, quali
 from geovq_jax.evaluation.statistics import Interval
 from geovq_jax.report.page import ReportFigure, Table
 
-REFERENCE = "vqvae_context"  # the joint model that gets the same search and the same steps
+REFERENCE = "vqvae_context"  # the joint model with the same search and the same steps
 PLAIN = "vqvae"  # the joint model without search
 
 _COLUMNS = {
@@ -68,7 +68,7 @@ def _rate_of_both(size: int, means: np.ndarray) -> float:
 
 
 def _gain(size: int, means: np.ndarray) -> float:
-    """Quality of the first curve at the rate of the one point of the second, above the point's."""
+    """Quality of the first curve at the rate of the second, a single point, minus the quality of that point."""
     curve, (rates, qualities) = _split(size, means)
     return quality_at(rates[0], curve) - float(qualities[0])
 

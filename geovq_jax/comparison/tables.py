@@ -1,4 +1,4 @@
-"""Gather the cells of a comparison: results as JSON, tables in Markdown, scores of every image, and a report page."""
+"""Gather the trials of a comparison: results as JSON, tables in Markdown, scores of every image, and a report page."""
 
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ _GENERATION = {
     "consistency_reconstructions": "reconstructions",
     "consistency_samples": "samples",
 }
-# What no table of its own shows.
+# Recorded beside the tables.
 _BESIDE = ("psnr_of_mean", "valid_psnr", "valid_prior", "prior_steps", "continuous_psnr", "continuous_ssim")
-# What the differences ask: (first, second), each a method at a rung.
+# Pairs whose difference is reported: (first, second), each a method and its trained part.
 _QUESTIONS = (
     (("geodesic_refined_context", "decoder"), ("vqvae", "joint")),
     (("geodesic_refined_context", "decoder"), ("kmeans", "decoder")),
@@ -74,7 +74,7 @@ _QUESTIONS = (
 def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
     """Gather the trials below a work directory into `output`/<name>.json, .npz and .md, and report/index.html.
 
-    Raises ValueError if methods differ in bits per image, which no table may hold.
+    Raises ValueError if methods differ in bits per image: such a table would compare unequal rates.
     """
     name = config.name.removeprefix("compare-")
     cells = read_cells(workdir, config)
@@ -129,7 +129,7 @@ def _by_row(cells: Cells) -> dict[tuple[Trial, str], list[dict[str, Any]]]:
 
 
 def _row(trial: Trial, rung: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the seeds, with the value of each seed beside."""
+    """Means over the seeds, and the value of each seed."""
     first = records[0]
     row: dict[str, Any] = {"method": trial.method, "rate_weight": trial.rate_weight, "title": trial.title, "rung": rung}
     row |= {part: first[part] for part in ("bits", "cells", "steps", "images_seen", "searches", "search_gradients")}

@@ -40,18 +40,18 @@ from geovq_jax.terminal import progress_bar, say
 from geovq_jax.workdir import save_npz, to_json, write_json
 
 _PROBE_IMAGES = 5_000
-_PAIRS = 256  # of test images, between whose codes the decoder is seen to move
+_PAIRS = 256  # of test images, for the unevenness between their codes
 _AS_IT_STARTS = ("gaussian", "scalar", "kmedoids", "vqvae", "vqvae_double", "geodesic_joint")  # not fine-tuned
-_AT_START = {"geodesic_joint": "encoder"}  # what was trained last by then; by default the joint model, or nothing
+_AT_START = {"geodesic_joint": "encoder"}  # what was trained last; by default the joint model, or nothing
 _TRAINED: dict[str, tuple[Trained, ...]] = {"geodesic_refined": ("codes", "decoder")}
 _WIDTHS = (1, 2, 4, 8, 16)  # of the posterior, times its variance, on the autoencoder's own curve
 
 Scored = tuple[list[dict[str, Any]], dict[str, np.ndarray]]
-"""Records of one trial, one for each rung, and scores of every image by name."""
+"""Records of one trial, one per trained part, and scores of every image by name."""
 
 
 class Coded(NamedTuple):
-    """An autoencoder, code vectors [K, d], split -> codes int32 [n] or [n, h, w], and the gradient steps behind them.
+    """An autoencoder, code vectors [K, d], split -> codes int32 [n] or [n, h, w], and the gradient steps spent.
 
     `own_metrics` are those of the cells of each split, see `searched`; None for the run's.
     """
@@ -81,7 +81,7 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
         own = config.copy_and_resolve_references()
         with own.unlocked():
             own.seed = seed
-            own.codebook.method, own.codebook.distance = "geodesic", "graph"  # what the geodesic methods start from
+            own.codebook.method, own.codebook.distance = "geodesic", "graph"  # the start of the geodesic methods
         run = Run(workdir / f"seed{seed}", own)
         left = [trial for trial in trials_of(config) if not is_finished(trial, run.workdir, own)]
         if left:
@@ -119,7 +119,7 @@ def post_hoc_codes(name: str, run: Run) -> Coded:
 
 
 def joint_codes(name: str, run: Run) -> Coded:
-    """Codes of a jointly trained model, as its encoder gives them.
+    """Codes of a jointly trained model, from its encoder.
 
     `vqvae` trains everything for the whole budget, `vqvae_double` for twice as many steps; `vqvae_tuned` and
     `vqvae_context`, which fine-tune the decoder like a post-hoc method, for the steps of the VAE, and
@@ -143,13 +143,13 @@ def joint_codes(name: str, run: Run) -> Coded:
 
 
 def score_trial(name: str, run: Run, start: Coded) -> Scored:
-    """Records and scores of every image of one trial: as it starts, if not searched, then after each fine-tuning."""
+    """Records and scores of every image of one trial: before training, if not searched, then after each fine-tuning."""
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
     search, last = name.endswith(SEARCHED), start
     if not search:
         _add(rows, images, run, _AT_START.get(name, "joint" if name in JOINT else "frozen"), start)
-    fixed = name in _AS_IT_STARTS or not start.model.params  # a decoder of others may have no parameters
+    fixed = name in _AS_IT_STARTS or not start.model.params  # an external decoder may have no parameters
     for trained in () if fixed else _TRAINED.get(name, ("decoder",)):
         last = _tuned(run, start, trained=trained, search=search)
         _add(rows, images, run, trained, last, in_context=search)

@@ -23,8 +23,8 @@ def _permutation(seed: int, epoch: int, num_examples: int) -> Int32[np.ndarray, 
 def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> Int32[np.ndarray, " batch"]:
     """Draw the rows of one training batch on the host, a function of (seed, step) alone, so that runs can resume.
 
-    The batches of successive steps cut one endless sequence of permutations, a new one for each epoch of
-    `num_examples` rows; a batch at the end of an epoch continues in the next. ValueError for an argument out of range.
+    Successive batches are consecutive slices of one sequence of permutations, one per epoch of `num_examples` rows; a
+    batch may span the end of an epoch. ValueError for an argument out of range.
     """
     if seed < 0 or step < 0:
         raise ValueError(f"expected seed and step that are not negative, got {seed} and {step}")
@@ -40,7 +40,7 @@ def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> I
 def to_float(
     images: Real[Array, "*batch height width channels"] | Real[np.ndarray, "*batch height width channels"],
 ) -> Float[Array, "*batch height width channels"]:
-    """Pixels of 8 or 16 bits as float32 in [0, 1]; those that are floats already stay as they are."""
+    """Pixels of 8 or 16 bits as float32 in [0, 1]; floats are returned unchanged."""
     if not jnp.issubdtype(images.dtype, jnp.integer):
         return jnp.asarray(images)
     return jnp.asarray(images, jnp.float32) / jnp.iinfo(images.dtype).max

@@ -1,4 +1,4 @@
-"""Data sets that this package and scikit-learn carry: no download, no files to look for."""
+"""Data sets that come with this package and with scikit-learn."""
 
 import importlib.util
 import zlib
@@ -10,7 +10,7 @@ from geovq_jax.data.records import Examples
 
 
 def _package_file(package: str, *parts: str) -> Path:
-    """Path of a file in an installed package, which is located but not imported: that would take seconds."""
+    """Path of a file in an installed package, without importing the package, which would take seconds."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise FileNotFoundError(f"expected the package {package}, found none; pip install it again")

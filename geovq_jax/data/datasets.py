@@ -39,21 +39,22 @@ def load(
     """Load a data set and split it.
 
     `mnist5k` is split 4,000/500/500 and `digits`, `folder:PATH` and `npz:PATH` 80/10/10 per cent; `mnist`,
-    `fashion_mnist` and `cifar10` keep their original test file and set 5,000 rows of the training file aside. All
-    splits are stratified and a function of the seed. The latter three are looked for in `data_dir` and $GEOVQ_DATA (raw
-    files, then a prepared TFDS folder), in TFDS's own folder, in Debian's folder, and are downloaded last.
+    `fashion_mnist` and `cifar10` keep their original test file, and 5,000 rows of the training file are the validation
+    split. All splits are stratified and a function of the seed. The latter three are looked for in `data_dir` and
+    $GEOVQ_DATA (raw files, then a prepared TFDS folder), in TFDS's own folder, in Debian's folder, and are downloaded
+    last.
 
     Args:
         name: mnist5k, digits, mnist, fashion_mnist, cifar10, `folder:PATH` with one sub-folder per class or images
             alone, or `npz:PATH` with arrays images and labels, see `arrays.read_npz`.
         data_dir: folder to look in first and to download to; None for $GEOVQ_DATA, else TFDS's own.
-        max_train, max_valid, max_test: at most so many rows, a stratified subset; None for all.
+        max_train, max_valid, max_test: size of a stratified subset of each split; None for all rows.
         image_size: height and width to which `folder:PATH` brings images, by default 32 x 32; not for other names.
         crop: how it does so, see `folder.read_image`.
 
     Raises:
         ValueError: the name is unknown, an argument is out of range, or a file is damaged.
-        FileNotFoundError: a file is missing, or the data set is nowhere and cannot be downloaded.
+        FileNotFoundError: a file is missing, or the data set is not found and cannot be downloaded.
     """
     is_folder, is_npz = (name.startswith(prefix) and name != prefix for prefix in (FOLDER_PREFIX, NPZ_PREFIX))
     if not (is_folder or is_npz) and name not in BUILTIN + DOWNLOADED:
@@ -110,7 +111,7 @@ def _existing(folder: str | Path, origin: str) -> Path:
 
 
 def _raw_folder(name: str, folder: Path) -> Path | None:
-    """Where in a folder the raw files of a data set lie; an incomplete set is refused."""
+    """Folder that contains the raw files of a data set; raises for an incomplete set."""
     paths = raw.cifar10_paths if name == "cifar10" else raw.idx_paths
     return next((folder / sub for sub in _SUBFOLDERS[name] if paths(folder / sub) is not None), None)
 
@@ -129,8 +130,9 @@ def find(
     folders = [folder for folder in (named, environment) if folder is not None]
     for folder in folders:
         found = _raw_folder(name, folder)
-        # MNIST and Fashion-MNIST share their file names. $GEOVQ_DATA serves every data set, so the other one is passed
-        # over there; in a folder that was named for this data set it is a mistake, which the checksums report.
+        # MNIST and Fashion-MNIST share their file names. $GEOVQ_DATA is searched for every data set, so files of the
+        # other one are skipped there; in a folder given for this data set they are a mistake, which the checksums
+        # detect.
         if found is not None and (folder == named or name == "cifar10" or raw.identify(found) in (name, None)):
             return _read_raw(name, found)
     for folder in (*folders, tfds.default_dir()):

@@ -11,7 +11,7 @@ ALIASES = {"fashion": "fashion_mnist"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ensure that a data set is on disk and whole; exit code 0, or 2 after one line on stderr with the remedy."""
+    """Ensure that a data set is complete on disk; exit code 0, or 2 after one line on stderr with the remedy."""
     parser = argparse.ArgumentParser(prog="python -m geovq_jax.data.download", description=__doc__)
     parser.add_argument("name", help="mnist, fashion or cifar10")
     parser.add_argument("--data_dir", help="folder to look in and to download to (default: $GEOVQ_DATA, else TFDS's)")

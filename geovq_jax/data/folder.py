@@ -19,7 +19,7 @@ CROPS = ("fit", "pad", "centre")
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """Images directly in a folder, by name; hidden files and other kinds of file are passed over."""
+    """Images directly in a folder, by name; hidden files and other kinds of files are skipped."""
     return sorted(
         entry
         for entry in folder.iterdir()
@@ -51,7 +51,7 @@ def list_images(folder: str | Path) -> tuple[list[str], list[Path], list[int]]:
 
 
 def _open(path: Path) -> Image.Image:
-    """Open an image lazily and refuse what would be read wrongly or is not an image."""
+    """Open an image lazily; raises for a file that is not an image or would be misread."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -67,7 +67,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def is_deep(path: Path) -> bool:
-    """Whether an image is grey of 16 bits; ValueError for a file that is no image."""
+    """Whether an image is greyscale with 16 bits; ValueError for a file that is not an image."""
     with _open(path) as image:
         return image.mode in _DEEP_MODES
 

@@ -1,6 +1,6 @@
 """Raw image files: IDX (MNIST, Fashion-MNIST) and the binary layout of CIFAR-10.
 
-Every size is checked against the header or the format before memory is taken for it, IDX content is checked
+Every size is checked against the header or the format before memory is allocated, IDX content is checked
 against a known SHA-256, and nothing is unpickled.
 """
 
@@ -20,7 +20,7 @@ from geovq_jax.data.records import Examples
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
-# SHA-256 of the uncompressed content: a file that was compressed again still passes.
+# SHA-256 of the uncompressed content: a recompressed file still passes.
 IDX_SHA256: Mapping[str, Mapping[str, str]] = {
     "mnist": {
         "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -45,7 +45,7 @@ _CHUNK = 1 << 20
 
 
 def _read_up_to(stream: io.BufferedIOBase, size: int) -> bytes:
-    """Read at most `size` bytes; memory grows with what is there, not with what a header promises."""
+    """Read at most `size` bytes; memory grows with the actual content, not with the size in the header."""
     parts = []
     while size > 0 and (part := stream.read(min(size, _CHUNK))):
         parts.append(part)

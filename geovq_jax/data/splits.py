@@ -26,8 +26,8 @@ def split_rows(
 ) -> list[Int64[np.ndarray, " _"]]:
     """Rows of disjoint stratified splits of a table, each in ascending order; a function of labels, sizes and seed.
 
-    Each split holds at most its limit of rows, a stratified subset that grows with the limit; None keeps all. Splits do
-    not change when the limit of another does.
+    Each split holds at most its limit of rows, a stratified subset that grows with the limit; None keeps all. A split
+    does not depend on the limits of the others.
     """
     order = stratified_order(labels, seed)
     bounds = zip(np.cumsum(sizes), sizes, limits, strict=True)

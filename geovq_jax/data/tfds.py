@@ -1,8 +1,8 @@
 """MNIST, Fashion-MNIST and CIFAR-10 through tensorflow-datasets, prepared and read without TensorFlow.
 
-The builders of tensorflow-datasets extract archives and encode arrays with TensorFlow. Here their subclasses inherit
-addresses, checksums and features, read the downloaded files with the raw readers and yield Pillow images, so the
-official builder opens the result. tensorflow-datasets is imported inside functions: it takes seconds.
+The builders of tensorflow-datasets extract archives and encode arrays with TensorFlow. The subclasses here inherit
+URLs, checksums and features, but read the downloaded files with the raw readers and yield Pillow images; the official
+builder can open the result. tensorflow-datasets is imported inside functions: it takes seconds.
 """
 
 import contextlib
@@ -127,7 +127,7 @@ def _check_content(name: str, train: Examples, test: Examples, where: Path) -> N
 
 
 def _save_cache(folder: Path, train: Examples, test: Examples) -> None:
-    """Write all arrays to a temporary folder, then rename it, so that no reader sees a part."""
+    """Write all arrays to a temporary folder, then rename it, so that readers never see a partial result."""
     # A shared data folder is often read-only; reading then takes some seconds longer each time.
     with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def _check_reachable(url: str) -> None:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code in (404, 410):  # Others may answer to HEAD alone; the download itself will tell.
+        if error.code in (404, 410):  # Some servers answer only to HEAD; the download itself will fail if so.
             raise
 
 
@@ -231,7 +231,7 @@ def _builder_class(name: str) -> Any:
 
 
 def _read_cifar10_archive(path: Path) -> tuple[Examples, Examples, list[str]]:
-    """Read the members of the archive in memory: nothing is extracted, so no member chooses where it lands."""
+    """Read the members of the archive in memory: nothing is extracted, so no member can choose its destination."""
     try:
         with tarfile.open(path, "r:gz") as archive:
 

@@ -1,4 +1,4 @@
-"""How a codebook is used: dead codes, entropy, cell sizes, and what the codes say about labels."""
+"""Code usage: dead codes, entropy, cluster sizes, and mutual information with labels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -65,7 +65,7 @@ def distortion(distances: Mapping[str, Float[np.ndarray, "n ..."]]) -> dict[str,
     """Error of quantization in each unit: unit -> `mean`, `rms`, `median` and `p95` (95 % quantile) of the distances.
 
     The keys are units ("latent", "geodesic", "decoded chord", "pixels"). A codebook may win in the unit it was built
-    for and lose in the others, so no single one is the error. Raises ValueError for a distance that is not finite, that
+    for and lose in the others, so all of them are reported. Raises ValueError for a distance that is not finite, that
     is, for a latent that no code reaches.
     """
     table = {}

@@ -92,8 +92,8 @@ def reconstruction_scores(
 ) -> dict[str, ImageScores]:
     """Scores of the three pairings of a quantized autoencoder, by the names in `PAIRINGS`; images are in [0, 1].
 
-    truth-continuous is the autoencoder's own loss, truth-quantized what a user of the codes sees, continuous-quantized
-    the loss by quantization alone. Only the first two say how good the images are.
+    truth-continuous measures the autoencoder, truth-quantized the images decoded from codes, continuous-quantized the
+    effect of quantization alone. Only the first two measure the quality of the images.
     """
     pairs = ((truth, continuous), (truth, quantized), (continuous, quantized))
     return {name: image_scores(*pair) for name, pair in zip(PAIRINGS, pairs, strict=True)}

@@ -1,4 +1,4 @@
-"""How evenly a decoder moves between two latents: a decoder that knows only its codes jumps on the way between them."""
+"""How evenly decoded images change between two latents: a decoder trained on codes alone may jump between them."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Likelihood of held-out codes: bits per code, image and dimension, and what simple models of code statistics reach."""
+"""Likelihood of held-out codes: bits per code, per image and per dimension, and baselines by code frequencies."""
 
 from typing import NamedTuple
 

@@ -41,7 +41,7 @@ def nearest_training_images(
     squares = (store**2).sum(axis=1)
     parts = (queries[start : start + block] for start in range(0, len(queries), block))
     indices = np.concatenate([(squares[None, :] - 2.0 * part @ store.T).argmin(axis=1) for part in parts])
-    # The expanded square cancels badly for near copies: the distance itself is taken from the difference.
+    # The expanded square suffers from cancellation for near copies, so the distance is computed from the difference.
     gaps = queries - store[indices]
     return Nearest(np.sqrt((gaps.astype(np.float64) ** 2).mean(axis=1)), indices)
 

@@ -1,6 +1,6 @@
 """Scores of generated samples against real ones, on feature arrays: distances, coverage, consistency, diversity.
 
-The features are those of a classifier that the run trains itself, so no value here compares with an Inception FID.
+The features are those of a classifier that the run trains itself, so values cannot be compared with an Inception FID.
 """
 
 from collections.abc import Callable, Mapping
@@ -171,8 +171,8 @@ def compare_samples(
 ) -> dict[str, SampleScores]:
     """Scores of several sets against one reference, at one size, since most scores depend on the number of items.
 
-    Put other real items among the candidates: their scores are the best that samples can reach. Every set is cut at
-    random to the smallest size, and to `max_items`.
+    Include other real items among the candidates: their scores are the best that samples can reach. Every set is
+    randomly reduced to the smallest size, and to `max_items`.
     """
     size = min(max_items, len(reference), *(len(rows) for rows in candidates.values()))
     rng = np.random.default_rng(seed)
@@ -187,9 +187,9 @@ def compare_samples(
 def class_consistency(
     predicted: Int[np.ndarray, " n"], requested: Int[np.ndarray, " n"], *, num_classes: int, seed: int
 ) -> Consistency:
-    """Share of conditional samples that a classifier puts in the requested class, overall and per class.
+    """Share of conditional samples that a classifier assigns to the requested class, overall and per class.
 
-    The classifier's own test accuracy is its ceiling.
+    The test accuracy of the classifier is an upper bound in practice.
     """
     hits = predicted == requested
     counts = np.bincount(requested, minlength=num_classes)
@@ -201,7 +201,7 @@ def class_consistency(
 def diversity(features: Float[np.ndarray, "n f"], labels: Int[np.ndarray, " n"]) -> float:
     """Mean distance between two items of one class in feature units, over the classes with at least two items.
 
-    Read it against that of real items. Raises ValueError where no class has two items.
+    Compare it with that of real items. Raises ValueError where no class has two items.
     """
     classes = (features[labels == label] for label in np.unique(labels))
     means = [cdist(rows, rows).sum() / (len(rows) * (len(rows) - 1)) for rows in classes if len(rows) > 1]

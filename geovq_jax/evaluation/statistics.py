@@ -79,9 +79,9 @@ def half_sample_interval(
 ) -> Interval:
     """95 % normal interval of a statistic of several samples, from their halves (delete-half jackknife).
 
-    Distances between distributions and neighbourhood scores are distorted by repeated items, so the bootstrap does not
-    fit. Halves drawn without replacement repeat nothing, and as the variance of a mean over half of n items, drawn so,
-    is s^2 / (n / 2) (1 - 1/2) = s^2 / n, their spread is the standard error at the full size. A bias that depends on
+    Repeated items distort distances between distributions and neighbourhood scores, so the bootstrap is not suitable.
+    Halves drawn without replacement repeat nothing, and as the variance of a mean over half of n items, drawn so, is
+    s^2 / (n / 2) (1 - 1/2) = s^2 / n, their spread is the standard error at the full size. A bias that depends on
     the sample size is in the value, not in the limits: compare only values of equal sizes.
 
     Args:

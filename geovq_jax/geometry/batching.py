@@ -70,6 +70,10 @@ def decode_all(
 
     Raises:
         ValueError: if there are no latents, or the decoder gives NaN or infinity.
+
+    Example:
+        >>> decode_all(lambda z: 2.0 * z, np.ones((3, 1), np.float32)).tolist()
+        [[2.0], [2.0], [2.0]]
     """
     check_images(decode_fn, latents, "n h w d" if getattr(latents, "ndim", 0) == 4 else "n d")
     images = map_chunks(partial(_decode_chunk, as_pytree(decode_fn)), (latents,), batch_size=batch_size)

@@ -151,6 +151,11 @@ def cell_metrics(
 
     Raises:
         ValueError: for an unknown context, metrics with NaN or infinity, or as `check_latents`.
+
+    Example:
+        >>> decode = lambda grid: jnp.stack([grid.sum(), grid[0, 0, 0]])  # both cells, then the first alone
+        >>> cell_metrics(decode, np.zeros((1, 1, 2, 1), np.float32)).ravel().tolist()
+        [2.0, 1.0]
     """
     grids = _in_context(decode_fn, grids, context)
     metrics = measure_cells(decode_fn, grids, batch_size=batch_size, progress=progress)
@@ -202,6 +207,12 @@ def cell_edge_lengths(
     Raises:
         ValueError: for an unknown rule or context, an edge that names a cell that does not exist, lengths with NaN or
             infinity, or as `check_latents`.
+
+    Example:
+        >>> decode = lambda grid: jnp.stack([grid[0, 0, 0], 3.0 * grid[0, 1, 0]])
+        >>> grids = np.array([0.0, 1.0], np.float32).reshape(1, 1, 2, 1)
+        >>> cell_edge_lengths(decode, grids, np.array([[0, 1]])).tolist()  # (1 + 3) / 2
+        [2.0]
     """
     check_choice("a rule", rule, RULES)
     grids = _in_context(decode_fn, grids, context)

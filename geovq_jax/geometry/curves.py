@@ -75,6 +75,12 @@ def curve_length(decode_fn: DecodeFn, curve: Curve, *, rule: str = "gauss", orde
 
     Raises:
         ValueError: for an unknown rule.
+
+    Example:
+        >>> circle = lambda z: jnp.stack([jnp.cos(z[0]), jnp.sin(z[0])])
+        >>> half = jnp.linspace(0.0, jnp.pi, 9)[:, None]
+        >>> [round(float(curve_length(circle, half, rule=rule)), 4) for rule in ("gauss", "chord")]
+        [3.1416, 3.1214]
     """
     check_choice("a rule", rule, RULES)
     curve = jnp.asarray(curve)
@@ -105,6 +111,11 @@ def curve_energy(decode_fn: DecodeFn, curve: Curve) -> Float[Array, ""]:
 
     Reference:
         Shao, Kumar, Fletcher, "The Riemannian geometry of deep generative models" (2018), equation 4.
+
+    Example:
+        >>> line = jnp.linspace(0.0, 3.0, 5)[:, None]
+        >>> float(curve_energy(lambda z: z, line))  # length squared, at constant speed
+        9.0
     """
     x = jax.vmap(partial(flat_output, decode_fn))(jnp.asarray(curve))
     return (x.shape[0] - 1) * jnp.sum(jnp.square(x[1:] - x[:-1]))
@@ -120,6 +131,11 @@ def constant_speed(decode_fn: DecodeFn, curve: Curve, *, num_points: int | None 
 
     Returns:
         Latents [num_points, d], on the segments of the old curve, with the same ends.
+
+    Example:
+        >>> curve = jnp.array([[0.0], [1.0], [4.0]])
+        >>> constant_speed(lambda z: z, curve).tolist()
+        [[0.0], [2.0], [4.0]]
     """
     curve = jnp.asarray(curve)
     travelled = jnp.concatenate([jnp.zeros(1, curve.dtype), jnp.cumsum(_chords(decode_fn, curve))])

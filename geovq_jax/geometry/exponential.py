@@ -27,6 +27,11 @@ def exp_map(decode_fn: DecodeFn, z: Point, v: Point, *, num_steps: int = 32) -> 
 
     Raises:
         ValueError: for a velocity that is not finite or of another dimension, no steps, or as `check_latents`.
+
+    Example:
+        >>> bowl = lambda z: jnp.stack([jnp.sin(z[0]), jnp.cos(z[0])])  # a circle by its angle
+        >>> round(float(exp_map(bowl, jnp.array([0.2]), jnp.array([1.0]))[0]), 4)
+        1.2
     """
     check_latents(decode_fn, z, "d")
     check_array("entries of the velocity", v, str(len(z)))
@@ -82,6 +87,11 @@ def log_map(
 
     Raises:
         ValueError: as `geodesic`.
+
+    Example:
+        >>> stretch = lambda z: jnp.array([3.0 * z[0], 4.0 * z[1]])  # straight lines are geodesics
+        >>> [round(float(x), 3) for x in log_map(stretch, jnp.zeros(2), jnp.array([1.0, 2.0]))]
+        [1.0, 2.0]
     """
     found = geodesic(decode_fn, a, b, num_points=num_points, tolerance=tolerance, max_iterations=max_iterations)
     return initial_velocity(found.curve)

@@ -76,6 +76,12 @@ def geodesic(
 
     Raises:
         ValueError: for fewer than 3 points, ends or an initial curve of the wrong shape, or as `check_latents`.
+
+    Example:
+        >>> sphere = lambda z: jnp.stack([jnp.cos(z[0]) * jnp.sin(z[1]), jnp.sin(z[0]) * jnp.sin(z[1]), jnp.cos(z[1])])
+        >>> found = geodesic(sphere, jnp.array([0.0, 1.0]), jnp.array([2.0, 1.0]))
+        >>> round(float(found.length), 2), bool(found.converged)  # the straight line is 1.68 long
+        (1.57, True)
     """
     check_settings(num_points, tolerance, max_iterations)
     check_latents(decode_fn, a, "d")

@@ -71,6 +71,12 @@ def geodesics(
 
     Raises:
         ValueError: as `geodesic`.
+
+    Example:
+        >>> stretch = lambda z: jnp.array([3.0 * z[0], 4.0 * z[1]])
+        >>> found = geodesics(stretch, np.zeros((2, 2), np.float32), np.array([[1.0, 1.0], [1.0, 0.0]], np.float32))
+        >>> np.asarray(found.length, float).round(3).tolist(), found.curve.shape
+        ([5.0, 3.0], (2, 32, 2))
     """
     check_settings(num_points, tolerance, max_iterations)
     check_latents(decode_fn, a, "n d")
@@ -161,6 +167,12 @@ def length_ratios(
 
     Raises:
         ValueError: as `geodesic`.
+
+    Example:
+        >>> hill = lambda z: jnp.array([z[0], z[1], jnp.exp(-4.0 * jnp.sum(z**2))])
+        >>> ratios = length_ratios(hill, np.array([[-1.0, 0.1]], np.float32), np.array([[1.0, 0.1]], np.float32))
+        >>> bool(ratios.straight_to_geodesic[0] > 1.02), bool(ratios.converged[0])
+        (True, True)
     """
     if graph_lengths is not None:
         check_form("latents", a, "n d")

@@ -137,6 +137,11 @@ def scalar_curvature(decode_fn: DecodeFn, z: Point) -> Float[Array, ""]:
 
     Raises:
         ValueError: as `check_latents`.
+
+    Example:
+        >>> sphere = lambda z: 2.0 * jnp.stack([z[0], z[1], jnp.sqrt(1.0 - z @ z)])
+        >>> round(float(scalar_curvature(sphere, jnp.array([0.1, 0.2]))), 3)
+        0.5
     """
     check_latents(decode_fn, z, "d")
     z = jnp.asarray(z)

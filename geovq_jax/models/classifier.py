@@ -73,7 +73,7 @@ def loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Mean cross-entropy in nats with smoothed labels and dropout on the features; metrics `loss` and `accuracy`.
 
-    The key decides the dropout; images lie in [0, 1].
+    The key is used for dropout; images are in [0, 1].
     """
     hidden = jax.vmap(partial(features, params, arch))(images)
     kept = jax.random.bernoulli(key, 1.0 - DROPOUT, hidden.shape)

@@ -34,7 +34,7 @@ def upsample(x: Float[Array, "h w c"], kernel: Float[Array, "4 4 c o"]) -> Float
     o = kernel.shape[3]
     weights = kernel.reshape(2, 2, 2, 2, c, o).transpose(2, 4, 0, 1, 3, 5).reshape(2 * c, 8 * o)
     pairs = jnp.concatenate([jnp.pad(x, ((0, 0), (b, 1 - b), (0, 0))) for b in range(2)], axis=-1)
-    # A split, since its transpose is one concatenation; slices would each come back as a padded array.
+    # A split, because its transpose is one concatenation; slices would transpose to padded arrays.
     pieces = jnp.split(pairs @ weights, 2, axis=-1)
     upper, lower = (jnp.pad(piece, ((a, 1 - a), (0, 0), (0, 0))) for a, piece in enumerate(pieces))
     pixels = (upper + lower).reshape(h + 1, w + 1, 2, 2, o).transpose(0, 2, 1, 3, 4).reshape(2 * h + 2, 2 * w + 2, o)

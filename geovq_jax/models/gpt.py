@@ -86,9 +86,9 @@ def log_probabilities(
 def candidate_costs(
     params: Params, arch: Architecture, codes: Integer[Array, " t"], label: Integer[Array, ""] | int
 ) -> Float[Array, "t k"]:
-    """Nats of a sequence for each code that a place could have instead, up to a constant of the place.
+    """Code length in nats of a sequence for every alternative code at each position, up to a constant per position.
 
-    -log p(c | c_<i, label), exactly, and what the places after i then cost, to first order in the embedding of c_i.
+    -log p(c | c_<i, label), exactly, plus the cost of the positions after i, to first order in the embedding of c_i.
     """
     codes = codes.astype(jnp.int32)
     tokens = jnp.pad(codes, (1, 0), constant_values=arch.bos)[None, :-1]
@@ -147,7 +147,7 @@ def _batch_logits(
 def _choose(
     log_p: Float[Array, "b t k"], codes: Integer[Array, "b t"]
 ) -> tuple[Float[Array, "b t"], Bool[Array, "b t"]]:
-    """Entries of log_p at the codes, 0 where a code is a special token; and where it is not one."""
+    """Entries of log_p at the codes, 0 for special tokens; and a mask that is False for special tokens."""
     kept = codes < log_p.shape[-1]
     targets = jnp.where(kept, codes, 0).astype(jnp.int32)
     chosen = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]

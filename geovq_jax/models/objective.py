@@ -38,7 +38,7 @@ class Objective(NamedTuple):
 
 
 def check_choices(settings: tuple[Any, ...], choices: Mapping[str, tuple[str, ...]]) -> None:
-    """ValueError if a field has none of the values that it may have."""
+    """Raise ValueError for a field whose value is not among its choices."""
     for field, known in choices.items():
         if getattr(settings, field) not in known:
             raise ValueError(f"expected {field} to be one of {', '.join(known)}, got {getattr(settings, field)!r}")
@@ -52,7 +52,7 @@ def check(objective: Objective) -> None:
 
 
 def without_annealing(objective: Objective) -> Objective:
-    """The same objective at the end of its schedules: what validation compares checkpoints by."""
+    """The same objective at the end of its schedules, by which checkpoints are compared on the validation split."""
     return objective._replace(anneal_steps=0, capacity_steps=0)
 
 
@@ -78,7 +78,7 @@ def reconstruction(
     pixels: Float[Array, "b h w c"],
     images: Float[Array, "b h w c"],
 ) -> Float[Array, ""]:
-    """The reconstruction term that `objective.loss` names, batch mean; in nats for "bernoulli" and "calibrated".
+    """The reconstruction term selected by `objective.loss`, batch mean; in nats for "bernoulli" and "calibrated".
 
     `logits` and `pixels` are the decoder's outputs before and after the output map, `images` lie in [0, 1].
     """

@@ -1,6 +1,6 @@
 """Drawing code sequences from the prior: one compiled scan with a key-value cache."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -190,6 +190,7 @@ def draw(
     guidance: float | None = None,
     prompt: Integer[np.ndarray, "n ..."] | None = None,
     prompt_length: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Int[np.ndarray, "n t"], Float[np.ndarray, "n t"]]:
     """Draw one code sequence per label, in batches of one size; see `sample`. Returns codes and log-probabilities.
 
@@ -199,6 +200,7 @@ def draw(
         settings: temperature, top_k (0 for all), top_p (1 for all), min_p (0 for all) and guidance (1 for none).
         guidance: replaces that of the settings.
         prompt: codes to complete, of which the first `prompt_length` in raster order are kept.
+        progress: called with (samples drawn, n).
     """
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(labels)))
     if prompt is None:
@@ -206,7 +208,7 @@ def draw(
     prompt = np.asarray(prompt).reshape(len(prompt), -1)
     parts = []
     for start in range(0, len(labels), BATCH):
-        # The last batch is filled up by copies of its last row: one compilation, whatever the number of samples.
+        # The last batch is padded with copies of its last row, so that any number of samples shares one compilation.
         rows = np.minimum(np.arange(start, start + BATCH), len(labels) - 1)
         drawn = sample(
             keys[rows],
@@ -222,6 +224,8 @@ def draw(
             prompt_length=prompt_length,
         )
         parts.append([np.asarray(array) for array in drawn])
+        if progress is not None:
+            progress(min(start + BATCH, len(labels)), len(labels))
     codes, log_p = (np.concatenate(arrays)[: len(labels)] for arrays in zip(*parts, strict=True))
     return codes, log_p
 

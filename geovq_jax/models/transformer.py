@@ -1,4 +1,4 @@
-"""The network of the prior: a pre-norm causal transformer over codes, whole sequences or one place at a time."""
+"""The network of the prior: a pre-norm causal transformer over codes, for whole sequences or one position at a time."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -95,7 +95,7 @@ class Block(nn.Module):
         arch = self.arch
         dtype = jnp.bfloat16 if arch.bfloat16 else None
         normal = nn.initializers.normal(0.02)
-        # The 2 L residual branches add their variances to the stream: scaled so that the sum does not grow with depth.
+        # The variances of the 2 L residual branches add up; scaled so that the sum does not grow with depth.
         residual = nn.initializers.normal(0.02 * (2 * arch.num_layers) ** -0.5)
         self.norm_attention = nn.LayerNorm(epsilon=1e-5)
         self.query_key_value = nn.Dense(3 * arch.embed_dim, dtype=dtype, kernel_init=normal)
@@ -139,7 +139,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens and labels to logits over codes; row i of the output is about the code after token i."""
+    """Logits over codes from tokens and labels; row i of the output predicts the code after token i."""
 
     arch: Architecture
 

@@ -65,7 +65,7 @@ class _Resample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h2 w2 o"]:
-        # Each output of the transposed convolution sees 2 x 2 of the 4 x 4 taps.
+        # Each output of the transposed convolution depends on 2 x 2 of the 4 x 4 taps.
         variance = nn.initializers.variance_scaling(4.0 * 2.0 if self.up else 2.0, "fan_in", "truncated_normal")
         kernel = self.param("kernel", variance, (4, 4, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -133,7 +133,7 @@ def check(arch: Architecture) -> None:
 
 
 def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]:
-    """Parameters {"encoder": ..., "decoder": ...} of a fresh model; ValueError if it cannot be built."""
+    """Random parameters {"encoder": ..., "decoder": ...}; ValueError for an architecture that cannot be built."""
     check(arch)
     encoder_key, decoder_key = jax.random.split(key)
     image, z = (jax.ShapeDtypeStruct(shape, jnp.zeros(()).dtype) for shape in (arch.image_shape, latent_shape(arch)))

@@ -14,14 +14,14 @@ from geovq_jax.models.vae import Architecture, Encoder
 
 
 class Quantizer(NamedTuple):
-    """How latents become codes; hashable.
+    """Settings of the quantizer; hashable.
 
     Attributes:
         method: "ema" (codebook of moving averages) or "fsq" (finite scalar quantization).
         num_codes: K; for "fsq" the product of the levels.
         decay: of the moving averages.
         commitment: weight of |z - sg(q)|^2.
-        gradient: how gradients pass the quantizer, "straight_through" or "rotation".
+        gradient: gradient estimator of the quantizer, "straight_through" or "rotation".
         reseed: a code whose average count falls below this part of an even share moves to a latent of the batch.
         levels: for "fsq", the number of values of each latent dimension.
     """
@@ -50,7 +50,7 @@ def check(arch: Architecture, quantizer: Quantizer) -> None:
 def init(
     key: Key[Array, ""], arch: Architecture, quantizer: Quantizer, images: Float[Array, "b H W C"]
 ) -> PyTree[Float[Array, "..."]]:
-    """Parameters of a fresh model: the VAE's, without the log variances, and for "ema" a codebook fitted by k-means.
+    """Random parameters of the VAE's networks, without log variances, and for "ema" a codebook fitted by k-means.
 
     `images` in [0, 1] seed the codebook with at least num_codes latent vectors. ValueError for invalid settings or too
     few images.
@@ -71,9 +71,9 @@ def from_vae(
 ) -> PyTree[Float[Array, "..."]]:
     """Parameters for an "ema" quantizer that start from a trained VAE and vectors c among its latents.
 
-    Latents are taken to S z with S the root of the metric, in which Euclidean distances are those of the metric: the
-    encoder's last map becomes S times its mean, the decoder's first map undoes it, and the codebook holds S c.
-    The metric, such as the mean pull-back metric, has its eigenvalues raised to `floor` times the largest.
+    Latents are transformed to S z with S the square root of the metric, so that Euclidean distances equal those of the
+    metric: the encoder's last map is multiplied by S, the decoder's first map by its inverse, and the codebook holds S
+    c. The metric, such as the mean pull-back metric, has its eigenvalues raised to `floor` times the largest.
     """
     eigenvalues, axes = jnp.linalg.eigh(metric)
     roots = jnp.sqrt(jnp.maximum(eigenvalues, floor * eigenvalues[-1]))
@@ -94,7 +94,7 @@ def encode(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> 
 
 
 def codebook_vectors(params: PyTree, quantizer: Quantizer) -> Float[Array, "K d"]:
-    """The vectors that codes stand for, in the space of the decoder's input."""
+    """The code vectors, in the space of the decoder's input."""
     return quantizers.fsq_vectors(quantizer.levels) if quantizer.method == "fsq" else params["codebook"].vectors
 
 

@@ -33,13 +33,13 @@ Assignment = Literal["linear", "local", "geodesic", "graph", "decoded"]
 Latents = Float[np.ndarray, "n d"] | Float[np.ndarray, "n h w d"]
 Vectors = Float[np.ndarray, "K d"]
 
-_CHUNK = 4096  # latents, or images of grids, whose metrics or decoded images are held at once
+_CHUNK = 4096  # latents, or images of grids, whose metrics or decoded images are in memory at once
 
 
 class Quantizer(NamedTuple):
-    """A fitted codebook with everything that choosing a code needs; `method` is a name in `METHODS`.
+    """A fitted codebook with everything needed to assign codes; `method` is a name in `METHODS`.
 
-    `vectors` are the latents that stand for the codes; `transform` is the linear map of the assignment "linear",
+    `vectors` are the code vectors, latents; `transform` is the linear map of the assignment "linear",
     `tokenizer` the coded nodes of the graph of the assignment "graph".
     """
 
@@ -86,7 +86,7 @@ def assign(
     Args:
         quantizer: fitted codebook.
         latents: vectors or grids.
-        decode_fn: decoder in whose metric the quantizer was fitted.
+        decode_fn: the decoder whose metric the quantizer was fitted in.
         metrics: pull-back metric of each latent or cell, with any leading shape; computed if needed and not given.
         neighbours: graph nodes through which a latent may reach a medoid, of the assignment "graph".
         context: of the metrics of cells: own or isolated, see `cell_metrics`.
@@ -97,6 +97,11 @@ def assign(
 
     Raises:
         ValueError: latents of another dimension, or not finite.
+
+    Example:
+        >>> quantizer = Quantizer("kmeans", "linear", np.array([[0.0], [5.0]], np.float32))
+        >>> assign(quantizer, np.array([[1.0], [4.0]], np.float32), lambda z: z).codes.tolist()
+        [0, 1]
     """
     d = quantizer.vectors.shape[1]
     if latents.ndim not in (2, 4) or latents.shape[-1] != d or not len(latents):
@@ -117,7 +122,12 @@ def assign(
 
 
 def measure(decode_fn: DecodeFn, latents: Latents, context: str = "own") -> Float[np.ndarray, "m d d"]:
-    """Pull-back metric float32 of each vector, or of each cell in the context of its grid."""
+    """Pull-back metric float32 of each vector, or of each cell in the context of its grid.
+
+    Example:
+        >>> measure(lambda z: 3.0 * z, np.zeros((2, 1), np.float32)).ravel().tolist()
+        [9.0, 9.0]
+    """
     found = node_metrics(decode_fn, latents) if latents.ndim == 2 else cell_metrics(decode_fn, latents, context=context)
     return np.asarray(found, np.float32).reshape(-1, *2 * latents.shape[-1:])
 
@@ -174,24 +184,29 @@ def search(
     rate_weight: float = 0.0,
     progress: Progress | None = None,
 ) -> Int32[np.ndarray, "n ..."]:
-    """Codes chosen to match the images themselves: of a grid in its context, of a vector by decoding every code.
+    """Improves codes by comparing with the images: grids in context, single codes by decoding every code vector.
 
     Args:
         decode_fn: decoder that will read the codes.
         vectors: code vectors.
         codes: initial codes, [n] or [n, h, w].
         images: targets of the decoder, in [0, 1].
-        metrics: pull-back metric of each cell, which only proposes moves; by default taken at the code vectors.
+        metrics: pull-back metric of each cell, used to propose moves; by default at the code vectors.
         sweeps: passes over a grid, see `encode_in_context`.
-        rate: what codes cost in bits; a vector is a grid of one cell.
-        rate_weight: squared error, summed over an image, that a bit may cost.
+        rate: code lengths in bits; a single vector counts as a grid of one cell.
+        rate_weight: weight of a bit in squared error summed over an image.
         progress: called with (images done, n).
 
     Returns:
-        Codes int32 of the same shape; the squared error of no image, plus the weighted bits, is larger than before.
+        Codes int32 of the same shape; no image's squared error plus weighted bits increases.
 
     Raises:
         ValueError: as `encode_in_context` and `baselines.encode_decoded`.
+
+    Example:
+        >>> vectors, images = np.array([[0.0], [0.5]], np.float32), np.array([[0.9]], np.float32)
+        >>> search(lambda z: 2.0 * z, vectors, np.array([0]), images).tolist()
+        [1]
     """
     if codes.ndim == 1:
         one = jnp.zeros((1, 1), jnp.int32)

@@ -1,4 +1,4 @@
-"""Codebooks without geodesics, fitted to the same latents as the geodesic one and read through the same interface.
+"""Codebooks without geodesics, fitted to the same latents as the geodesic one, with the same interface.
 
 Each function returns a `Baseline`: K vectors, and a linear map under which a latent's code is its nearest vector.
 """
@@ -89,11 +89,11 @@ def kmedoids(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
 def decoded_kmeans(
     decode_fn: DecodeFn, latents: Latents, num_clusters: int, *, seed: int, batch_size: int = 256
 ) -> tuple[Baseline, Float[np.ndarray, "K p"], Int[np.ndarray, " n"]]:
-    """K-means of the decoded training latents, whose images are all held in memory.
+    """K-means of the decoded training latents; all images are kept in memory.
 
-    Its centres are means of images, which no latent need decode to, and its cells are cut in image space. Returns the
-    baseline with the latent of each cell whose image is nearest to the cell's mean image, the mean images, flat [K, p],
-    and the codes of the latents [n].
+    The centres are means of images, which need not be the image of any latent; clusters are formed in image space.
+    Returns the baseline with the latent of each cell whose image is nearest to the cell's mean image, the mean images,
+    flat [K, p], and the codes of the latents [n].
     """
     _check(latents, num_clusters)
     images = decode_all(decode_fn, latents, batch_size=batch_size).reshape(len(latents), -1)
@@ -118,7 +118,7 @@ def encode_decoded(
     known = decode_all(decode_fn, vectors).reshape(len(vectors), -1)
     check_form("images", images, " ".join("n" * getattr(images, "ndim", 1)))
     queries = check_array("images", images.reshape(len(images), -1), f"n {known.shape[1]}")
-    if costs is not None:  # one more coordinate, in which a vector is as far from every image as its cost says
+    if costs is not None:  # one more coordinate, in which the squared distance of a vector to every image is its cost
         known = np.concatenate([known, np.sqrt(check_lengths("costs", costs, str(len(known))))[:, None]], axis=1)
         queries = np.pad(queries, [(0, 0), (0, 1)])
     return np.asarray(knn(known, 1, queries=queries).indices[:, 0], np.int32)
@@ -138,7 +138,7 @@ def gaussian(latents: Latents, num_clusters: int, *, seed: int) -> Baseline:
 def scalar(latents: Latents, levels: tuple[int, ...]) -> Baseline:
     """Finite scalar quantization after training: a grid of quantiles along the leading principal axes.
 
-    Axis i carries levels[i] values, the means of equally filled bins; the other axes stay at the mean. The map keeps
+    Axis i has levels[i] values, the means of equally filled bins; the other axes stay at the mean. The map keeps
     the axes in use, so that the nearest vector is the nearest level of each. There are at most d levels; their product
     is K.
 
@@ -162,7 +162,7 @@ def scalar(latents: Latents, levels: tuple[int, ...]) -> Baseline:
 def scalar_levels(num_codes: int, dimensions: int) -> tuple[int, ...]:
     """Levels of about four values whose product is K, most values first.
 
-    Raises ValueError for a K that is no power of two.
+    Raises ValueError for a K that is not a power of two.
     """
     check_count("num_codes", num_codes)
     check_count("dimensions", dimensions)

@@ -1,11 +1,11 @@
-"""What a grid of codes costs in bits, by tables of counts: a model small enough to ask about every candidate code.
+"""Code lengths of grids of codes by tables of counts: a model small enough to evaluate for every candidate code.
 
 In raster order the code c at place p, with l to its left and u above it, has the probability
 
     p(c | l, u) = U_p(c) A(l, c) B(u, c) / Z_p(l, u),    Z_p(l, u) = sum_c U_p(c) A(l, c) B(u, c).
 
 U are the frequencies at each place; A and B say how much more often two neighbours occur than independent codes would.
-See docs/quantization.md, (5) and (6).
+See docs/quantization.md, equations (5) and (6).
 """
 
 from typing import Any, NamedTuple
@@ -17,9 +17,9 @@ from jaxtyping import Array, Float, Int
 
 from geovq_jax.geometry.checks import check_count, check_ids
 
-POOLED = 10.0  # images' worth of the frequencies over all places that each place starts from
-SMOOTHING = (1.0, 4.0, 16.0)  # counts added to those of pairs, and
-EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # exponents of their ratios, of which the best on held-out codes are taken
+POOLED = 10.0  # images; weight of the frequencies over all places in those of each place
+SMOOTHING = (1.0, 4.0, 16.0)  # counts added to those of pairs
+EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # exponents of their ratios; the best pair on held-out codes is used
 
 
 class CodeTables(NamedTuple):
@@ -44,12 +44,12 @@ class _Counts(NamedTuple):
 def fit_tables(
     codes: Int[np.ndarray, "n ..."], num_codes: int, *, held_out: Int[np.ndarray, "m ..."] | None = None
 ) -> CodeTables:
-    """Fits tables to codes; smoothing and exponent are those that give held-out codes the fewest bits.
+    """Fits tables to codes; smoothing and exponent minimise the bits of held-out codes.
 
     Args:
         codes: grids of codes [n, h, w], or single codes [n].
         num_codes: K.
-        held_out: other grids of the same size; by default a quarter of `codes`, which chooses and is then fitted too.
+        held_out: other grids of the same size; by default a quarter of `codes`, which is included in the final fit.
 
     Raises:
         ValueError: codes outside [0, K), or grids of another form.
@@ -131,7 +131,7 @@ def _cell_bits(tables: CodeTables, codes: Any) -> Any:
 
 
 def _mean_bits(place: np.ndarray, left: np.ndarray, above: np.ndarray, codes: np.ndarray) -> float:
-    """Mean code length of a cell, without the table of all norms."""
+    """Mean code length per cell, without the table of all norms."""
     to_left, over = _neighbours(codes, place.shape[1])
     total = 0.0
     for p, (c, l, u) in enumerate(
@@ -161,7 +161,7 @@ def grid_bits(tables: CodeTables, codes: Int[Array, "h w"]) -> Float[Array, ""]:
 
 
 def candidate_bits(tables: CodeTables, codes: Int[Array, "h w"]) -> Float[Array, "h w K"]:
-    """Bits that each cell and the cells right of and below it take, for every code that the cell could have.
+    """Bits of each cell and of the cells right of and below it, for every possible code of the cell.
 
     Up to a constant this is the length of the grid, for one cell or for several of which no two touch. Within jit.
     """

@@ -1,4 +1,4 @@
-"""The codebook: K vectors of latent space, where they came from, and the VAE they belong to."""
+"""The codebook: K vectors of latent space with their origin and the hash of their VAE."""
 
 import json
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from geovq_jax.workdir import hash_arrays, save_npz
 
 
 class Codebook(NamedTuple):
-    """Code vectors (latents), and what is known of their cells.
+    """Code vectors (latents) and statistics of their clusters.
 
-    `medoids` are graph nodes, -1 for a vector that is no node; `counts` and `radii` the number of graph nodes of each
-    cell and their largest geodesic distance to the medoid; `settings` how it was built, with the hash of the VAE's
+    `medoids` are graph nodes, -1 for a vector that is not a node; `counts` and `radii` the number of graph nodes of
+    each cell and their largest geodesic distance to the medoid; `settings` how it was built, with the hash of the VAE's
     parameters as "vae".
     """
 
@@ -56,5 +56,10 @@ def lookup(codebook: Codebook, codes: Int[np.ndarray, "..."]) -> Float[np.ndarra
 
     Raises:
         ValueError: codes that are not integers in [0, K).
+
+    Example:
+        >>> codebook = Codebook(np.array([[0.0], [5.0]]), np.array([-1, -1]), np.ones(2, int), np.zeros(2), {})
+        >>> lookup(codebook, np.array([[1, 0]])).tolist()
+        [[[5.0], [0.0]]]
     """
     return codebook.vectors[check_ids("codes", codes, len(codebook.vectors), "...")]

@@ -1,4 +1,4 @@
-"""Codes of spatial latents chosen where they are seen: each cell in the context of its whole quantized image.
+"""Search for codes of spatial latents: each cell in the context of its whole quantized image.
 
 Cells overlap in the image, so the nearest code of each cell alone is not the best set of codes. With v the code vectors
 of an image's grid and x the image to match,
@@ -7,12 +7,12 @@ of an image's grid and x the image to match,
 
 so a cell's best code under the pull-back metric minimises (1 + damping) (c - v_p)' G_p (c - v_p) + g' (c - v_p) over
 all codes c. Of the cells a quarter, no two of which touch, moves at a time, and only where that lowers the true error.
-The damping stands for what cells that move together add to one another. As in Levenberg and Marquardt's method it
-doubles where a move is refused, so that the next is shorter, and halves otherwise. See docs/quantization.md, (3) and
+The damping accounts for the interaction of cells that move together. As in the Levenberg-Marquardt method it doubles
+where a move is rejected, so that the next is shorter, and halves otherwise. See docs/quantization.md, equations (3) and
 (4).
 
-With a rate the bits of the codes, times a weight, are part of what is minimised: of two codes that look alike the
-cheaper one is taken. See docs/quantization.md, (7).
+With a rate, the weighted bits of the codes are part of the objective, so that of two codes with similar images the
+cheaper one is chosen. See docs/quantization.md, equation (7).
 """
 
 from typing import Any, NamedTuple
@@ -71,8 +71,8 @@ def encode_in_context(
         metrics: pull-back metric of every cell, at the unquantized latent or at its code vector.
         targets: the images to match, or decoded latents; of the shape of x.
         sweeps: passes over the grid, four decodes and gradients each.
-        rate: what codes cost, by a model that was not fitted to these very codes; None for nothing.
-        rate_weight: squared error, summed over x, that a bit may cost.
+        rate: code lengths, from a model that was not fitted to these codes; None for none.
+        rate_weight: weight of a bit in squared error summed over x.
         batch_size: images at a time.
         progress: called with (images done, n).
 
@@ -82,6 +82,14 @@ def encode_in_context(
 
     Reference: for the closed loop, Gersho & Gray 1992, "Vector quantization and signal compression", chapter 12; for
     the damping, Marquardt 1963, "An algorithm for least-squares estimation of nonlinear parameters".
+
+    Example:
+        >>> decode = lambda grid: grid.sum(axis=(0, 1))  # one pixel, to which two cells add up
+        >>> vectors, codes = np.array([[0.0], [1.0]], np.float32), np.zeros((1, 1, 2), np.int32)
+        >>> metrics, image = np.ones((1, 1, 2, 1, 1), np.float32), np.ones((1, 1), np.float32)
+        >>> found = encode_in_context(decode, vectors, codes, metrics, image)
+        >>> int(found.codes.sum()), found.before.tolist(), found.after.tolist()
+        (1, [1.0], [0.0])
     """
     check_array("code vectors", vectors, "K d")
     codes = check_ids("codes", codes, len(vectors), "n h w")

@@ -29,11 +29,11 @@ class GeodesicQuantizer(ClusterMixin, ClassNamePrefixFeaturesOutMixin, Transform
         method: name in `quantization.METHODS`.
         num_neighbours: neighbours per node of the graph from which geodesic methods start; None for 8 per dimension,
             from 15 to 60.
-        random_state: seed, or generator, of starts and draws.
+        random_state: seed or generator.
 
     Attributes:
         quantizer_: the fitted `Quantizer`.
-        code_vectors_: latents that stand for the codes, [K, d].
+        code_vectors_: code vectors, latents [K, d].
         labels_: code of each latent that it was fitted to, [n].
         decode_fn_: the decoder; the identity where none was given.
 

@@ -31,8 +31,8 @@ class Clusters(NamedTuple):
 class Nodes(NamedTuple):
     """Training latents that a codebook is fitted to; each vector, or each cell of a grid, is one of n nodes.
 
-    `metrics` are for methods with `on_metrics`, `clusters` for those with `on_graph`; `graph_metrics` are those by
-    which the graph was measured, None for Euclidean lengths; `distance` is that of the geodesic methods on vectors.
+    `metrics` are needed by methods with `on_metrics`, `clusters` by those with `on_graph`; `graph_metrics` are the
+    metrics of the graph's lengths, None for Euclidean lengths; `distance` is used by the geodesic methods on vectors.
     """
 
     decode_fn: DecodeFn
@@ -46,8 +46,8 @@ class Nodes(NamedTuple):
 class Method(NamedTuple):
     """One way to make codes; `title` is its name in tables.
 
-    `fit` maps (nodes, K, seed) to code vectors [K, d] and the linear map of the assignment "linear". `on_graph` says
-    that it starts from K-medoids of the graph, `on_metrics` that it reads the metric at each latent.
+    `fit` maps (nodes, K, seed) to code vectors [K, d] and the linear map of the assignment "linear". `on_graph` is set
+    if it starts from K-medoids of the graph, `on_metrics` if it needs the metric at each latent.
     """
 
     title: str
@@ -119,7 +119,7 @@ def _decoded(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]
 
 
 def _geodesic_medoids(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]:
-    """Medoids of the graph, moved where continuous geodesics say so; those of the graph itself for its distances."""
+    """K-medoids by continuous geodesics, started from those of the graph; for distance="graph" the latter."""
     if nodes.distance == "graph":
         return _medoids(nodes, num_codes, seed)
     first = _clusters(nodes).medoids
@@ -173,13 +173,13 @@ def fit(method: str, nodes: Nodes, num_codes: int, *, seed: int) -> tuple[Quanti
         method: name in `METHODS`.
         nodes: training latents, with metrics and clusters as the method needs them.
         num_codes: K.
-        seed: of starts and draws.
+        seed: random seed.
 
     Returns:
         The quantizer, and the code of each node with its distance in the unit of the assignment.
 
     Raises:
-        ValueError: a method that is not known, or one whose metrics or clusters are missing; as the method.
+        ValueError: an unknown method, one whose metrics or clusters are missing, or as the method itself.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Centres in the linearised pull-back distance: K-means in which every latent measures with the metric at itself.
+"""K-means in the linearised pull-back distance: every latent has its own metric.
 
 The squared distance from a latent z to a centre c is (c - z)' G(z) (c - z), the decoded distance |f(c) - f(z)|^2 to
 first order in c - z. It needs one metric per latent, no graph, and both halves of Lloyd's iteration are exact for it.
@@ -14,11 +14,11 @@ from jaxtyping import Array, Float, Int32
 from geovq_jax.geometry.batching import Progress, map_chunks
 from geovq_jax.geometry.checks import CHECK_DECODER, CHECK_ENCODER, check_array, check_count, check_number
 
-_PROXIMAL = 1e-4  # of the mean eigenvalue of a cell's summed metric: unmeasured directions do not move
+_PROXIMAL = 1e-4  # relative to the mean eigenvalue of a cluster's summed metric; unmeasured directions do not move
 
 
 class PullbackKMeans(NamedTuple):
-    """Centres, the nearest centre of each latent, and the course of the iteration.
+    """Centres, the nearest centre of each latent, and the history of the iteration.
 
     `cost` is the mean over latents of the squared linearised distance to their centre; `history` is the cost before the
     first and after each iteration and never rises; `converged` if the last one lowered it by no more than the
@@ -51,6 +51,12 @@ def assign_pullback(
 
     Raises:
         ValueError: shapes that do not fit, or values that are not finite.
+
+    Example:
+        >>> z, metrics = np.zeros((1, 2), np.float32), np.diag([1.0, 9.0]).astype(np.float32)[None]
+        >>> labels, squares = assign_pullback(z, metrics, np.array([[2.0, 0.0], [0.0, 1.0]], np.float32))
+        >>> labels.tolist(), squares.tolist()
+        ([0], [4.0])
     """
     _check(latents, metrics, centres)
     return _assign(latents, metrics, centres, batch_size)
@@ -87,11 +93,11 @@ def pullback_kmeans(
     tolerance: float = 1e-3,
     progress: Progress | None = None,
 ) -> PullbackKMeans:
-    """Lloyd's iteration for the cost mean_i min_k (c_k - z_i)' G_i (c_k - z_i), equation (2) of docs/quantization.md.
+    """Lloyd's iteration for the cost mean_i min_k (c_k - z_i)' G_i (c_k - z_i), equation (2).
 
-    A centre moves by the step s of (A + a I) s = sum_i G_i (z_i - c), A = sum_i G_i over its cell: the minimum of the
-    cell's cost with a proximal term a |s|^2, so that the cost cannot rise and directions that no latent of the cell
-    measures do not move.
+    A centre moves by the step s of (A + a I) s = sum_i G_i (z_i - c), A = sum_i G_i over its cluster: the minimum of
+    the cluster's cost with a proximal term a |s|^2, so that the cost cannot rise and directions in which every metric
+    of the cluster vanishes do not move.
 
     Args:
         latents, metrics: training latents and their pull-back metrics.
@@ -105,6 +111,13 @@ def pullback_kmeans(
 
     Raises:
         ValueError: shapes that do not fit, or values that are not finite.
+
+    Example:
+        >>> z = np.array([[0.0], [1.0], [9.0]], np.float32)
+        >>> metrics = np.array([1.0, 3.0, 1.0], np.float32)[:, None, None]
+        >>> found = pullback_kmeans(z, metrics, np.array([[0.0], [9.0]], np.float32))
+        >>> found.centres.ravel().round(2).tolist(), found.labels.tolist()  # (1 * 0 + 3 * 1) / 4
+        ([0.75, 9.0], [0, 0, 1])
     """
     _check(latents, metrics, centres)
     check_count("max_iterations", max_iterations, 0)

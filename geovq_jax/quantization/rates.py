@@ -1,11 +1,12 @@
-"""What codes cost while they are searched for: bits by tables of counts, or by a prior that is not told the class.
+"""Code lengths during a search: by tables of counts, or by an unconditional prior.
 
-A prior is exact about the codes so far and, for the codes after the place that changes, right to first order: of a
-candidate c in place of k it says
+The code length under a prior is exact for the candidate code and of first order for the codes after it: a candidate c
+instead of k costs
 
     -log2 p(c | codes before) + (e_c - e_k)' dR/de,
 
-with R the bits of the whole grid and e the embedding that the later places see. See docs/quantization.md, (8).
+with R the bits of the whole grid and e the input embedding of the later positions. See docs/quantization.md, equation
+(8).
 """
 
 import math
@@ -21,10 +22,10 @@ from geovq_jax.quantization.code_tables import CodeTables, candidate_bits, grid_
 
 
 class Rate(NamedTuple):
-    """Bits of codes, by functions within jit whose arrays are leaves.
+    """Code lengths as functions for use within jit, whose arrays are leaves.
 
-    `bits` maps a grid of codes [h, w] to the length of the whole, exactly; `candidates` maps it to [h, w, K], what the
-    grid would take with each code at each place, up to a constant of the place.
+    `bits` maps a grid of codes [h, w] to its exact total length; `candidates` maps it to [h, w, K], the length of the
+    grid with each code at each place, up to a constant per place.
     """
 
     bits: jax.tree_util.Partial
@@ -34,7 +35,7 @@ class Rate(NamedTuple):
 
 
 def rate_of_tables(tables: CodeTables) -> Rate:
-    """Bits by tables, see `code_tables`; the candidates' are exact for cells of which no two touch.
+    """Code lengths by tables, see `code_tables`; those of candidates are exact for cells of which no two touch.
 
     Example:
         >>> import numpy as np
@@ -49,7 +50,7 @@ def rate_of_tables(tables: CodeTables) -> Rate:
 
 
 def rate_of_prior(params: Any, arch: gpt.Architecture) -> Rate:
-    """Bits by a prior of codes in raster order that is not told the class, see `models.gpt`."""
+    """Code lengths by an unconditional prior of codes in raster order, see `models.gpt`."""
     bits, candidates = (jax.tree_util.Partial(partial(function, arch), params) for function in (_bits, _candidates))
     return Rate(bits, candidates, arch.length, arch.num_codes)
 

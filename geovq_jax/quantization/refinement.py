@@ -1,8 +1,8 @@
-"""Centres between the nodes: codebook vectors refined where their error is seen, in decoded space.
+"""Refinement of code vectors in decoded space, between the nodes of the graph.
 
-A medoid is the best node for its cell; the best latent lies between nodes. Both functions minimise the mean of
-|f(q(z)) - f(z)|^2, q putting its centre in the place of a latent, by Gauss-Newton steps that are damped until they
-lower the cost: undamped steps overshoot in cells larger than the region in which the decoder is linear.
+A medoid is the best node for its cluster; the best latent lies between nodes. Both functions minimise the mean of
+|f(q(z)) - f(z)|^2, where q replaces a latent by its centre, by Gauss-Newton steps that are damped until they lower the
+cost: undamped steps overshoot in clusters larger than the region in which the decoder is nearly linear.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,12 @@ from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Assignment = Literal["given", "decoded"]
 FIRST_DAMPING = 1e-2  # of the mean eigenvalue of J'J
-TRIALS = 16  # of one step, each with four times the damping: the last is a millionth of a gradient step
+TRIALS = 16  # attempts per step, each with four times the damping; the last is a millionth of a gradient step
 CONJUGATE_STEPS = 12
 
 
 class Refined(NamedTuple):
-    """Centres, the centre of each latent ([n] or [n, h, w]), and the course of the iteration.
+    """Centres, the centre of each latent ([n] or [n, h, w]), and the history of the iteration.
 
     `cost` is the mean over latents (vanilla) or images (spatial) of the squared distance in decoded space, summed over
     x; `history` is the cost before and after each iteration and never rises; `converged` if the last one lowered it by
@@ -58,7 +58,7 @@ def refine_centres(
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Refined:
-    """Moves each centre towards the latent whose decoded image is the mean of its cell's.
+    """Moves each centre towards the latent that decodes to the mean image of its cluster.
 
     sum_(i in k) |f(c) - f(z_i)|^2 = N_k |f(c) - m_k|^2 + constant, with m_k the mean of f over the cell, so a step of
     the centre c solves (J'J + a I) s = J' (m_k - f(c)), the damping a of each centre growing fourfold until the step
@@ -67,8 +67,8 @@ def refine_centres(
     Args:
         decode_fn: f, map of one latent [d] to an array x of any shape.
         centres: initial centres, such as medoids.
-        latents: the training latents; f of all of them is held in memory.
-        labels: centre of each latent, such as its geodesic cell.
+        latents: the training latents; all decoded images are kept in memory.
+        labels: centre of each latent, such as its geodesic cluster.
         assignment: "given" keeps the labels, "decoded" assigns anew by distance in decoded space at every iteration.
         max_iterations: limit of the iterations, one step of every centre each.
         tolerance: relative fall of the cost below which an iteration is the last.
@@ -81,6 +81,12 @@ def refine_centres(
     Raises:
         ValueError: labels outside [0, K), shapes that do not fit, a decoder that gives NaN or infinity, or as
             `check_latents`.
+
+    Example:
+        >>> z = np.array([[0.0], [1.0], [9.0]], np.float32)
+        >>> found = refine_centres(lambda z: 2.0 * z, np.array([[0.0], [9.0]], np.float32), z, np.array([0, 0, 1]))
+        >>> found.centres.ravel().round(2).tolist()
+        [0.5, 9.0]
     """
     check_images(decode_fn, latents, "n d")
     z, labels = _check(centres, latents, labels, max_iterations, tolerance)
@@ -116,7 +122,7 @@ def refine_centres(
 
 
 def _check(centres: Any, latents: Any, labels: Any, max_iterations: int, tolerance: float) -> tuple[np.ndarray, ...]:
-    """The centres and labels as arrays; refuses those that do not belong to the latents."""
+    """The centres and labels as arrays; ValueError if they do not fit the latents."""
     check_array("centres", centres, f"K {latents.shape[-1]}")
     labels = check_ids("labels", labels, len(centres), " ".join(map(str, latents.shape[:-1])))
     check_count("max_iterations", max_iterations, 0)
@@ -193,7 +199,7 @@ def refine_cell_centres(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Refined:
-    """Moves centres that cells of many images share, each cell in the context of its whole quantized image.
+    """Moves centres shared by cells of many images, each cell in the context of its whole quantized image.
 
     Minimises mean_i |f(c[labels_i]) - f(z_i)|^2 over all centres c at once. A step solves the Gauss-Newton equations
     (H + a h N) s = -g of all centres by conjugate gradients, N the number of cells of each centre and h their mean
@@ -215,6 +221,13 @@ def refine_cell_centres(
     Raises:
         ValueError: for labels outside [0, K), shapes that do not fit, a decoder that gives NaN or infinity, or as
             `check_latents`.
+
+    Example:
+        >>> grids = np.array([0.0, 1.0, 9.0, 9.0], np.float32).reshape(2, 1, 2, 1)
+        >>> labels = np.array([0, 0, 1, 1]).reshape(2, 1, 2)
+        >>> found = refine_cell_centres(lambda grid: 2.0 * grid, np.array([[0.0], [9.0]], np.float32), grids, labels)
+        >>> found.centres.ravel().round(2).tolist()
+        [0.5, 9.0]
     """
     check_images(decode_fn, grids, "n h w d")
     c, labels = _check(centres, grids, labels, max_iterations, tolerance)
@@ -279,7 +292,7 @@ def _curvature_product(
 
 
 def _sum_chunks(function: Callable[..., Any], arrays: tuple[np.ndarray, ...], batch_size: int) -> np.ndarray:
-    """Sum over chunks of rows in float64, the last one filled up with rows that a mask of zeros takes out."""
+    """Sum over chunks of rows in float64; padding rows of the last chunk are masked out."""
     num_rows = len(arrays[0])
     parts = []
     for start in range(0, num_rows, batch_size):

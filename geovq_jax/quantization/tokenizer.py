@@ -3,7 +3,7 @@
 For a new latent q with neighbours p among the nodes, the distance to the medoid of node p is taken along the path that
 enters the graph at p:
 
-    d(q) = min_p L(q, p) + d(p, medoid(p)),   L the edge length of the graph (endpoint rule); O(k) a latent.
+    d(q) = min_p L(q, p) + d(p, medoid(p)),   L the edge length of the graph (endpoint rule); O(k) per latent.
 """
 
 from pathlib import Path
@@ -33,14 +33,14 @@ from geovq_jax.workdir import load_npz, save_npz
 Latents = Float[np.ndarray, "n d"] | Float[np.ndarray, "n h w d"]
 
 _CHUNK = 4096
-_ASKED = 3  # entries asked about at a time; most latents need no more
-# The least ratio of a speed at a latent to that in the mean metric of its entries. Of 200,000 edges of held-out latents
-# (Fashion-MNIST, d = 16) one in ten thousand had less than 0.6, the least 0.48.
+_ASKED = 3  # entries evaluated at a time; most latents need no more
+# Least assumed ratio of the speed at a latent to the speed in the mean metric of its entries. Of 200,000 edges of
+# held-out latents (Fashion-MNIST, d = 16) one in ten thousand was below 0.6; the least was 0.48.
 _LEAST_OWN = 0.5
 
 
 class Tokenizer(NamedTuple):
-    """What encoding needs of the training graph: latent, code and geodesic distance to its medoid of each node.
+    """The data of the training graph used for encoding: latent, code and distance to its medoid of each node.
 
     `metrics` are the pull-back metrics at the nodes, None where edges are Euclidean. Latents and metrics are float32.
     """
@@ -59,7 +59,16 @@ class Encoded(NamedTuple):
 
 
 def save_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
-    """Writes a tokenizer to an npz file, atomically; `load_tokenizer` reads it."""
+    """Writes a tokenizer to an npz file, atomically; `load_tokenizer` reads it.
+
+    Example:
+        >>> import tempfile
+        >>> tokenizer = Tokenizer(np.array([[0.0], [4.0]], np.float32), None, np.array([0, 1]), np.zeros(2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_tokenizer(Path(folder) / "tokenizer.npz", tokenizer)
+        ...     load_tokenizer(Path(folder) / "tokenizer.npz").labels.tolist()
+        [0, 1]
+    """
     save_npz(path, **{name: value for name, value in tokenizer._asdict().items() if value is not None})
 
 
@@ -69,6 +78,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         FileNotFoundError: without the file.
         ValueError: for a damaged file, or one of other arrays.
+
+    Example:
+        >>> load_tokenizer(Path("absent.npz"))
+        Traceback (most recent call last):
+        FileNotFoundError: expected a tokenizer in absent.npz, got no file; write it by save_tokenizer
     """
     if not path.is_file():
         raise FileNotFoundError(f"expected a tokenizer in {path}, got no file; write it by save_tokenizer")
@@ -97,19 +111,25 @@ def encode(
     Args:
         tokenizer: nodes with their codes and distances.
         latents: held-out latents or grids of them.
-        decode_fn: decoder of one latent, whose metric the graph's edges have; None exactly where they are Euclidean.
+        decode_fn: decoder of one latent in whose metric the graph was measured; None if and only if it is Euclidean.
         k: neighbours through which a latent may enter the graph.
         context: of the cells of grids, as the graph was built: own or isolated.
         batch_size: images whose metrics are held at a time.
         progress: called with (images done, n).
 
     Returns:
-        Encoded, the same bits on every run. Of vectors [n, d], entries are passed over that could be the best only if
-        the latent's speed to them were below half of that in the mean metric of all.
+        Encoded, identical in every run. For vectors [n, d], an entry is skipped if it could be the best only with a
+        speed at the latent below half of that in the mean metric of all entries.
 
     Raises:
         ValueError: a decoder given to a Euclidean tokenizer or missing for a pull-back one; latents of another form or
             not finite; a decoder or metrics with NaN or infinity, with the number of latents (or cells) concerned.
+
+    Example:
+        >>> tokenizer = Tokenizer(np.array([[0.0], [4.0]], np.float32), None, np.array([0, 1]), np.zeros(2))
+        >>> found = encode(tokenizer, np.array([[1.0], [3.5]], np.float32), k=2)
+        >>> found.codes.tolist(), found.distances.tolist()
+        ([0, 1], [1.0, 0.5])
     """
     _check(tokenizer, decode_fn, "a decoder", k)
     grids = getattr(latents, "ndim", 0) == 4
@@ -141,12 +161,12 @@ def encode(
 def encode_measured(
     tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], metrics: Float[np.ndarray, "m d d"] | None, *, k: int
 ) -> Encoded:
-    """Codes of single latents whose metrics are at hand.
+    """Codes of single latents with known metrics.
 
     Args:
         tokenizer: nodes with their codes and distances.
         latents: latents, or cells of grids.
-        metrics: pull-back metric at each latent; None exactly where the tokenizer has none.
+        metrics: pull-back metric at each latent; None if and only if the tokenizer has none.
         k: neighbours through which a latent may enter the graph.
 
     Returns:
@@ -155,6 +175,12 @@ def encode_measured(
     Raises:
         ValueError: metrics given to a Euclidean tokenizer or missing for a pull-back one; latents or metrics of another
             form, or not finite.
+
+    Example:
+        >>> ones = np.ones((2, 1, 1), np.float32)
+        >>> tokenizer = Tokenizer(np.array([[0.0], [4.0]], np.float32), ones, np.array([0, 1]), np.array([0.0, 3.0]))
+        >>> encode_measured(tokenizer, np.array([[3.0]], np.float32), ones[:1] * 4.0, k=2).codes.tolist()
+        [1]
     """
     _check(tokenizer, metrics, "a metric for each latent", k)
     size = tokenizer.points.shape[1]
@@ -188,9 +214,10 @@ def _encode_measured(tokenizer: Tokenizer, latents: np.ndarray, metrics: np.ndar
 def _encode_vectors(tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], decode_fn: DecodeFn, k: int) -> Encoded:
     """As `encode_measured`, with the decoder evaluated only for entries that may be the best.
 
-    Half of an edge's length is known from its entry's metric. The other half, of the latent's own metric, is expected
-    as in the mean metric of the entries and taken to be at least `_LEAST_OWN` of that. Entries are evaluated in the
-    order of the expected total, until none can be shorter than the best: the best of all where that ratio holds.
+    Half of an edge's length follows from the metric at its entry. The other half, in the metric at the latent, is
+    predicted by the mean metric of the entries and assumed to be at least `_LEAST_OWN` times the prediction. Entries
+    are evaluated in the order of the predicted total until no other can be shorter than the best; the result is exact
+    where the assumption holds.
     """
     assert tokenizer.metrics is not None
     entry = knn(tokenizer.points, min(k, len(tokenizer.points)), queries=latents).indices
@@ -236,6 +263,6 @@ def _check(tokenizer: Tokenizer, measure: object, wanted: str, k: int) -> None:
 
 def _norms(metrics: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """sqrt(v' G v) for steps [m, k, d] and metrics [m, 1 or k, d, d]."""
-    with np.errstate(invalid="ignore", over="ignore"):  # the caller refuses what is not finite
+    with np.errstate(invalid="ignore", over="ignore"):  # the caller checks for values that are not finite
         squared = np.einsum("mkd,mkd->mk", np.matmul(steps[..., None, :], metrics)[..., 0, :], steps)
         return np.sqrt(np.maximum(squared, 0.0)).astype(np.float64)

@@ -1,1 +1,1 @@
-"""The stages of the pipeline: each function reads files of a work directory, works, and leaves files."""
+"""The stages of the pipeline: each function reads files of a work directory and writes others."""

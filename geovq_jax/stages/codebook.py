@@ -105,7 +105,7 @@ def cluster(run: Run) -> geometry.KMedoids:
 
 
 def _load_state(path: Path, key: str) -> kmedoids.State | None:
-    """The state that was saved under a key; None without one, or if the file is damaged or of another key."""
+    """The state saved under a key; None if there is none, or if the file is damaged or saved under another key."""
     try:
         arrays = load_npz(path, stage="run")
         state = kmedoids.load_state(arrays) if str(arrays.pop("key")) == key else None

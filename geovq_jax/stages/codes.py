@@ -22,8 +22,8 @@ from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.workdir import hash_arrays, load_npz, save_npz
 
-SEARCH_SHARD = 1_000  # images whose search an interruption loses at most
-FOLDS = 4  # of training images, each of which pays for its codes by the tables of the others
+SEARCH_SHARD = 1_000  # images whose search is repeated after an interruption, at most
+FOLDS = 4  # of training images; code lengths of each fold come from the tables of the others
 
 
 def encode_splits(run: Run) -> str:
@@ -51,7 +51,7 @@ def encode_splits(run: Run) -> str:
 
 
 def split_codes(run: Run, path: Path) -> str:
-    """Codes of an npz file, `codes` [n] or [n, h, w] with `labels` [n] if it has any, split as images are."""
+    """Codes of an npz file, `codes` [n] or [n, h, w] and optionally `labels` [n], split like images."""
     arrays, num_codes = load_npz(path, stage="encode"), run.config.codebook.num_clusters
     codes = arrays.get("codes")
     if codes is None or codes.ndim not in (1, 3) or 0 in codes.shape:
@@ -75,7 +75,7 @@ def split_codes(run: Run, path: Path) -> str:
 
 
 def assigned(run: Run, quantizer: assignment.Quantizer, split: str) -> Encoded:
-    """Codes of a split without search; a node of the graph keeps the code that it has there."""
+    """Codes of a split without search; nodes of the graph keep their codes."""
     config = run.config
     with progress_bar(f"codes of {split}") as progress:
         found = assignment.assign(
@@ -111,9 +111,9 @@ def searched(
 ) -> dict[str, np.ndarray]:
     """Codes of some splits after a search under the decoder of an autoencoder, from initial codes [n] or [n, h, w].
 
-    `name` is that of the folder of shards, which are kept; `own_metrics` [n, h, w, d, d] take the place of the run's.
-    With `codes.rate_weight` above 0 codes cost bits by tables of `seen`, training codes, by default those given; the
-    images of a fold of the training split pay by the tables of the other folds. `rate` takes the place of the tables.
+    `name` is the folder of the shards, which are kept; `own_metrics` [n, h, w, d, d] replace those of the run. With
+    `codes.rate_weight` above 0 the code lengths come from tables fitted to `seen`, training codes, by default those
+    given; for images of a fold of the training split, from the tables of the other folds. `rate` replaces the tables.
     """
     decode_fn, config = decoder_of(autoencoder), run.config
     searched_codes = {}
@@ -167,7 +167,7 @@ def searched(
 
 
 def _tables(seen: np.ndarray, num_codes: int, folds: int) -> list[CodeTables]:
-    """Tables for the images of each fold, fitted to the codes of all others; of everything where there is one fold."""
+    """Tables for the images of each fold, fitted to the codes of all other folds, or to all codes for a single fold."""
     if folds == 1:
         return [fit_tables(seen, num_codes)]
     fold = np.arange(len(seen)) % folds
@@ -175,9 +175,9 @@ def _tables(seen: np.ndarray, num_codes: int, folds: int) -> list[CodeTables]:
 
 
 def _train_rate(run: Run) -> Rate | None:
-    """A prior without classes of the codes that the decoder was trained on, into `codes/rate`; None if bits are free.
+    """A prior without classes of the codes that the decoder was trained on; None without a rate weight.
 
-    An eighth of the codes is held out and ends the training.
+    It is stored in `codes/rate`. An eighth of the codes is held out for early stopping.
     """
     seen, config = run.seen_codes, run.config
     if seen is None:
@@ -203,8 +203,8 @@ def _train_rate(run: Run) -> Rate | None:
 def code_pictures(run: Run) -> Float[np.ndarray, "K height width channels"]:
     """One decoded picture per code, in [0, 1].
 
-    A code of vanilla latents is an image by itself. A code of a grid is set into the grid of its representative's
-    image; the picture is that cell of the decoded image, with half a cell around it, grey beyond the border.
+    A code of vanilla latents decodes to an image. A code of a grid replaces one cell of its representative's image; the
+    picture is a crop of the decoded image around that cell, with a margin of half a cell, grey beyond the border.
     """
     vectors, mean = run.codebook.vectors, run.latents("train").mean
     if mean.ndim == 2:

@@ -1,7 +1,7 @@
 """Stage `decoder`: fine-tuning on the codes of the decoder, or of the decoder and the code vectors.
 
-Minimises the squared error of images reconstructed from code vectors; with search, the codes are improved under the
-present decoder before each part of the training. (A joint VQ-VAE that starts from the autoencoder and the codebook
+Minimises the squared error of images reconstructed from code vectors; with search, the codes are searched again under
+the current decoder before each part of the training. (A joint VQ-VAE that starts from the autoencoder and the codebook
 trains the encoder too, see `stages/vqvae.py`.)
 """
 
@@ -81,10 +81,11 @@ def finetune_in_parts(
 ) -> Parts:
     """Fine-tune in codes.searches equal parts with a search of all codes between them; in one part without search.
 
-    `codes` have been searched already; those of "train" are trained on, those of "valid" select. `trained` is
-    "decoder", or "codes" for the code vectors too. `autoencoder` and the metrics of its cells, see `searched`, are by
-    default the run's. `directory` is the place of checkpoints, from which an interrupted training continues, None for
-    none; `metadata` are settings kept with them. The result's `tuned.frozen` is the error before the first part.
+    `codes` have been searched already; those of "train" are used for training, those of "valid" for model selection.
+    `trained` is "decoder", or "codes" for the code vectors too. `autoencoder` and the metrics of its cells, see
+    `searched`, are by default the run's. `directory` is the folder of checkpoints, from which an interrupted training
+    resumes, None for none; `metadata` are settings saved with them. `tuned.frozen` of the result is the error before
+    the first part.
     """
     config, codes, model = run.config, dict(codes), autoencoder or run.autoencoder
     count = config.codes.searches if search else 1
@@ -134,7 +135,7 @@ def finetune(
     seed: int,
     **options: Any,
 ) -> Tuned:
-    """Train on `codes` of the splits "train" and "valid", which stay; selected by the validation error.
+    """Train on fixed `codes` of the splits "train" and "valid"; selected by the validation error.
 
     `trained` is "decoder", or "codes" for the code vectors too; `options` go to `training.loop.fit`.
     """
@@ -148,7 +149,7 @@ def finetune(
 
     def loss_fn(learnt, key, step, batch):
         error = jnp.mean(squared_errors(learnt, batch["codes"], batch["images"]))
-        # The mean over pixels is so small that Adam's epsilon would matter.
+        # The mean over pixels would be so small that Adam's epsilon matters.
         return error * dataset.train.images[0].size, {"mse": error}
 
     valid_errors = jax.jit(squared_errors)

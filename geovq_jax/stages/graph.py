@@ -13,7 +13,7 @@ from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.workdir import hash_arrays, save_npz
 
-# Rows per shard: images whose metrics, nodes whose neighbours and edges whose lengths an interruption loses at most.
+# Rows per shard (images, nodes, edges): the most that is recomputed after an interruption.
 METRIC_SHARD, NEIGHBOUR_SHARD, EDGE_SHARD = 4096, 65536, 2**22
 
 
@@ -69,13 +69,15 @@ def build_graph(run: Run) -> str:
     measured = {"points": points} | ({} if metrics is None else {"metrics": metrics})
 
     def lengths_of(edges: np.ndarray) -> np.ndarray:
-        return run_shards(
-            run.workdir / "shards" / "edges",
-            {"measured": hash_arrays(measured | {"edges": edges})},
-            len(edges),
-            lambda part: {"lengths": geometry.straight_lengths(points, edges[part], metrics)},
-            shard_rows=EDGE_SHARD,
-        )["lengths"]
+        with progress_bar("lengths of edges") as progress:
+            return run_shards(
+                run.workdir / "shards" / "edges",
+                {"measured": hash_arrays(measured | {"edges": edges})},
+                len(edges),
+                lambda part: {"lengths": geometry.straight_lengths(points, edges[part], metrics)},
+                shard_rows=EDGE_SHARD,
+                progress=progress,
+            )["lengths"]
 
     neighbours = _neighbours(run, points, metrics)
     separate = geometry.metric_graph(

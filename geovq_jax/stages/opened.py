@@ -1,4 +1,4 @@
-"""The images, latents and autoencoders of a work directory, opened: what does not depend on the codebook."""
+"""Images, latents and autoencoders of an opened work directory: everything that does not depend on the codebook."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -22,7 +22,7 @@ T = TypeVar("T")
 class Opened:
     """A work directory and its configuration, opened.
 
-    Attributes are computed on first access and kept; `forget` drops what the files of a stage have replaced.
+    Attributes are computed on first access and cached; `forget` drops the cache after a stage has replaced files.
     """
 
     def __init__(self, workdir: Path, config: ConfigDict):
@@ -67,7 +67,7 @@ class Opened:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the images that the latents were made from."""
+        """(height, width, channels) of the encoded images."""
         height, width, channels = (int(side) for side in self.latents("train").image_shape)
         return height, width, channels
 
@@ -82,12 +82,12 @@ class Opened:
 
     @cached_property
     def autoencoder(self) -> records.Autoencoder:
-        """The trained VAE, or one's own autoencoder."""
+        """The trained VAE, or the user's autoencoder."""
         return self._load_autoencoder("vae")
 
     @cached_property
     def vae_hash(self) -> str:
-        """Hash of the autoencoder, on which everything that is measured in its latent space depends."""
+        """Hash of the autoencoder, on which every measurement in its latent space depends."""
         params, arch = self.autoencoder
         return fingerprint(arch, self.workdir / "vae") if isinstance(arch, External) else parameters_hash(params)
 

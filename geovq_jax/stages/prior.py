@@ -1,4 +1,4 @@
-"""Stage `prior`: learn the distribution of codes, and score codes under it."""
+"""Stage `prior`: train a prior over the codes, and score codes under it."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -37,8 +37,8 @@ def fit_prior(
     """Train a prior on any codes, selected by bits per code given the class on the validation split.
 
     `splits` has codes in [0, num_codes) and classes of "train" and "valid"; `section` is the configuration's `prior`;
-    `directory` is the place of checkpoints, from which an interrupted training continues, None for none; `options` go
-    to `training.loop.fit`. Returns best parameters, sizes, and the training.
+    `directory` is the folder of checkpoints, from which an interrupted training resumes, None for none; `options` are
+    passed to `training.loop.fit`. Returns best parameters, sizes, and the training.
     """
     codes, labels = splits["train"]
     valid_codes, valid_labels = splits["valid"]

@@ -1,4 +1,4 @@
-"""Records of what a work directory holds, and the models that read them."""
+"""Records of the files of a work directory, and the models restored from them."""
 
 import json
 from collections.abc import Callable
@@ -80,7 +80,7 @@ class Drawn(NamedTuple):
 
 
 class Autoencoder(NamedTuple):
-    """Parameters and sizes of an autoencoder; one of one's own has parameters {"own": ...}, or {} if it offers none."""
+    """Parameters and sizes of an autoencoder; those of a user's are {"own": ...}, or {} without `params`."""
 
     params: Any
     arch: vae.Architecture | external.External
@@ -153,7 +153,7 @@ def classifier_architecture(section: ConfigDict, dataset: data.Dataset) -> class
 def load_autoencoder(section: ConfigDict, image_shape: tuple[int, ...], directory: Path) -> Autoencoder:
     """The autoencoder under section `vae` of a configuration, with the best parameters of a training in `directory`.
 
-    One's own has those of its module where the directory holds none.
+    A user's autoencoder has those of its module if there are none in the directory.
     """
     if section.kind != "external":
         arch = vae_architecture(section, image_shape)
@@ -181,14 +181,14 @@ def decode(arch: vae.Architecture | external.External, params: Any, z: jax.Array
 def posterior(
     autoencoder: Autoencoder, images: UInt[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]
 ) -> vae.Posterior:
-    """Posterior mean and log variance of images, integers or floats in [0, 1]; one's own encoder has no variance."""
+    """Posterior mean and log variance of images, integers or floats in [0, 1]; a user's encoder has no variance."""
     arch = autoencoder.arch
     encode = partial(_encode_own, arch) if isinstance(arch, external.External) else partial(_encode, *autoencoder[::-1])
     return jax.device_get(map_chunks(encode, (images,), batch_size=BATCH))
 
 
 def without_variance(mean: Float[np.ndarray, "n ..."]) -> vae.Posterior:
-    """The posterior of an encoder that gives a latent, not a distribution."""
+    """The posterior of a deterministic encoder."""
     return vae.Posterior(jnp.asarray(mean), jnp.full(mean.shape, -jnp.inf, mean.dtype))
 
 
@@ -202,7 +202,7 @@ def _encode(arch: vae.Architecture, params: Any, images: jax.Array) -> vae.Poste
 
 
 def features_of(classifier: Classifier) -> jax.tree_util.Partial:
-    """The map of one image to the features in which a classifier judges it."""
+    """The map of one image to the features of a classifier."""
     return jax.tree_util.Partial(partial(_features, classifier.arch), classifier.params)
 
 
@@ -248,7 +248,7 @@ def log_probabilities(
     codes: Integer[np.ndarray, "n ..."],
     labels: Integer[np.ndarray, " n"] | None,
 ) -> Float[np.ndarray, "n t"]:
-    """log p(code | codes before it) in nats, [n, t]; without labels, of a prior that is not told the class."""
+    """log p(code | codes before it) in nats, [n, t]; without labels, unconditionally."""
     if labels is None:
         labels = np.full(len(codes), arch.no_class, np.int32)
     score = partial(_score, params, arch)
@@ -256,7 +256,7 @@ def log_probabilities(
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Figures of every evaluation during training, one dict per line of metrics.jsonl; ValueError for another line."""
+    """Metrics of every evaluation during training, one dict per line of metrics.jsonl; ValueError if malformed."""
     found = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:

@@ -1,7 +1,7 @@
 """An opened run: typed, cached access to everything in a work directory.
 
 Stages, sections of the report, comparisons, the explorer and notebooks take a `Run`. Every file is opened at most once
-per `Run`, when it is first needed. Only this module, `opened` and the stages that write use names of files.
+per `Run`, when it is first needed. Only this module, `opened` and the stages that write files know their names.
 """
 
 import json
@@ -30,20 +30,20 @@ from geovq_jax.stages.opened import Opened
 from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
 
-CHUNK = 4096  # images encoded at once, as in the stages: their codes have the same bits
+CHUNK = 4096  # images encoded at once, as in the stages, so that the codes are identical
 
 
 class Run(Opened):
     """A work directory and its configuration, opened; see the module's docstring."""
 
     def _repr_html_(self) -> str:
-        """What a notebook shows for the run: its headline figures and samples."""
+        """HTML that a notebook shows for the run: headline figures and samples."""
         path = self.workdir / "report" / "summary.html"
         return path.read_text() if path.is_file() else "<p>No report yet: python -m geovq_jax.evaluate writes it.</p>"
 
     @cached_property
     def metric_fn(self) -> jax.tree_util.Partial:
-        """The map whose pull-back metric is the run's: the decoder, followed by graph.output_metric."""
+        """The map whose pull-back metric the run uses: the decoder followed by graph.output_metric."""
         kind = self.config.graph.output_metric
         if kind == "pixels":
             return self.decode_fn
@@ -52,7 +52,7 @@ class Run(Opened):
 
     @property
     def method(self) -> str:
-        """Name of the method that makes the codebook."""
+        """Name of the codebook's method."""
         return methods.resolve(self.config.codebook.method, spatial=self.spatial)
 
     @property
@@ -67,18 +67,18 @@ class Run(Opened):
 
     @property
     def distance(self) -> methods.Distance:
-        """Distance of geodesic codes of vectors: codebook.distance, but that of the graph where it is Euclidean."""
+        """Distance of geodesic codes of vectors: codebook.distance, or "graph" where the graph is Euclidean."""
         return "graph" if self.config.graph.weights == "euclidean" else self.config.codebook.distance
 
     @property
     def needs_metrics(self) -> bool:
-        """Whether the graph, the method or the search reads the metric at every latent."""
+        """Whether the graph, the method or the search needs the metric at every latent."""
         config = self.config
         searched = config.codes.search == "context" and self.spatial
         return config.graph.weights == "pullback" or methods.METHODS[self.method].on_metrics or searched
 
     def metrics(self, split: str) -> Float[np.ndarray, "..."] | None:
-        """Metric at each latent of a split, [n, d, d] or [n, h, w, d, d]; None where nothing reads them."""
+        """Metric at each latent of a split, [n, d, d] or [n, h, w, d, d]; None where nothing needs them."""
         if not self.needs_metrics:
             return None
 
@@ -116,13 +116,13 @@ class Run(Opened):
 
     @property
     def clusters(self) -> methods.Clusters:
-        """Code of each node of the graph, and its distance to the code in the unit of the assignment."""
+        """Code of each node of the graph, and the distance to its code vector in the unit of the assignment."""
         file = self._codebook_file
         return methods.Clusters(file["medoids"], file["node_labels"], file["node_distances"])
 
     @cached_property
     def quantizer(self) -> assignment.Quantizer:
-        """The codebook with everything that choosing a code needs; ValueError for a codebook of another VAE."""
+        """The codebook with everything needed to assign codes; ValueError for a codebook of another VAE."""
         book, file = self.codebook, self._codebook_file
         if book.settings["vae"] != self.vae_hash:
             raise ValueError(
@@ -181,7 +181,7 @@ class Run(Opened):
 
     @property
     def training_records(self) -> list[dict[str, Any]]:
-        """Figures of every evaluation during training; none where nothing was trained."""
+        """Metrics of every evaluation during training; empty where nothing was trained."""
         path = self.workdir / "metrics.jsonl"
         return records.read_log(path) if path.is_file() else []
 
@@ -228,13 +228,13 @@ class Run(Opened):
 
     @cached_property
     def seen_codes(self) -> Int[np.ndarray, "n ..."] | None:
-        """Training codes that the decoder was trained on, which say what a code costs; None where nothing asks."""
+        """Training codes that the decoder was trained on, from which code lengths are estimated; None if not needed."""
         path = self.workdir / "decoder" / records.SEEN
         return load_npz(path, stage="decoder")["codes"] if self.config.codes.rate_weight else None
 
     @cached_property
     def rate(self) -> Rate | None:
-        """What a code costs in a search, see codes.rate; None where nothing asks."""
+        """Code lengths used in a search, see codes.rate; None if not needed."""
         seen, num_codes = self.seen_codes, len(self.codebook.vectors)
         if seen is None or self.config.codes.rate == "tables":
             return None if seen is None else rate_of_tables(fit_tables(seen, num_codes))
@@ -264,7 +264,7 @@ class Run(Opened):
 
         Args:
             codes: codes of images.
-            labels: class of each image; None for the prior that is not told it.
+            labels: class of each image; None for the unconditional prior.
 
         Raises:
             ValueError: a code outside [0, K), or a class that the prior was not trained on.

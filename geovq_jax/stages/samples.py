@@ -1,4 +1,4 @@
-"""Stage `samples`: draw codes from the prior, complete given ones, decode both."""
+"""Stage `samples`: draw codes from the prior, complete given codes, decode both."""
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ from geovq_jax.config import given_codes
 from geovq_jax.figures.style import figure_png
 from geovq_jax.models.sampling import balanced_labels, draw
 from geovq_jax.stages.run import Run
+from geovq_jax.terminal import progress_bar
 from geovq_jax.workdir import save_npz, write_atomically
 
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "guidance")
@@ -17,7 +18,7 @@ NUM_COMPLETED = 10
 
 
 def check_class(run: Run) -> None:
-    """Refuse a class that the prior was not trained on (ValueError), before earlier samples are removed."""
+    """Raise ValueError for a class that the prior was not trained on, before earlier samples are removed."""
     classes, class_id = run.num_classes, run.config.sample.class_id
     if class_id >= classes:
         raise ValueError(f"expected sample.class_id below {classes}, got {class_id}; -1 samples every class")
@@ -32,7 +33,8 @@ def generate(run: Run) -> str:
     check_class(run)
     labels = balanced_labels(section.num_samples, section.class_id, arch.num_classes)
     sample_key, completion_key = jax.random.split(jax.random.key(section.seed))
-    codes, log_p = draw(sample_key, params, arch, labels, dict(section))
+    with progress_bar("drawing samples") as progress:
+        codes, log_p = draw(sample_key, params, arch, labels, dict(section), progress=progress)
     valid = run.codes("valid")
     codes = codes.reshape(len(labels), *valid.codes.shape[1:])
     drawn = {"codes": codes, "labels": labels, "log_probabilities": log_p}
@@ -97,7 +99,7 @@ def completion_figure(
 
 
 def sample_rows(images: np.ndarray, labels: np.ndarray, *, columns: int = 10) -> tuple[np.ndarray, list[str]]:
-    """Samples as rows of one class each, white where a class has too few, with their captions; one class fills rows."""
+    """Samples with one row per class, white where a class has too few, with captions; a single class fills all rows."""
     classes = np.unique(labels)
     if len(classes) == 1:
         count = min(len(images), columns**2)

@@ -16,10 +16,11 @@ from geovq_jax.models.sampling import draw
 from geovq_jax.stages.classifier import predict
 from geovq_jax.stages.records import Classifier, decode_images
 from geovq_jax.stages.run import Run
+from geovq_jax.terminal import progress_bar
 from geovq_jax.workdir import to_json, write_json
 
 MIN_ITEMS = 12
-"""Halves of fewer images have too few neighbours to be scored."""
+"""Halves of smaller sets have too few neighbours to be scored."""
 
 
 class Real(NamedTuple):
@@ -63,11 +64,11 @@ def score_samples(
 ) -> dict[str, dict[str, Any]]:
     """Scores of sets of images in [0, 1] against real ones, in the features of the run's classifier.
 
-    `labels` are the classes asked for, or those of the images reconstructed; the floor of `real` is scored too, as
-    "real". All sets are cut to the smallest; `resamples` are the halvings per interval of a distance. Returns for each
-    set "frechet", "kernel", "precision", "recall", "density", "coverage" (see `SampleScores`) and "consistency" (share
-    in the class asked for, by the classifier), each an `Interval`; "consistency_per_class"; "diversity" (mean
-    within-class distance, None where no class has two images); "memorisation" (see `Memorisation`).
+    `labels` are the requested classes, or those of the reconstructed images; `real.floor` is scored as well, as "real".
+    All sets are cut to the smallest; `resamples` are the halvings per interval of a distance. Returns for each set
+    "frechet", "kernel", "precision", "recall", "density", "coverage" (see `SampleScores`) and "consistency" (share in
+    the class asked for, by the classifier), each an `Interval`; "consistency_per_class"; "diversity" (mean within-class
+    distance, None where no class has two images); "memorisation" (see `Memorisation`).
     """
     sets = {"real": real.floor, **images}
     asked = {"real": real.labels, **labels}
@@ -110,7 +111,8 @@ def score(run: Run) -> str:
     }
     key = jax.random.key(config.sample.seed)
     for guidance in sorted({1.0, float(config.sample.guidance), float(section.guidance)}):
-        drawn, _ = draw(key, *run.prior, real.labels, dict(config.sample), guidance=guidance)
+        with progress_bar(f"drawing samples, guidance {guidance:g}") as progress:
+            drawn, _ = draw(key, *run.prior, real.labels, dict(config.sample), guidance=guidance, progress=progress)
         images[f"samples, guidance {guidance:g}"] = run.decode(drawn.reshape(len(drawn), *codes.shape[1:]))
     labels = dict.fromkeys(images, real.labels)
     sets = score_samples(run.classifier, images, labels, real, seed=config.seed, resamples=section.resamples)

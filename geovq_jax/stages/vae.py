@@ -20,11 +20,11 @@ from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
 from geovq_jax.workdir import hash_arrays, save_npz
 
-SHARD = 64 * BATCH  # images; half a minute or so of encoding
+SHARD = 64 * BATCH  # images; about half a minute of encoding
 
 
 def check_sizes(run: Run) -> None:
-    """Refuse, before training, a class, neighbours or codes that the data cannot provide; ValueError names the key."""
+    """Raise ValueError, before training, naming the key of a size that the data cannot provide."""
     config, dataset = run.config, run.dataset
     if config.vae.kind == "external":
         shape = external.check(external.load(config.vae.module), dataset)
@@ -112,7 +112,7 @@ def train(run: Run) -> str:
 
 
 def mean_over_batches(metrics_fn: Any, images: np.ndarray) -> dict[str, float]:
-    """Mean of a batch function's metrics over equal batches of a split; the rest of the division is left out."""
+    """Mean of a batch function's metrics over equal batches of a split; the incomplete last batch is left out."""
     size = min(BATCH, len(images))
     starts = range(0, len(images) - size + 1, size)
     batches = jax.device_get([metrics_fn(images[start : start + size]) for start in starts])
@@ -131,9 +131,9 @@ def extract_latents(run: Run) -> str:
             return posterior(run.autoencoder, split.images[rows])._asdict()
 
         key = {"vae": run.vae_hash, "images": hash_arrays({"images": split.images}), "arch": str(run.autoencoder.arch)}
-        found = run_shards(
-            run.workdir / "shards" / f"latents_{name}", key, len(split.images), posteriors, shard_rows=SHARD
-        )
+        folder = run.workdir / "shards" / f"latents_{name}"
+        with progress_bar(f"latents of {name}") as progress:
+            found = run_shards(folder, key, len(split.images), posteriors, shard_rows=SHARD, progress=progress)
         if not np.isfinite(found["mean"]).all():
             raise ValueError(
                 f"expected finite latents of split {name}, got NaN or infinity; lower vae.learning_rate and retrain"

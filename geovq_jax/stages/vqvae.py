@@ -1,4 +1,4 @@
-"""Stage `vqvae`: a joint VQ-VAE of the autoencoder's own networks, grid, number of codes, optimiser and budget."""
+"""Stage `vqvae`: a joint VQ-VAE with the autoencoder's networks, grid, number of codes, optimiser and budget."""
 
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,7 @@ def architecture_of(run: Run) -> vae.Architecture:
 
 
 def num_steps(config: ConfigDict) -> int:
-    """The post-hoc method's whole budget: the steps of its VAE and those of the fine-tuning."""
+    """The total budget of the post-hoc method: the steps of its VAE and of the fine-tuning."""
     return config.vae.num_steps + (config.codebook.finetune_steps if config.codebook.finetune_decoder else 0)
 
 

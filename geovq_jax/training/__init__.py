@@ -1,1 +1,3 @@
 """Training state, step, loop, checkpoints and tracking."""
+
+__all__ = ["checkpoint", "loop", "optimizer", "tracking"]

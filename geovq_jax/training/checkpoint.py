@@ -2,7 +2,7 @@
 
 A checkpoint directory holds numbered saves. A save is written under a temporary name, renamed, and only then are the
 older ones removed, so a process killed at any moment leaves the newest complete save readable. Each save holds
-the hashes of its files: bytes that changed on disk are refused, not loaded.
+the hashes of its files: a save whose bytes changed on disk is not loaded.
 """
 
 import errno
@@ -45,7 +45,7 @@ def _hashes(path: Path) -> dict[str, str]:
 
 
 def _newest(directory: str | Path) -> Path:
-    """The newest save; refused if its files are not as they were written. One killed before its hashes has none."""
+    """The newest complete save, with its hashes written; raises if its files differ from them."""
     root = Path(directory).absolute()
     saves = _saves(root)
     if not saves:
@@ -75,7 +75,7 @@ def exists(directory: str | Path) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax's threads log the traceback of an error that `save` raises anyway."""
+    """Silences the traceback that orbax's threads log for an error that `save` raises anyway."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)
     try:
@@ -99,7 +99,7 @@ def save(directory: str | Path, tree: PyTree, metadata: dict[str, Any] | None = 
         if jax.process_index() == 0:
             (path / _CHECKSUMS).write_text(json.dumps(_hashes(new)))
             os.replace(path / _CHECKSUMS, new / _CHECKSUMS)
-    except Exception as error:  # whatever the storage layers raise
+    except Exception as error:  # the storage layers raise many types
         for part in path.glob(f"{new.name}*"):
             shutil.rmtree(part, ignore_errors=True)
         (path / _CHECKSUMS).unlink(missing_ok=True)
@@ -118,7 +118,7 @@ def load_metadata(directory: str | Path) -> dict[str, Any] | None:
 
 
 def load(directory: str | Path, abstract_state: PyTree) -> PyTree:
-    """Read the directory's newest save, bit for bit as saved.
+    """Read the newest save of a directory, bit for bit as saved.
 
     `abstract_state` holds arrays or jax.ShapeDtypeStruct in the expected structure; a leaf's sharding is kept, leaves
     without one go to the default device, or to every device of the mesh. FileNotFoundError if there is no save,

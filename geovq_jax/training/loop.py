@@ -27,7 +27,7 @@ LossFn = Callable[..., tuple[Float[Array, ""], Any]]
 
 
 class TrainState(NamedTuple):
-    """What a training step passes to the next; `step` counts the steps taken."""
+    """State of the training; `step` counts the steps taken."""
 
     params: PyTree
     opt_state: PyTree
@@ -115,7 +115,7 @@ def zero_totals(
     data: PyTree,
     update_fn: Callable[[PyTree, PyTree], PyTree] | None = None,
 ) -> Totals:
-    """Totals of no step; the names and shapes of the metrics come from tracing the loss, which is not run."""
+    """Totals before the first step; names and shapes of the metrics come from tracing the loss without running it."""
 
     def summed(params: PyTree, indices: Int[Array, " b"], data: PyTree) -> dict[str, Float[Array, ""]]:
         aux = loss_fn(params, key, jnp.zeros((), jnp.int32), gather(data, indices))[1]
@@ -131,7 +131,7 @@ def _best(history: list[Record]) -> Record:
 
 
 def _stopped(history: list[Record], patience: int | None) -> bool:
-    """Whether the last `patience` evaluations brought nothing better."""
+    """Whether the last `patience` evaluations did not improve on the best."""
     if patience is None or not history:
         return False
     best = _best(history)
@@ -141,7 +141,7 @@ def _stopped(history: list[Record], patience: int | None) -> bool:
 def _resume(
     directory: Path, state: TrainState, totals: Totals, metadata: Any
 ) -> tuple[TrainState, Totals, list[Record], PyTree]:
-    """State, totals, history and best parameters from the checkpoints of an earlier call, if there are any."""
+    """State, totals, history and best parameters restored from the checkpoints of an earlier call, if any."""
     history: list[Record] = []
     best_params = None
 
@@ -164,9 +164,9 @@ def _resume(
 
 @contextlib.contextmanager
 def _sigterm_deferred() -> Iterator[Callable[[], bool]]:
-    """Within it SIGTERM only sets what the yielded function returns; at the end it goes to its own handler.
+    """Defers SIGTERM to a flag, which the yielded function returns; on exit the signal goes to the previous handler.
 
-    Several processes would receive it at different steps and could not save one state: there it is not deferred.
+    Not deferred with several processes: they would receive it at different steps and could not save one state.
     """
     before = signal.getsignal(signal.SIGTERM)
     alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
@@ -204,14 +204,15 @@ def fit(
     """Minimise a loss, keep the parameters that evaluate best, and continue where an interrupted call stopped.
 
     A step depends on (state, key, indices_fn(step)) alone and the state is saved at every evaluation, so an interrupted
-    and repeated call computes the same as an unbroken one. SIGTERM is handled at the end of a step: state and totals
-    are saved as checkpoint `interrupted`, and the signal goes on to its own handler. Within `mesh.over(n)` the examples
-    of a batch are split over n devices, which sum their gradients; every device holds the whole state, or its part.
+    and resumed call computes the same as an uninterrupted one. SIGTERM is handled at the end of a step: state and
+    totals are saved as checkpoint `interrupted`, and the signal is passed to the previous handler. Within
+    `mesh.over(n)` the examples of a batch are split over n devices, which sum their gradients; every device holds the
+    whole state, or its part.
 
     Args:
         loss_fn: (params, key, step, batch) -> (loss, metrics), traced once.
         data: pytree of arrays with one leading axis over examples.
-        key: of the whole training.
+        key: random key of the training.
         indices_fn: step -> indices of its batch, on the host.
         evaluate_fn: params -> metrics; the smallest "objective" wins.
         evaluate_every: steps between evaluations; the last step is evaluated too.
@@ -268,7 +269,8 @@ def fit(
             record = _evaluate(done, totals, evaluate_fn, state.params, history, root)
             totals = jax.tree.map(jnp.zeros_like, totals)._replace(failed_step=totals.failed_step)
             history = [*history, record]
-            # The state comes last: what a kill leaves half done before it is done again, equally, after the resume.
+            # The state is saved last: whatever an interruption left incomplete before it is repeated identically after
+            # the resume.
             if log is not None:
                 figures = {name: value for name, value in record.items() if name != "step"}
                 log.write(done, {**figures, "seconds": time.monotonic() - started})
@@ -292,7 +294,7 @@ def _evaluate(
     history: list[Record],
     root: Path | None,
 ) -> Record:
-    """Record of one evaluation; refuses values that are not finite."""
+    """Record of one evaluation; raises for values that are not finite."""
     sums = jax.device_get(totals)
     good = f"step {history[-1]['step']}" + (f" in {root / 'latest'}" if root else "") if history else "none"
     advice = f"last good checkpoint: {good}; lower the learning rate"

@@ -1,7 +1,7 @@
-"""Where a run reports its figures: a JSONL file always, TensorBoard or MLflow where asked.
+"""Where a run records its metrics: always a JSONL file, optionally TensorBoard or MLflow.
 
-Training stages write through `open_writer`; the pipeline hands settings, final figures and files of a finished stage to
-`record`.
+Training stages write through `open_writer`; the pipeline passes settings, final metrics and files of a finished stage
+to `record`.
 """
 
 import json
@@ -24,18 +24,18 @@ TRACKERS = ("none", "tensorboard", "mlflow")
 
 @runtime_checkable
 class Writer(Protocol):
-    """A destination of figures."""
+    """A destination of metrics."""
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Record the figures of a step."""
+        """Record the metrics of a step."""
 
     def rewind(self, step: int) -> None:
-        """Forget what was recorded after a step: training continues from there."""
+        """Remove what was recorded after a step, from which training continues."""
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Full disks are reported by a file's descriptor, without its name."""
+    """Errors of a full disk carry the file's descriptor, not its name."""
     try:
         yield
     except OSError as error:
@@ -85,19 +85,19 @@ class TensorBoardWriter:
         except ImportError as error:
             raise ImportError("TensorBoard needs tensorboardX: pip install 'geovq-jax[tensorboard]'") from error
         self._stage = stage
-        # The name of a file holds whole seconds: without a suffix, two writers of one second would share it.
+        # File names contain whole seconds: without a suffix, two writers created within one second would share a file.
         self._new = partial(SummaryWriter, str(directory), filename_suffix=f".{stage}.{time.time_ns()}")
         self._writer: Any = None
 
     def _open(self, **settings: Any) -> Any:
-        """The file to write to; closed with this object or with the process, whichever ends first."""
+        """The event file; closed with this object or at the end of the process."""
         if self._writer is None:
             self._writer = self._new(**settings)
             self._close = weakref.finalize(self, self._writer.close)
         return self._writer
 
     def write(self, step: int, values: Mapping[str, int | float]) -> None:
-        """Add the figures; they reach the disk in the background."""
+        """Add the metrics; they are written in the background."""
         for name, value in values.items():
             self._open().add_scalar(_plain_name(f"{self._stage}/{name}"), value, step)
 
@@ -113,12 +113,12 @@ class TensorBoardWriter:
                 self._open().add_image(f"{self._stage}/{path.stem}", picture, dataformats="HWC")
 
     def close(self) -> None:
-        """Wait until all is on disk."""
+        """Wait until everything is on disk."""
         if self._writer is not None:
             self._close()
 
     def rewind(self, step: int) -> None:
-        """Start an event file that hides what earlier ones hold after `step`."""
+        """Start an event file that hides the later steps of earlier ones."""
         if step:
             self._open(purge_step=step + 1)
 
@@ -134,7 +134,7 @@ class MlflowWriter:
             raise ImportError("MLflow needs mlflow-skinny: pip install 'geovq-jax[mlflow]'") from error
         self._client = MlflowClient(tracking_uri)
         self._stage = stage
-        # Files lie beside a database, not in the folder that happens to be the current one.
+        # Artifacts are stored beside the database, not in the current folder.
         database = tracking_uri.removeprefix("sqlite:///")
         place = Path(database).with_name("mlartifacts").as_uri() if database != tracking_uri else None
         found = self._client.get_experiment_by_name(experiment)
@@ -148,7 +148,7 @@ class MlflowWriter:
             self._client.log_metric(self._run_id, _plain_name(f"{self._stage}/{name}"), value, step=step)
 
     def record(self, parameters: Mapping[str, Any], artefacts: Sequence[Path]) -> None:
-        """Add settings that the run does not know yet (MLflow keeps the first value), and files."""
+        """Add settings that the run does not have yet (MLflow keeps the first value), and files."""
         known = self._client.get_run(self._run_id).data.params
         for name, value in parameters.items():
             if name not in known:
@@ -157,11 +157,11 @@ class MlflowWriter:
             self._client.log_artifact(self._run_id, str(path), self._stage)
 
     def rewind(self, step: int) -> None:
-        """Nothing to do: MLflow keeps every value, and repeated steps hold equal figures."""
+        """Nothing to do: MLflow keeps every value, and repeated steps have equal metrics."""
 
 
 def _plain_name(name: str) -> str:
-    """A name without what trackers refuse, such as brackets around units."""
+    """A name without characters that trackers reject, such as brackets around units."""
     return re.sub(r"[^\w\-. /:]", "", name).strip().replace(" ", "_")
 
 

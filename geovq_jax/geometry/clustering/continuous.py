@@ -82,6 +82,12 @@ def geodesic_kmeans(
 
     Raises:
         ValueError: as `kmedoids` and `nearest_geodesic`.
+
+    Example:
+        >>> z = np.array([[0.0], [0.1], [0.2], [2.0], [2.1], [2.2]], np.float32)
+        >>> found = geodesic_kmeans(lambda z: 3.0 * z, z, 2, seed=0)
+        >>> sorted(np.asarray(found.centres.ravel(), float).round(2).tolist())
+        [0.1, 2.1]
     """
     medoids = _first_medoids(decode_fn, z, num_clusters, seed, medoids, max_iterations, tolerance)
     z = np.asarray(z)
@@ -139,6 +145,11 @@ def geodesic_kmedoids(
 
     Raises:
         ValueError: as `kmedoids` and `nearest_geodesic`.
+
+    Example:
+        >>> z = np.array([[0.0], [0.1], [0.2], [2.0], [2.1], [2.2]], np.float32)
+        >>> sorted(geodesic_kmedoids(lambda z: 3.0 * z, z, 2, seed=0).medoids.tolist())
+        [1, 4]
     """
     medoids = _first_medoids(decode_fn, z, num_clusters, seed, medoids, max_iterations, tolerance)
     z = np.asarray(z)

@@ -45,6 +45,13 @@ def bridges(points: Float[Array | np.ndarray, "n d"], graph: Graph) -> Int[np.nd
         ValueError: if there is not one point per node, or as `check_graph`.
 
     Reference: O. Boruvka, 1926; the cut property of minimum spanning trees.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> points = np.array([[0.0], [1.0], [3.0], [4.0]])
+        >>> graph = graph_from_edges(np.array([[0, 1], [2, 3]]), np.ones(2), 4)
+        >>> bridges(points, graph).tolist()
+        [[1, 2]]
     """
     x = prepare_points(points, "euclidean")
     check_graph(graph)
@@ -124,6 +131,11 @@ def straight_lengths(
 
     Raises:
         ValueError: as `lengths_from_metrics`.
+
+    Example:
+        >>> points, edges = np.array([[0.0], [2.0]]), np.array([[0, 1]])
+        >>> straight_lengths(points, edges).tolist(), straight_lengths(points, edges, np.full((2, 1, 1), 4.0)).tolist()
+        ([2.0], [4.0])
     """
     if metrics is None:
         return np.linalg.norm(points[edges[:, 0]].astype(np.float64) - points[edges[:, 1]], axis=1)
@@ -178,6 +190,13 @@ def join_components(
 
     Raises:
         ValueError: as `bridges`.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> points = np.array([[0.0], [1.0], [3.0], [4.0]])
+        >>> graph = graph_from_edges(np.array([[0, 1], [2, 3]]), np.ones(2), 4)
+        >>> float(join_components(points, graph)[1, 2])
+        2.0
     """
     extra = bridges(points, graph)
     return add_edges(graph, extra, straight_lengths(points, extra, metrics)) if len(extra) else sparse.csr_array(graph)
@@ -222,6 +241,13 @@ def knn_graph(
 
     Raises:
         ValueError: for contradicting options, or as `knn` does.
+
+    Example:
+        >>> points = np.array([[0.0], [1.0], [3.0]], np.float32)
+        >>> knn_graph(points, 1).toarray().tolist()  # Euclidean
+        [[0.0, 1.0, 0.0], [1.0, 0.0, 2.0], [0.0, 2.0, 0.0]]
+        >>> float(knn_graph(points, 1, decode_fn=lambda z: 5.0 * z)[0, 1])
+        5.0
     """
     if decode_fn is not None and length_fn is not None:
         raise ValueError("expected decode_fn or length_fn, got both; length_fn alone decides if it is given")

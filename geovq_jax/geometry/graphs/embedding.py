@@ -46,6 +46,13 @@ def geodesic_map(graph: Graph, *, seed: int, num_dimensions: int = 2, num_landma
     Reference:
         de Silva and Tenenbaum, Global versus local methods in nonlinear dimensionality reduction (2003); Tenenbaum, de
         Silva and Langford, A global geometric framework for nonlinear dimensionality reduction (2000).
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> path = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3)
+        >>> placed = geodesic_map(path, seed=0, num_dimensions=1)
+        >>> sorted(np.abs(np.diff(placed.points[:, 0])).round(3).tolist())
+        [0.5, 2.0]
     """
     check_graph(graph)
     check_count("num_dimensions", num_dimensions)

@@ -95,6 +95,12 @@ def edges_of(graph: Graph) -> tuple[Int[np.ndarray, "e 2"], Float[np.ndarray, " 
 
     Raises:
         ValueError: as `check_graph`.
+
+    Example:
+        >>> graph = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3)
+        >>> edges, lengths = edges_of(graph)
+        >>> edges.tolist(), lengths.tolist()
+        ([[0, 1], [1, 2]], [0.5, 2.0])
     """
     check_graph(graph)
     rows = np.repeat(np.arange(graph.shape[0], dtype=np.int32), np.diff(graph.indptr))
@@ -109,6 +115,11 @@ def add_edges(
 
     Raises:
         ValueError: as `graph_from_edges` and `check_graph`.
+
+    Example:
+        >>> graph = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3)
+        >>> float(add_edges(graph, np.array([[0, 2]]), np.array([1.0]))[2, 0])
+        1.0
     """
     old_edges, old_lengths = edges_of(graph)
     edges = np.concatenate([old_edges, check_ids("edges", edges, graph.shape[0], "e* 2")])
@@ -187,6 +198,12 @@ def connectivity(graph: Graph) -> Connectivity:
 
     Raises:
         ValueError: as `check_graph`.
+
+    Example:
+        >>> graph = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 4)
+        >>> found = connectivity(graph)
+        >>> found.num_edges, found.num_components, found.largest_fraction
+        (2, 2, 0.75)
     """
     check_graph(graph)
     degrees, labels = np.diff(graph.indptr), components(graph)

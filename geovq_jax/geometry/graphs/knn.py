@@ -71,6 +71,11 @@ def knn(
     Raises:
         ValueError: for k or rows out of range, points that are not finite or of another form, zero vectors under
             "cosine", unknown names.
+
+    Example:
+        >>> found = knn(np.array([[0.0], [1.0], [3.0]]), 1)
+        >>> found.indices.ravel().tolist(), found.distances.ravel().tolist()
+        ([1, 0, 1], [1.0, 1.0, 2.0])
     """
     x = prepare_points(points, metric)
     (n, d), available = x.shape, x.shape[0] - (queries is None)

@@ -52,6 +52,12 @@ def dijkstra(
 
     Raises:
         ValueError: without sources, for nodes out of range, or as `check_graph`.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> path = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3)
+        >>> dijkstra(path, [0]).tolist()
+        [[0.0, 0.5, 2.5]]
     """
     check_graph(graph)
     nodes = check_ids("sources", sources, graph.shape[0])
@@ -84,6 +90,13 @@ def nearest_source(graph: Graph, sources: Nodes, *, limit: float = np.inf) -> Ne
 
     Raises:
         ValueError: without sources, for nodes out of range, or as `check_graph`.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> path = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3)
+        >>> found = nearest_source(path, [0, 2])
+        >>> found.distance.tolist(), found.source.tolist()
+        ([0.0, 0.5, 0.0], [0, 0, 2])
     """
     check_graph(graph)
     nodes = check_ids("sources", sources, graph.shape[0]).astype(np.int64)
@@ -146,6 +159,12 @@ def distances_between(
 
     Raises:
         ValueError: for an empty list, for nodes out of range, or as `check_graph`.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> path = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3)
+        >>> distances_between(path, [0], [1, 2]).tolist()
+        [[0.5, 2.5]]
     """
     check_graph(graph)
     starts, ends = check_ids("sources", sources, graph.shape[0]), check_ids("targets", targets, graph.shape[0])

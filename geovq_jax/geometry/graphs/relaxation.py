@@ -38,6 +38,13 @@ def pad_graph(graph: Graph) -> PaddedGraph:
 
     Raises:
         ValueError: as `check_graph`.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> path = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3)
+        >>> padded = pad_graph(path)
+        >>> padded.num_nodes, sorted(padded.neighbours[1].tolist())
+        (3, [0, 2])
     """
     check_graph(graph)
     n, degrees = graph.shape[0], np.diff(graph.indptr)
@@ -88,6 +95,13 @@ def relax(
 
     Raises:
         ValueError: without sources, for nodes out of range, or for arrays that `pad_graph` does not make.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> path = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3)
+        >>> padded = pad_graph(path)
+        >>> relax(padded.neighbours, padded.lengths, [0], num_nodes=padded.num_nodes).tolist()
+        [[0.0, 0.5, 2.5]]
     """
     graph, n, nodes = _check(neighbours, lengths, sources, num_nodes)
     check_count("batch_size", batch_size)
@@ -106,6 +120,13 @@ def relax_nearest(neighbours: Table, lengths: TableLengths, sources: Nodes, *, n
 
     Returns:
         Nearest(distance[n], source[n]) on the device; `source` holds node ids.
+
+    Example:
+        >>> from geovq_jax.geometry import graph_from_edges
+        >>> path = graph_from_edges(np.array([[0, 1], [1, 2]]), np.array([0.5, 2.0]), 3)
+        >>> padded = pad_graph(path)
+        >>> relax_nearest(padded.neighbours, padded.lengths, [0, 2], num_nodes=padded.num_nodes).source.tolist()
+        [0, 0, 2]
     """
     graph, n, nodes = _check(neighbours, lengths, sources, num_nodes)
     parts = [jax.tree.map(_fill_rows, tuple(array[rows] for array in graph)) for rows in (slice(n), slice(n, None))]
