@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from geovq_jax.explorer.space import Curve, Reach, Space, Versus, View
+from geovq_jax.explorer.space import Curve, Reach, Space, Versus
+from geovq_jax.explorer.views import View
 from geovq_jax.figures.style import class_colours, code_colours
 from geovq_jax.figures.style import png_address as png_address
 from geovq_jax.geometry.curves import resample

@@ -16,11 +16,10 @@ from geovq_jax.explorer.space import (
     Drawn,
     Space,
     Versus,
-    View,
-    geodesic_view,
     log_volumes,
     neighbour_table,
 )
+from geovq_jax.explorer.views import View, geodesic_view, umap_view
 from geovq_jax.figures.latents import on_plane
 from geovq_jax.models.sampling import balanced_labels, sample
 from geovq_jax.stages.codes import code_pictures, representatives
@@ -68,6 +67,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
 
     decode_fn = run.decode_fn
     metrics = None if graph.metrics is None else graph.metrics[nodes]
+    neighbours = neighbour_table(points)
     return Space(
         name=config.name if config.name == config.data.name else f"{config.name} ({config.data.name})",
         subject=(
@@ -77,6 +77,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
         views=(
             View(name, np.asarray(coordinates, np.float64), (axes[0], axes[1]), linear=True),
             *geodesic_view(graph.graph, nodes, seed=config.seed),
+            *umap_view(points, neighbours, metrics, seed=config.seed),
         ),
         labels=np.repeat(latents.label[rows], cells),
         codes=run.codes("train").codes[rows].ravel(),
@@ -84,7 +85,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
         class_names=class_names(run),
         metrics=metrics,
         log_volume=None if metrics is None else log_volumes(metrics),
-        neighbours=neighbour_table(points),
+        neighbours=neighbours,
         picture=lambda chosen: np.asarray(data.to_float(images[np.asarray(chosen) // cells])),
         decoder=decoder,
         frames=frame,
