@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax import data
-from geovq_jax.data.folder import list_images
 from geovq_jax.explorer.space import (
     MAX_POINTS,
     Draw,
@@ -26,10 +25,6 @@ from geovq_jax.stages.codes import code_pictures, representatives
 from geovq_jax.stages.run import Run
 
 MAX_COMPARED = 2_000  # test images on which two runs are compared
-_WORDS = {
-    "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-}
 
 
 def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
@@ -82,7 +77,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
         labels=np.repeat(latents.label[rows], cells),
         codes=run.codes("train").codes[rows].ravel(),
         images=np.repeat(rows, cells),
-        class_names=class_names(run),
+        class_names=run.class_names,
         metrics=metrics,
         log_volume=None if metrics is None else log_volumes(metrics),
         neighbours=neighbours,
@@ -131,14 +126,6 @@ def compare_runs(run: Run, other: Run, *, max_images: int = MAX_COMPARED) -> Ver
         codes=codes,
         errors=np.stack([np.mean((part - images) ** 2, axis=(1, 2, 3)) for part in decoded]),
     )
-
-
-def class_names(run: Run) -> tuple[str, ...]:
-    """Words of Fashion-MNIST and CIFAR-10, sub-folders of a folder; digits elsewhere."""
-    name = run.config.data.name
-    if name.startswith("folder:"):
-        return tuple(list_images(run.dataset.source)[0])
-    return _WORDS.get(name, tuple(str(number) for number in range(run.num_classes)))
 
 
 def _decode_cell(

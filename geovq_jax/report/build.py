@@ -144,7 +144,9 @@ def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> S
         ),
     ]
     if latents.mean.ndim == 2:
-        by_class = figures.latent_map(points[chosen], classes=latents.label[chosen], plane=plane)
+        by_class = figures.latent_map(
+            points[chosen], classes=latents.label[chosen], class_names=run.class_names, plane=plane
+        )
         known = f"A code holds {usage['mutual_information_bits']:.2f} of {usage['label_entropy_bits']:.2f} bits on it."
         pictures.append(ReportFigure("Test latents by class.", by_class, "latents_by_class", None, known))
     else:
