@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import kneighbors_graph
 
-from geovq_jax.explorer.drawing import curve_on_map, even_decimals, markers, on_map, png_address, scatter
+from geovq_jax.explorer.drawing import curve_on_map, markers, on_map, png_address, scatter
 from geovq_jax.explorer.selection import find, ids_as_csv, selected, summarise
 from geovq_jax.explorer.space import (
     STARTS,
@@ -30,6 +30,7 @@ from geovq_jax.explorer.space import (
     path_to,
 )
 from geovq_jax.explorer.views import View, geodesic_view, umap_view
+from geovq_jax.figures.style import even_decimals
 
 SCALE = np.array([[2.0, 0.0], [0.0, 0.5], [1.0, 1.0]], np.float32)
 

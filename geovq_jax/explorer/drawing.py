@@ -1,7 +1,5 @@
 """What the explorer draws: the scatter as plotly JSON, pictures as PNG addresses; no Dash here."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,18 +22,6 @@ _MAX_NAMED = 20  # classes with a name beside the colour bar
 def colourings(space: Space) -> tuple[str, ...]:
     """Names of the colourings that a space allows."""
     return COLOURINGS if space.metrics is not None else COLOURINGS[:3]
-
-
-def even_decimals(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[str]:
-    """Numbers with the same number of decimals, three significant digits in the median of them.
-
-    Example:
-        >>> even_decimals([0.041, 0.0478, 0.123])
-        ['0.0410', '0.0478', '0.1230']
-    """
-    middle = float(np.median(values)) if len(values) else 0.0
-    decimals = max(0, 2 - math.floor(math.log10(middle))) if middle > 0 else 3
-    return [f"{value:.{decimals}f}" for value in values]
 
 
 def first_colouring(space: Space) -> str:
