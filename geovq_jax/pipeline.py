@@ -166,7 +166,9 @@ def run_all(workdir: Path, config: ConfigDict) -> None:
     if given:
         return
     metrics = json.loads((workdir / "report" / "metrics.json").read_text())
-    show_figures("test split", metrics["headline"])
+    from geovq_jax.report import overview, page
+
+    show_figures("test split", {group: page.format_rows(rows) for group, rows in overview.headline(metrics).items()})
     for entry in metrics["next"][:2]:
         say("next", f"{entry['reason']}:\n{'':<10} {entry['command'].replace('=W', f'={workdir}')}")
     say("report", str(workdir / "report" / "index.html"))

@@ -7,7 +7,7 @@ is never interpreted as markup.
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -83,14 +83,13 @@ def say(stage: str, text: str) -> None:
     _logger.info("%-10s %s", stage, text)
 
 
-def show_figures(title: str, groups: Mapping[str, Mapping[str, object]]) -> None:
-    """A table of metrics in groups; floats with four significant digits."""
+def show_figures(title: str, groups: Mapping[str, Sequence[tuple[str, str, str]]]) -> None:
+    """A table of metrics in groups: name, value and 95 % interval of each."""
     table = Table(title=title, title_justify="left")
-    for column, justify in (("", "left"), ("figure", "left"), ("value", "right")):
+    for column, justify in (("", "left"), ("figure", "left"), ("value", "right"), ("95 % interval", "left")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for group, figures in groups.items():
         table.add_section()
-        for index, (name, value) in enumerate(figures.items()):
-            words = f"{value:.4g}" if isinstance(value, float) else str(value)
-            table.add_row(group if index == 0 else "", name, words)
+        for index, row in enumerate(figures):
+            table.add_row(group if index == 0 else "", *row)
     console.print(table)

@@ -352,7 +352,7 @@ def test_brackets_and_colons_of_a_path_are_printed_as_they_are(capsys):
     terminal.log_to_console()
     terminal.say("graph", text)
     terminal.console.print(f"report: {text}")
-    terminal.show_figures(text, {"[b]": {text: "[i]1"}})
+    terminal.show_figures(text, {"[b]": [(text, "[i]1", "[i]0 to 2")]})
     printed = capsys.readouterr().out
     assert f"graph      {text}\nreport: {text}\n" in printed
     assert printed.count(text) == 4

@@ -10,19 +10,18 @@ import networkx
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.manifold import trustworthiness
 from sklearn.neighbors import kneighbors_graph
 
-from geovq_jax.explorer.drawing import curve_on_map, even_decimals, markers, on_map, png_address, scatter
+from geovq_jax.explorer.drawing import curve_on_map, markers, on_map, png_address, scatter
 from geovq_jax.explorer.selection import find, ids_as_csv, selected, summarise
 from geovq_jax.explorer.space import (
     STARTS,
     Draw,
     Space,
-    View,
     build_graph,
     curves_between,
     describe_graph,
-    geodesic_view,
     graphs_of,
     log_volumes,
     members,
@@ -30,6 +29,8 @@ from geovq_jax.explorer.space import (
     neighbour_table,
     path_to,
 )
+from geovq_jax.explorer.views import View, geodesic_view, umap_view
+from geovq_jax.figures.style import even_decimals
 
 SCALE = np.array([[2.0, 0.0], [0.0, 0.5], [1.0, 1.0]], np.float32)
 
@@ -138,6 +139,19 @@ def test_on_a_curved_view_the_path_leads_through_its_nodes(space):
     assert (drawn >= view.points.min(axis=0) - 1e-9).all()
     assert (drawn <= view.points.max(axis=0) + 1e-9).all()
     assert geodesic_view(build_graph(space, 1, "pull-back"), whole, seed=0) == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [None, np.diag([1.0, 0.2, 0.2]).astype(np.float32)])
+def test_umap_keeps_what_is_near_in_the_metric(scale):
+    """Under the constant metric A'A, what is near is near after A."""
+    pytest.importorskip("umap", reason="the extra umap is not installed")
+    points = np.random.default_rng(0).normal(size=(600, 3)).astype(np.float32)
+    metrics = None if scale is None else np.tile((scale.T @ scale).astype(np.float32), (600, 1, 1))
+    neighbours = neighbour_table(points)
+    (view,) = umap_view(points, neighbours, metrics, seed=0)
+    assert trustworthiness(points if scale is None else points @ scale.T, view.points, n_neighbors=10) > 0.85
+    np.testing.assert_array_equal(umap_view(points, neighbours, metrics, seed=0)[0].points, view.points)
 
 
 @pytest.mark.parametrize("start_from", STARTS)

@@ -252,6 +252,10 @@ def test_a_second_run_skips_every_stage(finished):
     again = call("run", CONFIG, f"--workdir={finished}")
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("finished before") == 12
+    places = [again.stdout.index(f"│ {group} ") for group in ("quality", "rate", "samples", "codes", "geometry")]
+    assert places == sorted(places)
+    assert "95 % interval" in again.stdout
+    assert re.findall(r"^(?:next|report) ", again.stdout, re.M) == ["report ", "next ", "next ", "report "]
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*.npz")}
 
 

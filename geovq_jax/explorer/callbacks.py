@@ -27,7 +27,6 @@ from geovq_jax.explorer.selection import find, ids_as_csv
 from geovq_jax.explorer.space import (
     STARTS,
     Space,
-    View,
     class_title,
     code_counts,
     curves_between,
@@ -36,6 +35,7 @@ from geovq_jax.explorer.space import (
     metrics_of,
     view_of,
 )
+from geovq_jax.explorer.views import View
 
 
 def connect(app: Dash, space: Space) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax import geometry
-from geovq_jax.explorer.space import Draw, Drawn, Space, View, geodesic_view, log_volumes, neighbour_table
+from geovq_jax.explorer.space import Draw, Drawn, Space, log_volumes, neighbour_table
+from geovq_jax.explorer.views import View, geodesic_view, umap_view
 from geovq_jax.geometry.batching import decode_all
 from geovq_jax.models.sampling import balanced_labels, truncate
 
@@ -59,6 +60,7 @@ def demo_space(*, num_points: int = 3_000, seed: int = 0) -> Space:
         views=(
             View("latents", points.astype(np.float64), ("latent 1", "latent 2"), linear=True),
             *geodesic_view(graph, np.arange(num_points), seed=seed),
+            *umap_view(points, neighbours, metrics, seed=seed),
         ),
         labels=labels,
         codes=clusters.labels.astype(np.int32),

@@ -1,14 +1,13 @@
 """What the explorer draws: the scatter as plotly JSON, pictures as PNG addresses; no Dash here."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from geovq_jax.explorer.space import Curve, Reach, Space, Versus, View
+from geovq_jax.explorer.space import Curve, Reach, Space, Versus
+from geovq_jax.explorer.views import View
 from geovq_jax.figures.style import class_colours, code_colours
 from geovq_jax.figures.style import png_address as png_address
 from geovq_jax.geometry.curves import resample
@@ -23,18 +22,6 @@ _MAX_NAMED = 20  # classes with a name beside the colour bar
 def colourings(space: Space) -> tuple[str, ...]:
     """Names of the colourings that a space allows."""
     return COLOURINGS if space.metrics is not None else COLOURINGS[:3]
-
-
-def even_decimals(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[str]:
-    """Numbers with the same number of decimals, three significant digits in the median of them.
-
-    Example:
-        >>> even_decimals([0.041, 0.0478, 0.123])
-        ['0.0410', '0.0478', '0.1230']
-    """
-    middle = float(np.median(values)) if len(values) else 0.0
-    decimals = max(0, 2 - math.floor(math.log10(middle))) if middle > 0 else 3
-    return [f"{value:.{decimals}f}" for value in values]
 
 
 def first_colouring(space: Space) -> str:
@@ -86,7 +73,7 @@ def _bar(title: str, **more: Any) -> dict[str, Any]:
 def _layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
     axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)"}
     clear = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
-    return {"xaxis": axis | x, "yaxis": axis | y, "margin": {"l": 50, "r": 10, "t": 10, "b": 40}, **clear, **more}
+    return {"xaxis": axis | x, "yaxis": axis | y, "margin": {"l": 50, "r": 10, "t": 10, "b": 46}, **clear, **more}
 
 
 def coordinates(view: View) -> tuple[list[float], list[float]]:

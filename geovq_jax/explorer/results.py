@@ -6,10 +6,11 @@ import numpy as np
 from dash import html
 from jaxtyping import Int
 
-from geovq_jax.explorer.drawing import CURVE_COLOURS, even_decimals, png_address
+from geovq_jax.explorer.drawing import CURVE_COLOURS, png_address
 from geovq_jax.explorer.pieces import bars, picture
 from geovq_jax.explorer.selection import describe, summarise
 from geovq_jax.explorer.space import Curve, Reach, Space, class_title, nearest
+from geovq_jax.figures.style import even_decimals
 
 _SHOWN_NEIGHBOURS = 12
 _WHY_LONGER = (

@@ -9,28 +9,22 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geovq_jax import data
-from geovq_jax.data.folder import list_images
 from geovq_jax.explorer.space import (
     MAX_POINTS,
     Draw,
     Drawn,
     Space,
     Versus,
-    View,
-    geodesic_view,
     log_volumes,
     neighbour_table,
 )
+from geovq_jax.explorer.views import View, geodesic_view, umap_view
 from geovq_jax.figures.latents import on_plane
 from geovq_jax.models.sampling import balanced_labels, sample
 from geovq_jax.stages.codes import code_pictures, representatives
 from geovq_jax.stages.run import Run
 
 MAX_COMPARED = 2_000  # test images on which two runs are compared
-_WORDS = {
-    "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-}
 
 
 def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
@@ -68,6 +62,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
 
     decode_fn = run.decode_fn
     metrics = None if graph.metrics is None else graph.metrics[nodes]
+    neighbours = neighbour_table(points)
     return Space(
         name=config.name if config.name == config.data.name else f"{config.name} ({config.data.name})",
         subject=(
@@ -77,14 +72,15 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
         views=(
             View(name, np.asarray(coordinates, np.float64), (axes[0], axes[1]), linear=True),
             *geodesic_view(graph.graph, nodes, seed=config.seed),
+            *umap_view(points, neighbours, metrics, seed=config.seed),
         ),
         labels=np.repeat(latents.label[rows], cells),
         codes=run.codes("train").codes[rows].ravel(),
         images=np.repeat(rows, cells),
-        class_names=class_names(run),
+        class_names=run.class_names,
         metrics=metrics,
         log_volume=None if metrics is None else log_volumes(metrics),
-        neighbours=neighbour_table(points),
+        neighbours=neighbours,
         picture=lambda chosen: np.asarray(data.to_float(images[np.asarray(chosen) // cells])),
         decoder=decoder,
         frames=frame,
@@ -130,14 +126,6 @@ def compare_runs(run: Run, other: Run, *, max_images: int = MAX_COMPARED) -> Ver
         codes=codes,
         errors=np.stack([np.mean((part - images) ** 2, axis=(1, 2, 3)) for part in decoded]),
     )
-
-
-def class_names(run: Run) -> tuple[str, ...]:
-    """Words of Fashion-MNIST and CIFAR-10, sub-folders of a folder; digits elsewhere."""
-    name = run.config.data.name
-    if name.startswith("folder:"):
-        return tuple(list_images(run.dataset.source)[0])
-    return _WORDS.get(name, tuple(str(number) for number in range(run.num_classes)))
 
 
 def _decode_cell(

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from scipy import sparse
 
 from geovq_jax import geometry
+from geovq_jax.explorer.views import View
 from geovq_jax.geometry.curves import resample
 from geovq_jax.geometry.graphs.graph import components
 
@@ -70,15 +71,6 @@ class Versus(NamedTuple):
     decoded: tuple[Float[np.ndarray, "n height width channels"], Float[np.ndarray, "n height width channels"]]
     codes: tuple[Int[np.ndarray, "n ..."], Int[np.ndarray, "n ..."]]
     errors: Float[np.ndarray, "2 n"]
-
-
-class View(NamedTuple):
-    """A flat picture of the points: coordinates, labels of both axes, and whether it is affine in the latents."""
-
-    name: str
-    points: Float[np.ndarray, "n 2"]
-    axes: tuple[str, str]
-    linear: bool
 
 
 class Space(NamedTuple):
@@ -166,15 +158,6 @@ def neighbour_table(points: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "n k"]:
 def log_volumes(metrics: Float[np.ndarray, "n d d"]) -> Float[np.ndarray, " n"]:
     """Logarithm (base 10) of the volume density sqrt(det G) at each point."""
     return np.asarray(geometry.log_volume(metrics), np.float64) / np.log(10.0)
-
-
-def geodesic_view(graph: sparse.csr_array, nodes: Int[np.ndarray, " n"], *, seed: int) -> tuple[View, ...]:
-    """The given nodes laid out by their distances along a graph; no view where the graph is not connected."""
-    if components(graph).max() > 0:
-        return ()
-    laid = geometry.geodesic_map(graph, seed=seed)
-    first, second = (f"geodesic axis {i + 1} ({100.0 * share:.0f} %)" for i, share in enumerate(laid.explained))
-    return (View("geodesic", laid.points[nodes], (first, second), linear=False),)
 
 
 def view_of(space: Space, name: str) -> View:

@@ -6,10 +6,11 @@ import numpy as np
 from dash import Dash, Input, Output, ctx, html
 from jaxtyping import Int
 
-from geovq_jax.explorer.drawing import error_scatter, even_decimals
+from geovq_jax.explorer.drawing import error_scatter
 from geovq_jax.explorer.guard import choice, clicked, whole
 from geovq_jax.explorer.pieces import choice_of, graph, picture
 from geovq_jax.explorer.space import Space, Versus, class_title
+from geovq_jax.figures.style import even_decimals
 
 _ROWS = 12
 _ORDERS = ("first better", "second better", "even", "worst for both", "as in the split")

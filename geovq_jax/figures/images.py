@@ -8,7 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from geovq_jax.figures.style import ACCENT, CONTRAST, INK, MUTED, SEQUENTIAL, WIDTH, as_picture, new_figure, styled
+from geovq_jax.figures.style import (
+    ACCENT,
+    CONTRAST,
+    INK,
+    MUTED,
+    SEQUENTIAL,
+    WIDTH,
+    as_picture,
+    even_decimals,
+    new_figure,
+    styled,
+)
 
 Curve = tuple[np.ndarray, np.ndarray]
 
@@ -201,7 +212,7 @@ def interpolation_strips(
     for panel, block, own in zip(panels, pictures, lengths, strict=False):
         height, gap = block.shape[2], max(1, block.shape[3] // 14)
         _show(panel, mosaic(block, gap=gap))
-        names = [f"{name} {length:.2f}" for name, length in own.items()]
+        names = [" ".join(pair) for pair in zip(own, even_decimals(list(own.values())), strict=True)]
         panel.set_yticks(np.arange(len(block)) * (height + gap) + (height - 1) / 2.0, names)
         panel.tick_params(length=0)
     for panel in panels[len(pairs) :]:

@@ -3,7 +3,8 @@
 import base64
 import colorsys
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -118,6 +119,18 @@ def code_colours(count: int) -> list[str]:
         rgb = colorsys.hls_to_rgb((index * 0.6180339887) % 1.0, (0.42, 0.56, 0.68)[index % 3], 0.55)
         colours.append(matplotlib.colors.to_hex(rgb))
     return colours
+
+
+def even_decimals(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[str]:
+    """Numbers with the same number of decimals, three significant digits in the median of them.
+
+    Example:
+        >>> even_decimals([0.041, 0.0478, 0.123])
+        ['0.0410', '0.0478', '0.1230']
+    """
+    middle = float(np.median(values)) if len(values) else 0.0
+    decimals = max(0, 2 - math.floor(math.log10(middle))) if middle > 0 else 3
+    return [f"{value:.{decimals}f}" for value in values]
 
 
 def figure_png(figure: Figure, *, dpi: int = DPI) -> bytes:

@@ -20,6 +20,7 @@ from geovq_jax.stages.run import Run
 from geovq_jax.workdir import to_json, write_json
 
 _POSITION = {"perplexity": "perplexity", "information on the class [bits]": "mutual_information_bits"}
+_UNEVEN = 1.25  # ratio of the perplexities of two cells from which they differ
 _DISTANCE = {
     "linear": "distance to the code vector, after the linear map of the method [latent units]",
     "local": "pull-back distance to the code vector, in the metric at the latent",
@@ -41,7 +42,11 @@ def write(run: Run) -> str:
     measured = {
         "run": overview.facts(run),
         "images": image_metrics.summarise(scores, seed=config.seed),
-        "errors": {"continuous": _squared_error(truth, continuous), "quantized": _squared_error(truth, quantized)},
+        "errors": {
+            "mean image": _squared_error(truth, run.images("train").mean(axis=0, dtype=np.float64, keepdims=True)),
+            "continuous": _squared_error(truth, continuous),
+            "quantized": _squared_error(truth, quantized),
+        },
         "codes": {k: v for k, v in usage.items() if k != "cell_sizes"},
         "classes": clustering_scores(codes.codes, codes.label)._asdict(),
         "prior": generation.code_lengths(run),
@@ -139,7 +144,9 @@ def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> S
         ),
     ]
     if latents.mean.ndim == 2:
-        by_class = figures.latent_map(points[chosen], classes=latents.label[chosen], plane=plane)
+        by_class = figures.latent_map(
+            points[chosen], classes=latents.label[chosen], class_names=run.class_names, plane=plane
+        )
         known = f"A code holds {usage['mutual_information_bits']:.2f} of {usage['label_entropy_bits']:.2f} bits on it."
         pictures.append(ReportFigure("Test latents by class.", by_class, "latents_by_class", None, known))
     else:
@@ -165,7 +172,9 @@ def _positions(usage: dict[str, Any], grid: tuple[int, ...]) -> ReportFigure:
     }
     data = {name: panels[label] for label, name in _POSITION.items()}
     perplexity = data["perplexity"]
-    finding = f"Perplexity is from {perplexity.min():.3g} to {perplexity.max():.3g}: cells differ in what they tell."
+    low, high = perplexity.min(), perplexity.max()
+    verdict = "cells differ in what they tell" if high > _UNEVEN * low else "all cells tell about as much"
+    finding = f"Perplexity is from {low:.3g} to {high:.3g}: {verdict}."
     return ReportFigure("Codes at each cell of the grid.", figures.position_maps(panels), "positions", data, finding)
 
 

@@ -13,6 +13,7 @@ from geovq_jax.report.page import Finding
 _SAME = 0.1  # decibels; a smaller difference is none
 _UNUSED = 0.1  # share of codes, beyond what even use of few items leaves out
 _SPREAD = 1.5  # ratio of pull-back to Euclidean length, 95 % over 5 % of edges, from which a metric is not flat
+_LEARNT = 0.2  # of the squared error of the mean image, which an autoencoder that has learnt anything removes
 _SURER = 0.01  # difference of mean confidences below which they are equal
 _RUN = "python -m geovq_jax.run --workdir=W"
 
@@ -71,9 +72,20 @@ def quantization_share(metrics: dict[str, Any]) -> float:
     return 1.0 - metrics["errors"]["continuous"] / metrics["errors"]["quantized"]
 
 
+def learnt_share(metrics: dict[str, Any]) -> float:
+    """Share of the squared error of the mean training image that the decoded latents do not have; at least 0."""
+    return max(0.0, 1.0 - metrics["errors"]["continuous"] / metrics["errors"]["mean image"])
+
+
 def error_share(metrics: dict[str, Any]) -> str:
     """Whether quantization or the autoencoder makes the error."""
     share, reach = quantization_share(metrics), metrics["images"]["truth-continuous"]["psnr"]
+    if learnt_share(metrics) < _LEARNT:
+        return (
+            f"The autoencoder has learnt little: the images that it decodes ({reach:.2f} dB) are "
+            f"{100 * learnt_share(metrics):.0f} % nearer to the test images, in squared error, than the mean training "
+            "image is. What follows says little before it trains longer."
+        )
     if share <= 0.0:
         return (
             "Quantization adds no squared error: the fine-tuned decoder is as good on codes as the autoencoder is "
@@ -193,10 +205,11 @@ def path_quality(metrics: dict[str, Any]) -> str:
         verdict = f"the classifier is surer along them ({sure}), so they stay on the data"
     else:
         verdict = f"the classifier is as sure along them ({sure})"
+    saved = 100 * (1 - path["length"] / straight["length"])
+    shorter = f"{saved:.0f} % shorter than" if saved >= 0.5 else "as long as"
     return (
-        f"{names[-1].capitalize()}s are {100 * (1 - path['length'] / straight['length']):.0f} % shorter than straight "
-        f"lines; {verdict}; the nearest training image is {path['distance']:.3f} away, {straight['distance']:.3f} from "
-        "straight lines (RMS)."
+        f"{names[-1].capitalize()}s are {shorter} straight lines; {verdict}; the nearest training image is "
+        f"{path['distance']:.3f} away, {straight['distance']:.3f} from straight lines (RMS)."
     )
 
 

@@ -114,6 +114,7 @@ def samples_section(run: Run, readings: Readings, metrics: dict[str, Any]) -> Se
 def _tiles(run: Run, readings: Readings) -> tuple[list[Tile], str, int]:
     """Tiles of the first samples of each class, the gallery's name, and tiles per row."""
     images, labels, train = run.samples["images"], run.samples["labels"], run.images("train")
+    names = run.class_names
     classes = np.unique(labels)
     per_class = max(1, min(10 if len(classes) > 1 else _TILES, _TILES // len(classes)))
     chosen = np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in classes])[:_TILES]
@@ -122,7 +123,7 @@ def _tiles(run: Run, readings: Readings) -> tuple[list[Tile], str, int]:
         read, sure = readings.predictions.labels[row], 100.0 * readings.predictions.confidences[row]
         near = readings.nearest.indices[row]
         right = read == labels[row]
-        words = f"{read}, {sure:.0f} %" if right else f"{labels[row]} read as {read}"
+        words = f"{names[read]}, {sure:.0f} %" if right else f"{names[labels[row]]} read as {names[read]}"
         behind = f"training image {near}, RMS {readings.nearest.distances[row]:.2f}"
         tiles.append(Tile(images[row], words, train[near], behind, marked=not right))
     return tiles, "samples", min(10, max(5, per_class))

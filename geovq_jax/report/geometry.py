@@ -246,7 +246,13 @@ def _map(run: Run) -> ReportFigure:
     found = geometry.geodesic_map(graph, seed=run.config.seed)
     chosen = np.linspace(0, graph.shape[0] - 1, min(5000, graph.shape[0])).astype(np.int64)
     plane = Plane(np.zeros(2), np.eye(2), found.explained)
-    figure = figures.latent_map(found.points[chosen], classes=labels[chosen], plane=plane, axis="geodesic axis")
+    figure = figures.latent_map(
+        found.points[chosen],
+        classes=labels[chosen],
+        class_names=run.class_names,
+        plane=plane,
+        axis="geodesic axis",
+    )
     words = "Training nodes laid out by their distances along the graph (landmark Isomap)."
     finding = f"The two axes hold {100 * sum(found.explained[:2]):.0f} % of the variance of these distances."
     return ReportFigure(words, figure, "geodesic_map", None, finding)

@@ -10,7 +10,7 @@ from geovq_jax.evaluation.image_metrics import PAIRINGS
 from geovq_jax.evaluation.statistics import Interval
 from geovq_jax.report import generation
 from geovq_jax.report.findings import Suggestion
-from geovq_jax.report.page import Finding, Section, Table
+from geovq_jax.report.page import Finding, Section, Table, headline_table
 from geovq_jax.stages.run import Run
 
 
@@ -100,10 +100,7 @@ def figures_section(run: Run, groups: dict[str, dict[str, Any]], commands: Seque
     counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
     text = f"""Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen; below
         it is its 95 % interval over images."""
-    tables = [
-        Table(group.capitalize(), ["figure", "value"], list(figures.items()), mixed=True, **better(figures))
-        for group, figures in groups.items()
-    ]
+    tables = [headline_table(group, figures)._replace(**better(figures)) for group, figures in groups.items()]
     rows = [[entry.reason, entry.command] for entry in commands]
     tables.append(
         Table("Next commands", ["why", "command (W: work directory; what it changes is rerun in place)"], rows)

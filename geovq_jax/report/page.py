@@ -131,6 +131,16 @@ def format_table(table: Table) -> list[list[Cell]]:
     return [list(map(_cell, *parts)) for parts in zip(table.rows, decimals, strict=True)]
 
 
+def headline_table(group: str, rows: Mapping[str, Any]) -> Table:
+    """A table of named numbers, words or `Interval`, without arrows."""
+    return Table(group.capitalize(), ["figure", "value"], list(rows.items()), mixed=True)
+
+
+def format_rows(rows: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, value and interval of named numbers, as words."""
+    return [(name.words, value.words, value.interval) for name, value in format_table(headline_table("", rows))]
+
+
 def _decimals(values: Sequence[Any]) -> int | None:
     """Decimals that show two digits of the width of the intervals, else four of the largest value; None for neither."""
     widths = sorted(
@@ -167,10 +177,11 @@ def _paragraphs(text: str) -> list[list[str]]:
 
 
 def _numeric_columns(table: Table) -> list[bool]:
-    """Whether no cell of a column is a string; such columns are aligned to the right."""
+    """Whether no cell of a column is a string, or in a mixed table not each; such columns are aligned to the right."""
     if not table.rows:
         return [False] * len(table.columns)
-    return [not any(isinstance(value, str) for value in column) for column in zip(*table.rows, strict=True)]
+    strings = all if table.mixed else any
+    return [not strings(isinstance(value, str) for value in column) for column in zip(*table.rows, strict=True)]
 
 
 def _is_wide(table: Table) -> bool:
@@ -217,9 +228,7 @@ def _environment() -> Environment:
 
 def write_summary(path: Path, title: str, groups: Mapping[str, Mapping[str, Any]], picture: bytes) -> None:
     """Write a piece of HTML with the headline figures in their groups and a PNG, which a notebook shows for a run."""
-    tables = [
-        Table(group.capitalize(), ["figure", "value"], list(rows.items()), mixed=True) for group, rows in groups.items()
-    ]
+    tables = [headline_table(group, rows) for group, rows in groups.items()]
     content = (
         _environment()
         .get_template("summary.html")

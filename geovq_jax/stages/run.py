@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, Int32, Integer, UInt
 
 from geovq_jax import data
 from geovq_jax.config import num_neighbours, read_config
+from geovq_jax.data.folder import list_images
 from geovq_jax.geometry import bernoulli_map
 from geovq_jax.geometry.checks import check_ids
 from geovq_jax.geometry.metric import as_pytree, with_output_metric
@@ -31,6 +32,10 @@ from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
 
 CHUNK = 4096  # images encoded at once, as in the stages, so that the codes are identical
+_CLASS_NAMES = {
+    "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
 
 
 class Run(Opened):
@@ -146,6 +151,14 @@ class Run(Opened):
     def num_classes(self) -> int:
         """Number of classes among the training labels."""
         return int(self.codes("train").label.max()) + 1
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Words of Fashion-MNIST and CIFAR-10, sub-folders of a folder; digits elsewhere."""
+        name = self.config.data.name
+        if name.startswith("folder:"):
+            return tuple(list_images(self.dataset.source)[0])
+        return _CLASS_NAMES.get(name, tuple(str(number) for number in range(self.num_classes)))
 
     @cached_property
     def prior(self) -> records.Prior:

@@ -44,7 +44,7 @@ def run():
             "prior_dropout": 0.2,
         },
         "images": {"truth-continuous": {"psnr": 22.0}, "truth-quantized": {"psnr": 21.0}},
-        "errors": {"continuous": 0.008, "quantized": 0.010},
+        "errors": {"mean image": 0.05, "continuous": 0.008, "quantized": 0.010},
         "codes": {"used": 256, "dead": 0, "num_codes": 256, "num_items": 8000, "perplexity": 106.0},
         "prior": {"gpt": likelihood(4.0), "bigram": likelihood(5.0), "uniform": likelihood(8.0)},
         "scores": {"sets": {"real": scored(2.0, 0.98), "samples, guidance 1": scored(2.5, 0.95)}},
@@ -82,6 +82,7 @@ OPPOSITES = [
     ("Source of error", "errors/continuous", 0.002, "autoencoder dominates", "80 % of the squared error comes from"),
     ("Source of error", "errors/continuous", 0.002, "20 % of the squared error", "quantization dominates"),
     ("Source of error", "errors/quantized", 0.007, "20 % of the squared error", "adds no squared error"),
+    ("Source of error", "errors/mean image", 0.009, "autoencoder dominates", "has learnt little"),
     ("Metric", "geometry/edges/ratio_low", 1.9, "differs from the Euclidean one", "close to a multiple of"),
     ("Its gain", "sizes/pullback/psnr", [13.0, 14.0, 16.0], "gain 1.00 dB at equal coded bits", "lose 1.00 dB"),
     (
@@ -101,6 +102,7 @@ OPPOSITES = [
         "as along a cross-fade",
         "so they stay on the data",
     ),
+    ("Paths", "interpolation/paths/pixel geodesic/length", 10.0, "are 20 % shorter than", "as long as straight lines"),
     ("Next", "errors/continuous", 0.002, "--config.vae.num_steps=2000", "--config.codebook.num_clusters=512"),
     ("Next", "run/vae_best_step", 500, "--config.vae.num_steps=2000", "--config.vae.latent_dim=16"),
 ]
