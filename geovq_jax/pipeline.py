@@ -28,6 +28,7 @@ from geovq_jax.training import tracking
 
 if TYPE_CHECKING:
     from geovq_jax.stages.run import Run
+    from geovq_jax.stages.samples import Given
 
 
 class Stage(NamedTuple):
@@ -83,7 +84,7 @@ _OF_CODES = ("codes", "prior", "samples")  # all that there is to do for given c
 _FEATURES = ("metrics", "decoder", "codes")  # stages that read the output metric of the run
 
 
-def _function(name: str) -> Callable[[Run], str]:
+def _function(name: str) -> Callable[..., str]:
     """Function of a stage; imports the stages only when one runs, so that a finished run is recognised in a second."""
     from geovq_jax.report import build
     from geovq_jax.stages import classifier, codebook, codes, finetune, graph, prior, samples, scores, vae, vqvae
@@ -134,14 +135,34 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
         _check_upstream(wanted, workdir, config)
         run = _open(workdir, config)
         if "samples" in wanted:
-            from geovq_jax.stages import samples
-
-            samples.check_class(run)
+            _check_class(run, config)
         records.store_config(workdir, config)
         for name in wanted:
             run_stage(name, run)
 
     return run_stages
+
+
+def generate(workdir: Path, config: ConfigDict, settings: Mapping[str, Any], given: Given | None = None) -> None:
+    """Draw samples under settings of this call alone, which take the place of section `sample`.
+
+    They are recorded in stages.json and samples.npz, not in config.json. `given` are codes to complete.
+    """
+    called = config.copy_and_resolve_references()
+    configuration.update(called, {f"sample.{name}": value for name, value in settings.items()})
+    configuration.validate(called)
+    _check_upstream(("samples",), workdir, config)
+    run = _open(workdir, config)
+    _check_class(run, called, completes=given is not None)
+    records.store_config(workdir, config)
+    asked = dict(settings) | ({} if given is None else {"given": files.hash_arrays(given._asdict())})
+    run_stage("samples", run, Call(asked, {"settings": settings, "given": given}))
+
+
+def _check_class(run: Run, config: ConfigDict, *, completes: bool = False) -> None:
+    from geovq_jax.stages import samples
+
+    samples.check_class(run, config.sample.class_id, completes=completes)
 
 
 def _open(workdir: Path, config: ConfigDict) -> Run:
@@ -180,9 +201,19 @@ class _State(NamedTuple):
     finished: bool
 
 
-def _state(name: str, workdir: Path, config: ConfigDict, earlier: Mapping[str, Any]) -> _State:
+class Call(NamedTuple):
+    """What one call asks of a stage besides the configuration: JSON values that are recorded, and arguments."""
+
+    asked: dict[str, Any]
+    arguments: dict[str, Any]
+
+
+def _state(
+    name: str, workdir: Path, config: ConfigDict, earlier: Mapping[str, Any], asked: Mapping[str, Any] | None = None
+) -> _State:
     record = {"settings": settings_of(name, config), "inputs": _hashes(inputs_of(name, config), workdir)}
-    same = all(earlier.get(part) == record[part] for part in record)
+    record |= {"call": dict(asked)} if asked else {}
+    same = all(earlier.get(part, {}) == record.get(part, {}) for part in ("settings", "inputs", "call"))
     finished = same and "outputs" in earlier and earlier["outputs"] == _hashes(STAGES[name].outputs, workdir)
     return _State(record, same, finished)
 
@@ -200,12 +231,13 @@ def _plan(names: Sequence[str], workdir: Path, config: ConfigDict) -> str:
     seconds = [manifest.get(name, {}).get("cost", {}).get("seconds") for name in pending]
     if None not in seconds:
         return f"{', '.join(pending)}; {max(1, round(sum(seconds) / 60))} min when they ran before"
-    sections = [name for name in ("vae", "classifier", "prior") if name in pending]
+    trained = ("classifier", "prior") if config.vae.kind == "external" else ("vae", "classifier", "prior")
+    sections = [name for name in trained if name in pending]
     steps = ", ".join(f"{name} {config[name].num_steps:,}" for name in sections)
     return ", ".join(pending) + (f"; training steps at most: {steps}" if steps else "")
 
 
-def run_stage(name: str, run: Run) -> None:
+def run_stage(name: str, run: Run, call: Call | None = None) -> None:
     """Run one stage, continue it, or skip it, as the manifest says.
 
     Several processes read before the first of them writes, and read what it wrote only after it has finished.
@@ -214,7 +246,7 @@ def run_stage(name: str, run: Run) -> None:
     processes.wait(f"{name}: before")
     manifest = records.read_manifest(workdir)
     earlier = manifest.get(name, {})
-    record, same, finished = _state(name, workdir, config, earlier)
+    record, same, finished = _state(name, workdir, config, earlier, call.asked if call else None)
     processes.wait(f"{name}: {'finished' if finished else 'runs'}")
     if finished:
         if "files" not in earlier:  # of a manifest from before there were checksums
@@ -236,7 +268,7 @@ def run_stage(name: str, run: Run) -> None:
 
     run.forget()
     with mesh.over(config.mesh.data, shard_parameters=config.mesh.shard_parameters):
-        outcome = _function(name)(run)
+        outcome = _function(name)(run, **(call.arguments if call else {}))
     run.forget()
     processes.wait(f"{name}: done")
     written = files.file_hashes(workdir, stage.outputs)

@@ -20,7 +20,7 @@ from geovq_jax.geometry.checks import check_ids
 from geovq_jax.geometry.metric import as_pytree, with_output_metric
 from geovq_jax.models import classifier as classifiers
 from geovq_jax.models import gpt
-from geovq_jax.models.sampling import balanced_labels, draw
+from geovq_jax.models.sampling import EVERY_CLASS, NO_CLASS, balanced_labels, draw
 from geovq_jax.quantization import assignment, methods
 from geovq_jax.quantization.code_tables import fit_tables
 from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup
@@ -283,12 +283,12 @@ class Run(Opened):
         """
         return records.decode_images(self.tuned_decode_fn, lookup(self.codebook, codes))
 
-    def sample(self, num_samples: int, *, class_id: int = -1, seed: int = 0) -> records.Drawn:
+    def sample(self, num_samples: int, *, class_id: int | None = EVERY_CLASS, seed: int = 0) -> records.Drawn:
         """Draws codes from the prior under the run's sampling settings, and decodes them.
 
         Args:
             num_samples: images to draw.
-            class_id: class to draw; -1 for every class in equal numbers.
+            class_id: class to draw; -1 for every class in equal numbers, None for samples without a class.
             seed: of the draws.
 
         Returns:
@@ -301,15 +301,15 @@ class Run(Opened):
         return records.Drawn(codes, self.decode(codes), labels, log_p)
 
     def sample_codes(
-        self, num_samples: int, *, class_id: int = -1, seed: int = 0
+        self, num_samples: int, *, class_id: int | None = EVERY_CLASS, seed: int = 0
     ) -> tuple[Int[np.ndarray, "n ..."], Int[np.ndarray, " n"], Float[np.ndarray, "n t"]]:
         """As `sample`, without images: codes, classes, and log probability of each code in nats."""
         params, arch = self.prior
-        if not -1 <= class_id < arch.num_classes:
+        if class_id is not None and not EVERY_CLASS <= class_id < arch.num_classes:
             raise ValueError(
                 f"expected class_id from -1 to {arch.num_classes - 1}, got {class_id}; -1 draws every class"
             )
-        labels = balanced_labels(num_samples, class_id, arch.num_classes)
+        labels = balanced_labels(num_samples, NO_CLASS if class_id is None else class_id, arch.num_classes)
         codes, log_p = draw(jax.random.key(seed), params, arch, labels, dict(self.config.sample))
         return codes.reshape(len(labels), *self.codes("train").codes.shape[1:]), labels, log_p
 
