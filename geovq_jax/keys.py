@@ -24,6 +24,7 @@ CROPS = ("fit", "pad", "centre")
 IMAGE_SIZE = Check("empty, or two sides >= 1", lambda sides: len(sides) in (0, 2) and min(sides, default=1) >= 1)
 OUTPUT_METRIC = one_of("pixels", "bernoulli", "features")
 RATE = one_of("tables", "prior")
+SCHEDULE = one_of("cosine", "step", "constant")
 SEEDING = one_of("kmeans++", "greedy", "batched", "random", "farthest")
 
 # A comparison takes each method also with the suffix _context (codes.search), and models that are trained jointly.
@@ -71,8 +72,10 @@ KEYS: dict[str, Key] = {
     "vae.capacity": Key(0.0, "nats per image that the rate is steered to; 0 for none", at_least(0)),
     "vae.capacity_steps": Key(0, "steps over which the capacity grows linearly from 0; 0 for none", at_least(0)),
     "vae.capacity_mode": Key("abs", "penalise any gap to the capacity, or only an excess", one_of("abs", "clipped")),
-    "vae.learning_rate": Key(1e-3, "peak learning rate of the cosine schedule", above(0)),
+    "vae.learning_rate": Key(1e-3, "peak learning rate", above(0)),
     "vae.weight_decay": Key(1e-4, "weight decay of AdamW", at_least(0)),
+    "vae.schedule": Key("cosine", "decay of the learning rate; step halves it at each third", SCHEDULE),
+    "vae.clip_norm": Key(1.0, "largest norm of a gradient; 0 for any", at_least(0)),
     "vae.warmup_steps": Key(100, "steps of linear warm-up", at_least(0)),
     "vae.num_steps": Key(20_000, "maximum number of training steps", at_least(1)),
     "vae.evaluate_every": Key(1_000, "training steps between evaluations on the validation split", at_least(1)),

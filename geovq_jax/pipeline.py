@@ -218,6 +218,18 @@ def _state(
     return _State(record, same, finished)
 
 
+def _is_longer(name: str, workdir: Path, record: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
+    """Whether nothing changed but that a training may take longer: it continues from its last checkpoint."""
+    before = earlier.get("settings", {})
+    if name not in ("vae", "prior") or name not in before or earlier.get("inputs") != record["inputs"]:
+        return False
+    intact = earlier.get("outputs") in (None, _hashes(STAGES[name].outputs, workdir))
+    old, new = before[name], record["settings"][name]
+    keys = [key for key in configuration.LENGTH if old.get(key) != new[key]]
+    raised = bool(keys) and all(key in old and new[key] > old[key] for key in keys)
+    return intact and raised and record["settings"] == before | {name: old | {key: new[key] for key in keys}}
+
+
 def _plan(names: Sequence[str], workdir: Path, config: ConfigDict) -> str:
     """The stages that will run, and how long they took before; training steps where one of them never ran."""
     manifest = records.read_manifest(workdir)
@@ -255,9 +267,13 @@ def run_stage(name: str, run: Run, call: Call | None = None) -> None:
         records.store_checksums(workdir, manifest)
         say(name, "finished before")
         return
-    if not same or "outputs" in earlier:
+    longer = _is_longer(name, workdir, record, earlier)
+    if not longer and (not same or "outputs" in earlier):
         for output in stage.outputs:
             files.remove(workdir / output)
+    if longer or (same and "continued" in earlier):
+        steps = [earlier["settings"][name]["num_steps"]] if longer else []
+        record["continued"] = {"after": earlier.get("continued", {}).get("after", []) + steps}
     if "cost" in earlier:
         record["cost"] = earlier["cost"]
     records.write_manifest(workdir, manifest | {name: record})

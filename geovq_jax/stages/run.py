@@ -31,6 +31,7 @@ from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
 
 CHUNK = 4096  # images encoded at once, as in the stages: their codes have the same bits
+WIDE = 64  # dimensions of vectors from which on no metric tensor of every node is kept, if nothing else reads them
 
 
 class Run(Opened):
@@ -75,7 +76,21 @@ class Run(Opened):
         """Whether the graph, the method or the search reads the metric at every latent."""
         config = self.config
         searched = config.codes.search == "context" and self.spatial
-        return config.graph.weights == "pullback" or methods.METHODS[self.method].on_metrics or searched
+        measured = config.graph.weights == "pullback" and not self.wide
+        return measured or methods.METHODS[self.method].on_metrics or searched
+
+    @property
+    def wide(self) -> bool:
+        """Whether edges are measured by the decoder, since metric tensors [d, d] of all nodes take more than they."""
+        size = self.latents("train").mean.shape[-1]
+        assignment_of = methods.assignment_of(self.method, spatial=self.spatial, distance=self.distance)
+        return not self.spatial and size >= WIDE and assignment_of != "graph"
+
+    def metrics_at(self, nodes: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m d d"] | None:
+        """Metric at some nodes of the graph; None where its edges are Euclidean."""
+        if self.graph.metrics is not None or self.config.graph.weights == "euclidean":
+            return None if self.graph.metrics is None else self.graph.metrics[nodes]
+        return assignment.measure(self.metric_fn, self.graph.points[nodes])
 
     def metrics(self, split: str) -> Float[np.ndarray, "..."] | None:
         """Metric at each latent of a split, [n, d, d] or [n, h, w, d, d]; None where nothing reads them."""
