@@ -54,20 +54,22 @@ def main(
     *,
     documentation: str | None,
     argv: Sequence[str] | None = None,
-    adjust: Callable[[ConfigDict], None] | None = None,
+    check: Callable[[ConfigDict], None] | None = None,
 ) -> None:
     """Run `stage(workdir, config)` for a command line, under the lock of the work directory, and exit.
 
     Invalid input and machine faults become one line on standard error and exit code 2; SIGTERM ends the process with
     143, Ctrl-C with 130, in a state from which the same command continues. --help prints `documentation` first;
-    `adjust` applies flags of the entry point to the unlocked configuration; `argv` is sys.argv by default.
+    `check` refuses flags of the entry point, given the configuration; `argv` is sys.argv by default.
     """
     signal.signal(signal.SIGTERM, _terminate)
     logging.set_verbosity(logging.ERROR)
     arguments = list(sys.argv if argv is None else argv)
     _answer_help(arguments, documentation)
     try:
-        workdir, config = _resolve(arguments, adjust)
+        workdir, config = _resolve(arguments)
+        if check is not None:
+            check(config)
     except Exception as error:  # errors raised by a configuration file or a flag are bad input
         _refuse(error)
     try:
@@ -207,7 +209,7 @@ def _refuse(error: Exception) -> NoReturn:
     processes.leave(2)
 
 
-def _resolve(arguments: list[str], adjust: Callable[[ConfigDict], None] | None) -> tuple[Path, ConfigDict]:
+def _resolve(arguments: list[str]) -> tuple[Path, ConfigDict]:
     """Work directory and validated configuration of a command line."""
     _check_flags(arguments, config=True)
     place, path = _value_of("config", arguments)
@@ -238,9 +240,6 @@ def _resolve(arguments: list[str], adjust: Callable[[ConfigDict], None] | None) 
         )
     if _TRACKER.value is not None:
         config.tracker = _TRACKER.value
-    if adjust is not None:
-        with config.unlocked():
-            adjust(config)
     validate(config)
     return Path(_WORKDIR.value or _default_workdir(config.name)).absolute(), config
 

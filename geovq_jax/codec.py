@@ -12,6 +12,7 @@ from geovq_jax import data, pipeline
 from geovq_jax.data.arrays import read_npz
 from geovq_jax.data.folder import is_deep, list_images, read_image
 from geovq_jax.stages.run import CHUNK, Run, load_run
+from geovq_jax.stages.samples import Given
 from geovq_jax.terminal import progress_bar, say
 from geovq_jax.workdir import load_npz, save_npz, write_atomically
 
@@ -86,6 +87,46 @@ def _open(workdir: Path | None) -> Run:
         raise ValueError("expected --workdir=W of a finished run, got none; give one")
     pipeline.check_run(workdir)
     return load_run(workdir)
+
+
+def to_complete(workdir: Path, place: str, mask: Path) -> Given:
+    """Codes of the images of a file, folder or npz file, and which of them a mask marks.
+
+    A black and white image, or a .npy array: white (not 0) places are drawn anew. It has one entry per code, or several
+    in each direction, any of which marks its code.
+
+    Raises:
+        FileNotFoundError: no images, no mask, or a run of which a stage is missing.
+        ValueError: a mask of another shape or that marks nothing, a run without grids of codes.
+    """
+    run, found = _open(workdir), find(place)
+    codes = np.concatenate([run.encode(images) for images in read(run, [found])])
+    if codes.ndim != 3:
+        raise ValueError(
+            "expected a run with grids of codes to complete, got one code per image; train vae.kind=spatial"
+        )
+    return Given(codes, _read_mask(mask, (codes.shape[1], codes.shape[2])))
+
+
+def _read_mask(path: Path, grid: tuple[int, int]) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"expected an image or a .npy array at {path}, found none; correct --mask")
+    try:
+        marks = (
+            np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.asarray(Image.open(path).convert("L"))
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"expected an image or a .npy array at {path}, got {error}; correct --mask") from error
+    if marks.ndim != 2 or marks.shape[0] % grid[0] or marks.shape[1] % grid[1]:
+        raise ValueError(
+            f"expected a mask of a multiple of {grid[0]} x {grid[1]} in {path}, got {marks.shape}; resize it"
+        )
+    marked = (marks != 0) if path.suffix == ".npy" else (marks > 127)
+    blocks = marked.reshape(grid[0], marks.shape[0] // grid[0], grid[1], marks.shape[1] // grid[1])
+    places = np.asarray(blocks.any(axis=(1, 3)))
+    if not places.any():
+        raise ValueError(f"expected a mask with white places in {path}, got none; white is drawn anew, black is kept")
+    return places
 
 
 def _write_pictures(folder: Path, images: np.ndarray, first: int) -> None:

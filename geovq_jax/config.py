@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 
 from geovq_jax.keys import KEYS, OF_VECTORS
 
+LENGTH = ("num_steps", "patience")  # keys of a section that end its training
+
 
 def default_config() -> ConfigDict:
     """Every section and key with its default, locked."""
@@ -146,6 +148,10 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "vae.module with vae.kind=external, and only there", "vae.module", "vae.kind"
     if values["data.name"] == "decoded" and values["vae.kind"] != "external":
         yield "vae.kind=external with data.name=decoded", "data.name", "vae.kind"
+    for section in ("vae", "prior"):
+        warmup, steps = (f"{section}.{name}" for name in ("warmup_steps", "num_steps"))
+        if values[warmup] >= values[steps]:
+            yield f"{warmup} below {steps}", warmup, steps
     if values["prior.embed_dim"] % values["prior.num_heads"]:
         yield "prior.embed_dim to be a multiple of prior.num_heads", "prior.embed_dim", "prior.num_heads"
     if values["vae.output"] == "identity" and values["vae.loss"] == "bernoulli":
@@ -228,6 +234,15 @@ def settings(config: ConfigDict, *names: str) -> dict[str, Any]:
     resolved, values = plain(config), flat(config)
     resolved["data"].pop("dir")
     return {name: resolved[name] if name in resolved else values[name] for name in names}
+
+
+def training_settings(config: ConfigDict, section: str, *names: str) -> dict[str, Any]:
+    """`settings` on which the state of a training depends: those of its section but for its length, and others.
+
+    A training whose length (`LENGTH`) has been raised continues from its last checkpoint.
+    """
+    found = settings(config, section, *names)
+    return found | {section: {key: value for key, value in found[section].items() if key not in LENGTH}}
 
 
 def read_config(path: Path) -> ConfigDict:

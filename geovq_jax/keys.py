@@ -24,6 +24,7 @@ CROPS = ("fit", "pad", "centre")
 IMAGE_SIZE = Check("empty, or two sides >= 1", lambda sides: len(sides) in (0, 2) and min(sides, default=1) >= 1)
 OUTPUT_METRIC = one_of("pixels", "bernoulli", "features")
 RATE = one_of("tables", "prior")
+SCHEDULE = one_of("cosine", "step", "constant")
 SEEDING = one_of("kmeans++", "greedy", "batched", "random", "farthest")
 
 # A comparison takes each method also with the suffix _context (codes.search), and models that are trained jointly.
@@ -71,8 +72,10 @@ KEYS: dict[str, Key] = {
     "vae.capacity": Key(0.0, "nats per image that the rate is steered to; 0 for none", at_least(0)),
     "vae.capacity_steps": Key(0, "steps over which the capacity grows linearly from 0; 0 for none", at_least(0)),
     "vae.capacity_mode": Key("abs", "penalise any gap to the capacity, or only an excess", one_of("abs", "clipped")),
-    "vae.learning_rate": Key(1e-3, "peak learning rate of the cosine schedule", above(0)),
+    "vae.learning_rate": Key(1e-3, "peak learning rate", above(0)),
     "vae.weight_decay": Key(1e-4, "weight decay of AdamW", at_least(0)),
+    "vae.schedule": Key("cosine", "decay of the learning rate; step halves it at each third", SCHEDULE),
+    "vae.clip_norm": Key(1.0, "largest norm of a gradient; 0 for any", at_least(0)),
     "vae.warmup_steps": Key(100, "steps of linear warm-up", at_least(0)),
     "vae.num_steps": Key(20_000, "maximum number of training steps", at_least(1)),
     "vae.evaluate_every": Key(1_000, "training steps between evaluations on the validation split", at_least(1)),
@@ -131,8 +134,8 @@ KEYS: dict[str, Key] = {
     "sample.top_p": Key(1.0, "sample among the most likely codes of this total probability; 1 for all", SHARE),
     "sample.min_p": Key(0.0, "sample among codes with this fraction of the largest probability; 0 for all", FRACTION),
     "sample.guidance": Key(1.0, "scale of classifier-free guidance; 1 for none", at_least(0)),
-    "sample.class_id": Key(-1, "class to sample; -1 for every class", at_least(-1)),
-    "sample.num_completions": Key(6, "completions per image, given its upper half; 0 for none", at_least(0)),
+    "sample.class_id": Key(-1, "class to sample; -1 for every class, -2 for none", at_least(-2)),
+    "sample.num_completions": Key(6, "completions per image, by default of its upper half; 0 for none", at_least(0)),
     "sample.seed": Key(0, "seed of the samples", SEED),
     "classifier.channels": Key((32, 64), "channels of the classifier that scores samples", SIZES),
     "classifier.num_features": Key(128, "dimension of its feature vector", at_least(1)),

@@ -28,6 +28,7 @@ from geovq_jax.training import tracking
 
 if TYPE_CHECKING:
     from geovq_jax.stages.run import Run
+    from geovq_jax.stages.samples import Given
 
 
 class Stage(NamedTuple):
@@ -83,7 +84,7 @@ _OF_CODES = ("codes", "prior", "samples")  # all stages for given codes
 _FEATURES = ("metrics", "decoder", "codes")  # stages that read the output metric of the run
 
 
-def _function(name: str) -> Callable[[Run], str]:
+def _function(name: str) -> Callable[..., str]:
     """Function of a stage; stages are imported only when one runs, so that a finished run is recognised quickly."""
     from geovq_jax.report import build
     from geovq_jax.stages import classifier, codebook, codes, finetune, graph, prior, samples, scores, vae, vqvae
@@ -134,14 +135,34 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
         _check_upstream(wanted, workdir, config)
         run = _open(workdir, config)
         if "samples" in wanted:
-            from geovq_jax.stages import samples
-
-            samples.check_class(run)
+            _check_class(run, config)
         records.store_config(workdir, config)
         for name in wanted:
             run_stage(name, run)
 
     return run_stages
+
+
+def generate(workdir: Path, config: ConfigDict, settings: Mapping[str, Any], given: Given | None = None) -> None:
+    """Draw samples under settings of this call alone, which take the place of section `sample`.
+
+    They are recorded in stages.json and samples.npz, not in config.json. `given` are codes to complete.
+    """
+    called = config.copy_and_resolve_references()
+    configuration.update(called, {f"sample.{name}": value for name, value in settings.items()})
+    configuration.validate(called)
+    _check_upstream(("samples",), workdir, config)
+    run = _open(workdir, config)
+    _check_class(run, called, completes=given is not None)
+    records.store_config(workdir, config)
+    asked = dict(settings) | ({} if given is None else {"given": files.hash_arrays(given._asdict())})
+    run_stage("samples", run, Call(asked, {"settings": settings, "given": given}))
+
+
+def _check_class(run: Run, config: ConfigDict, *, completes: bool = False) -> None:
+    from geovq_jax.stages import samples
+
+    samples.check_class(run, config.sample.class_id, completes=completes)
 
 
 def _open(workdir: Path, config: ConfigDict) -> Run:
@@ -182,11 +203,33 @@ class _State(NamedTuple):
     finished: bool
 
 
-def _state(name: str, workdir: Path, config: ConfigDict, earlier: Mapping[str, Any]) -> _State:
+class Call(NamedTuple):
+    """What one call asks of a stage besides the configuration: JSON values that are recorded, and arguments."""
+
+    asked: dict[str, Any]
+    arguments: dict[str, Any]
+
+
+def _state(
+    name: str, workdir: Path, config: ConfigDict, earlier: Mapping[str, Any], asked: Mapping[str, Any] | None = None
+) -> _State:
     record = {"settings": settings_of(name, config), "inputs": _hashes(inputs_of(name, config), workdir)}
-    same = all(earlier.get(part) == record[part] for part in record)
+    record |= {"call": dict(asked)} if asked else {}
+    same = all(earlier.get(part, {}) == record.get(part, {}) for part in ("settings", "inputs", "call"))
     finished = same and "outputs" in earlier and earlier["outputs"] == _hashes(STAGES[name].outputs, workdir)
     return _State(record, same, finished)
+
+
+def _is_longer(name: str, workdir: Path, record: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
+    """Whether nothing changed but that a training may take longer: it continues from its last checkpoint."""
+    before = earlier.get("settings", {})
+    if name not in ("vae", "prior") or name not in before or earlier.get("inputs") != record["inputs"]:
+        return False
+    intact = earlier.get("outputs") in (None, _hashes(STAGES[name].outputs, workdir))
+    old, new = before[name], record["settings"][name]
+    keys = [key for key in configuration.LENGTH if old.get(key) != new[key]]
+    raised = bool(keys) and all(key in old and new[key] > old[key] for key in keys)
+    return intact and raised and record["settings"] == before | {name: old | {key: new[key] for key in keys}}
 
 
 def _plan(names: Sequence[str], workdir: Path, config: ConfigDict) -> str:
@@ -202,12 +245,13 @@ def _plan(names: Sequence[str], workdir: Path, config: ConfigDict) -> str:
     seconds = [manifest.get(name, {}).get("cost", {}).get("seconds") for name in pending]
     if None not in seconds:
         return f"{', '.join(pending)}; {max(1, round(sum(seconds) / 60))} min when they ran before"
-    sections = [name for name in ("vae", "classifier", "prior") if name in pending]
+    trained = ("classifier", "prior") if config.vae.kind == "external" else ("vae", "classifier", "prior")
+    sections = [name for name in trained if name in pending]
     steps = ", ".join(f"{name} {config[name].num_steps:,}" for name in sections)
     return ", ".join(pending) + (f"; training steps at most: {steps}" if steps else "")
 
 
-def run_stage(name: str, run: Run) -> None:
+def run_stage(name: str, run: Run, call: Call | None = None) -> None:
     """Run, resume or skip one stage, depending on the manifest.
 
     With several processes, all read before the main process writes, and read its output only after it has finished.
@@ -216,7 +260,7 @@ def run_stage(name: str, run: Run) -> None:
     processes.wait(f"{name}: before")
     manifest = records.read_manifest(workdir)
     earlier = manifest.get(name, {})
-    record, same, finished = _state(name, workdir, config, earlier)
+    record, same, finished = _state(name, workdir, config, earlier, call.asked if call else None)
     processes.wait(f"{name}: {'finished' if finished else 'runs'}")
     if finished:
         if "files" not in earlier:  # of a manifest from before there were checksums
@@ -225,9 +269,13 @@ def run_stage(name: str, run: Run) -> None:
         records.store_checksums(workdir, manifest)
         say(name, "finished before")
         return
-    if not same or "outputs" in earlier:
+    longer = _is_longer(name, workdir, record, earlier)
+    if not longer and (not same or "outputs" in earlier):
         for output in stage.outputs:
             files.remove(workdir / output)
+    if longer or (same and "continued" in earlier):
+        steps = [earlier["settings"][name]["num_steps"]] if longer else []
+        record["continued"] = {"after": earlier.get("continued", {}).get("after", []) + steps}
     if "cost" in earlier:
         record["cost"] = earlier["cost"]
     records.write_manifest(workdir, manifest | {name: record})
@@ -238,7 +286,7 @@ def run_stage(name: str, run: Run) -> None:
 
     run.forget()
     with mesh.over(config.mesh.data, shard_parameters=config.mesh.shard_parameters):
-        outcome = _function(name)(run)
+        outcome = _function(name)(run, **(call.arguments if call else {}))
     run.forget()
     processes.wait(f"{name}: done")
     written = files.file_hashes(workdir, stage.outputs)

@@ -5,7 +5,8 @@ and the hash of each finished shard; under another key the folder is emptied. Fo
 """
 
 import json
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,12 @@ def run_shards(
     processes.wait(f"{folder.name}: read")
     if not done:
         files.remove(folder)
-    parts = []
+    names = []
     for start in range(0, max(num_rows, 1), shard_rows):  # an empty shard still names the arrays
         rows = slice(start, min(start + shard_rows, num_rows))
         name = f"{start // shard_rows:06d}.npz"
-        if name in done:
-            part = files.load_npz(folder / name, stage="run")
-        else:
+        names.append(name)
+        if name not in done:
             part = {field: np.asarray(array) for field, array in compute(rows).items()}
             lengths = {len(array) for array in part.values()}
             if lengths != {rows.stop - rows.start}:
@@ -60,10 +60,24 @@ def run_shards(
             if processes.first():
                 done = done | files.file_hashes(folder, [name])
             files.write_json(folder / MANIFEST, {"key": whole_key, "shards": done})
-        parts.append(part)
         if progress is not None:
             progress(rows.stop, num_rows)
-    return {field: np.concatenate([part[field] for part in parts]) for field in parts[0]}
+    processes.wait(f"{folder.name}: written")
+    first = files.load_npz(folder / names[0], stage="run")
+    return {field: _joined(folder, names, field, array, num_rows) for field, array in first.items()}
+
+
+def _joined(folder: Path, names: Sequence[str], field: str, first: np.ndarray, num_rows: int) -> np.ndarray:
+    """The rows of an array of all shards: in memory, or, of `workdir.MAPPED` bytes and more, mapped from a file."""
+    parts = (files.load_npz(folder / name, stage="run")[field] for name in names)
+    size = first.dtype.itemsize * num_rows * int(np.prod(first.shape[1:]))
+    if size < files.MAPPED:
+        return np.concatenate(list(parts))
+    with tempfile.TemporaryFile(dir=folder) as file:  # the mapping outlives the file's name
+        for part in parts:
+            part.tofile(file)
+        file.flush()
+        return np.memmap(file, first.dtype, "r", shape=(num_rows, *first.shape[1:])).view(np.ndarray)
 
 
 def _finished(folder: Path, key: dict[str, Any]) -> dict[str, str]:

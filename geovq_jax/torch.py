@@ -66,7 +66,7 @@ class _Call:
         """(arguments, cotangents of the results) -> cotangents of the arguments."""
 
         def pull(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            _, vjp = torch.func.vjp(self.function, *tensors[:num_arguments])
+            vjp: Any = torch.func.vjp(self.function, *tensors[:num_arguments])[1]
             return vjp(tensors[num_arguments:])
 
         return _Call(pull, self.device)

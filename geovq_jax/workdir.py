@@ -26,6 +26,9 @@ from geovq_jax import processes
 _DAMAGES = (ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
+MAPPED = 2**26  # bytes from which on arrays are mapped, not read
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write(file)` on a temporary binary file beside `path`, then rename it to `path`; only in the main process.
 
@@ -57,19 +60,45 @@ def save_npz(path: Path, **arrays: Any) -> None:
 def load_npz(path: Path, *, stage: str) -> dict[str, np.ndarray]:
     """Read every array of an npz file without pickle; errors name the entry point `stage` that writes it.
 
+    Arrays of `MAPPED` bytes and more stay in the file, of which pages are read when they are used.
+
     Raises FileNotFoundError without the file, ValueError if it is truncated or not an npz file of plain arrays.
     """
     if not path.is_file():
         raise FileNotFoundError(f"expected {path}, found none; run python -m geovq_jax.{stage} first")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            mapped = map_arrays(path, archive)
+            arrays = {name: mapped[name] if name in mapped else archive[name] for name in archive.files}
             file.seek(-12, os.SEEK_END)  # of the end record, where the number of entries stands
             if int.from_bytes(file.read(2), "little") != len(arrays):
                 raise ValueError(f"only the arrays {', '.join(arrays)}")
             return arrays
     except _DAMAGES as error:
         raise ValueError(f"expected an npz file in {path}, got {error}; rerun python -m geovq_jax.{stage}") from error
+
+
+def map_arrays(path: Path, archive: Any) -> dict[str, np.ndarray]:
+    """Those arrays of an open npz file that are large and stored as they are, mapped read-only from the file."""
+    found: dict[str, np.ndarray] = {}
+    for entry in archive.zip.infolist():
+        if entry.file_size < MAPPED or entry.compress_type != zipfile.ZIP_STORED:
+            continue
+        with archive.zip.open(entry) as member:
+            version = np.lib.format.read_magic(member)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, fortran, dtype = read_header[version](member)
+            header = member.tell()
+        if dtype.hasobject:
+            raise ValueError(f"an array of objects, {entry.filename}")
+        with path.open("rb") as file:  # the name and an extra field follow the 30 bytes of the local header
+            file.seek(entry.header_offset + 26)
+            lengths = file.read(4)
+        start = entry.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+        order: Any = "F" if fortran else "C"
+        array = np.memmap(path, dtype, "r", start + header, shape, order)
+        found[entry.filename.removesuffix(".npy")] = array.view(np.ndarray)
+    return found
 
 
 def write_json(path: Path, value: Any) -> None:

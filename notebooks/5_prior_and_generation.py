@@ -92,7 +92,7 @@ figures.image_grid(np.stack([draw(threes, **settings) for settings in rows.value
 row = 3
 given = np.repeat(test.codes[row : row + 1].reshape(1, -1), 9, axis=0)
 label = np.repeat(test.label[row : row + 1], 9)
-completed = draw(label, prompt=jnp.asarray(given), prompt_length=arch.length // 2)
+completed = draw(label, prompt=jnp.asarray(given), kept=np.arange(arch.length) < arch.length // 2)
 own = run.decode(test.codes[row : row + 1])
 figures.image_grid(np.concatenate([own, completed])[None], ["given, drawn"])
 

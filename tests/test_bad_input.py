@@ -34,7 +34,7 @@ _OUT_OF_RANGE = {
 # Keys for which these values mean something.
 _TAKES = {
     "name": ("nothing", "SIGMOID", "none "),
-    "sample.class_id": ("-1",),
+    "sample.class_id": ("-1", "-2"),
     "data.name": ("nothing", "SIGMOID", "none "),  # refused where the data are loaded
     "data.image_size": ("{}",),
     "vae.module": ("",),
@@ -63,7 +63,7 @@ def config_values() -> Iterator[tuple[str, ...]]:
         "compare.prior": ("(1,)", "('kmeans',2)"),
         "seed": (str(2**32), str(2**63), str(10**30)),
         "sample.seed": (str(2**32), str(10**30)),
-        "sample.class_id": ("-2",),
+        "sample.class_id": ("-3",),
         "codebook.num_clusters": ("0",),
         "graph.k": ("-1",),
         "prior.num_heads": ("0", "3", "5"),

@@ -269,7 +269,7 @@ def test_a_changed_codebook_makes_the_prior_stale(copy):
     assert len(stale.stderr.splitlines()) == 1
 
 
-def test_generate_follows_its_flags(copy):
+def test_generate_follows_its_flags(finished, copy):
     settings = {"temperature": 0.7, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "guidance": 1.5}
     flags = {"num_samples": 7, "class_id": 3, "num_completions": 3, "seed": 4} | settings
     done = call("generate", f"--workdir={copy}", *(f"--{name}={value}" for name, value in flags.items()))
@@ -284,6 +284,8 @@ def test_generate_follows_its_flags(copy):
     assert drawn["completion_codes"].shape == (10, 4, 2, 2)
     np.testing.assert_array_equal(drawn["completion_codes"][:, 0], given)
     np.testing.assert_array_equal(drawn["completion_codes"][:, :, 0], np.repeat(given[:, None, 0], 4, axis=1))
+    assert manifest.read_record(copy)["config"]["sample"] == manifest.read_record(finished)["config"]["sample"]
+    assert manifest.read_manifest(copy)["samples"]["call"] == flags
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     for flag, expected in (
         ("--class_id=10", "expected sample.class_id below 10, got 10"),
@@ -293,6 +295,51 @@ def test_generate_follows_its_flags(copy):
         assert refused.returncode == 2
         assert expected in refused.stderr
         assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+
+
+def test_generate_completes_images_by_a_mask_without_a_class(copy):
+    run = geovq_jax.load_run(copy)
+    images = run.dataset.test.images[:2]
+    np.savez(copy.parent / "own.npz", images=images)
+    np.save(copy.parent / "mask.npy", np.array([[0, 1], [0, 0]]))
+    place, mask = (f"--{name}={copy.parent / file}" for name, file in (("complete", "own.npz"), ("mask", "mask.npy")))
+    flags = ("--class_id=none", "--num_samples=3", "--num_completions=4")
+    done = call("generate", f"--workdir={copy}", place, mask, *flags)
+    assert done.returncode == 0, done.stderr
+    drawn = np.load(copy / "samples.npz")
+    codes = drawn["completion_codes"]
+    assert drawn["labels"].tolist() == [10] * 3
+    assert codes.shape == (2, 5, 2, 2)
+    np.testing.assert_array_equal(codes[:, 0], run.encode(images))
+    kept = ~drawn["completion_drawn"]
+    np.testing.assert_array_equal(codes[:, 1:, kept], np.repeat(codes[:, :1, kept], 4, axis=1))
+    again = call("evaluate", f"--workdir={copy}")
+    assert again.returncode == 0, again.stderr
+    for wrong in ((place,), (place, f"--mask={copy / 'config.json'}"), ("--class_id=x",)):
+        refused = call("generate", f"--workdir={copy}", *wrong)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
+
+
+def test_training_continues_where_only_its_length_was_raised(copy):
+    config = geovq_jax.load_run(copy).config
+    steps = config.vae.num_steps
+
+    def train(*overrides: str) -> tuple[str, list[int], dict]:
+        done = call("train_vae", f"--workdir={copy}", *overrides)
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+        taken = [line["step"] for line in lines if line["stage"] == "vae"]
+        return done.stdout, taken, manifest.read_manifest(copy)["vae"]
+
+    before = (copy / "metrics.jsonl").read_text().splitlines()[0]
+    output, taken, record = train(f"--config.vae.num_steps={steps + 20}", "--config.vae.patience=9")
+    assert taken == [20, 40, 60, 80]
+    assert record["continued"] == {"after": [steps]}
+    assert (copy / "metrics.jsonl").read_text().splitlines()[0] == before
+    assert "SSIM" in output
+    assert (copy / "vae" / "reconstructions.png").stat().st_size > 0
+    assert "continued" not in train(f"--config.vae.num_steps={steps}")[2]
+    assert "continued" not in train(f"--config.vae.num_steps={steps + 20}", "--config.vae.beta=0.25")[2]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geovq_jax import workdir as files
 from geovq_jax.shards import MANIFEST, recorded_hashes, run_shards
 
 TABLE = np.random.default_rng(0).normal(size=(23, 3))
@@ -87,6 +88,21 @@ def test_a_damaged_manifest_means_to_begin_anew(tmp_path_factory, text):
     work = Work()
     run(folder, work)
     assert work.asked == [0, 5, 10, 15, 20]
+
+
+def test_a_large_result_is_mapped_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAPPED", 1)
+
+    def squares(rows):
+        return {"squares": np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] ** [2, 3]}
+
+    found = run_shards(tmp_path / "a", {}, 11, squares, shard_rows=4)["squares"]
+    np.testing.assert_array_equal(found, np.arange(11, dtype=np.float32)[:, None] ** [2, 3])
+    assert not found.flags.writeable
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        *(f"00000{shard}.npz" for shard in range(3)),
+        "shards.json",
+    ]
 
 
 def test_no_rows_are_an_empty_array(tmp_path):

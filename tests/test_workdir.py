@@ -25,6 +25,25 @@ def test_npz_round_trips_without_pickle(tmp_path):
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.npz"]
 
 
+def test_large_arrays_are_mapped_and_equal(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAPPED", 1_000)
+    arrays = {
+        "large": np.arange(600, dtype=np.float32).reshape(20, 30),
+        "column_order": np.asfortranarray(np.arange(600.0).reshape(20, 30)),
+        "small": np.arange(3),
+    }
+    files.save_npz(tmp_path / "a.npz", **arrays)
+    found = files.load_npz(tmp_path / "a.npz", stage="run")
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+        assert found[name].flags.writeable == (name == "small")
+    whole = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="expected an npz file"):
+        files.load_npz(tmp_path / "a.npz", stage="run")
+
+
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "x.json"
     files.write_json(path, {"a": 1})

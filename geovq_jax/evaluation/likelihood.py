@@ -62,7 +62,7 @@ def unigram_log_probabilities(
         ValueError: codes lie outside [0, K), or the constant is not positive.
     """
     train, codes = _raster(train, num_codes), _raster(codes, num_codes)
-    return _log_table(np.bincount(train.ravel(), minlength=num_codes)[None], constant)[0][codes]
+    return _log_p(np.zeros_like(train), train, np.zeros_like(codes), codes, num_codes, constant)
 
 
 def bigram_log_probabilities(
@@ -78,31 +78,43 @@ def bigram_log_probabilities(
     errors as in `unigram_log_probabilities`; None takes one constant for first codes and one for pairs.
     """
     train, codes = _raster(train, num_codes), _raster(codes, num_codes)
-    first = np.bincount(train[:, 0], minlength=num_codes)
-    pairs = np.bincount((train[:, :-1] * num_codes + train[:, 1:]).ravel(), minlength=num_codes**2)
     log_p = np.empty(codes.shape)
-    log_p[:, 0] = _log_table(first[None], constant)[0][codes[:, 0]]
+    log_p[:, 0] = unigram_log_probabilities(train[:, :1], codes[:, :1], num_codes, constant=constant)[:, 0]
     if codes.shape[1] > 1:
-        log_p[:, 1:] = _log_table(pairs.reshape(num_codes, num_codes), constant)[codes[:, :-1], codes[:, 1:]]
+        log_p[:, 1:] = _log_p(train[:, :-1], train[:, 1:], codes[:, :-1], codes[:, 1:], num_codes, constant)
     return log_p
 
 
-def _log_table(counts: Int[np.ndarray, "r k"], constant: float | None) -> Float[np.ndarray, "r k"]:
-    """Logarithm of the rows of counts, add-constant smoothed and normalised."""
+def _log_p(
+    before: Int[np.ndarray, "..."],
+    train: Int[np.ndarray, "..."],
+    given: Int[np.ndarray, "n t"],
+    codes: Int[np.ndarray, "n t"],
+    num_codes: int,
+    constant: float | None,
+) -> Float[np.ndarray, "n t"]:
+    """Log of the add-constant smoothed share of `codes` after `given`, from counts of `train` after `before`.
+
+    Only pairs that occur are counted: K^2 numbers would not fit in memory for large K.
+    """
+    pairs, counts = np.unique(before.ravel() * num_codes + train.ravel(), return_counts=True)
+    totals = np.bincount(before.ravel(), minlength=num_codes)
+    of_pairs = totals[pairs // num_codes]
     if constant is None:
-        constant = max(CONSTANTS, key=lambda a: _leave_one_out(counts, a))
+        constant = max(CONSTANTS, key=lambda a: _leave_one_out(counts, of_pairs, a * num_codes, a))
     elif constant <= 0:
         raise ValueError(f"expected constant > 0, got {constant}: a code never seen would have probability 0")
-    smoothed = counts + constant
-    return np.log(smoothed) - np.log(smoothed.sum(axis=1, keepdims=True))
+    asked = given * num_codes + codes
+    place = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
+    seen = np.where(pairs[place] == asked, counts[place], 0)
+    return np.log(seen + constant) - np.log(totals[given] + constant * num_codes)
 
 
-def _leave_one_out(counts: Int[np.ndarray, "r k"], constant: float) -> float:
+def _leave_one_out(
+    counts: Int[np.ndarray, " p"], totals: Int[np.ndarray, " p"], added: float, constant: float
+) -> float:
     """Log-likelihood of every counted code under the counts without itself."""
-    rows, columns = np.nonzero(counts)
-    seen = counts[rows, columns]
-    total = counts.sum(axis=1)[rows] - 1 + constant * counts.shape[1]
-    return float(np.sum(seen * (np.log(seen - 1 + constant) - np.log(total))))
+    return float(np.sum(counts * (np.log(counts - 1 + constant) - np.log(totals - 1 + added))))
 
 
 def _raster(codes: Integer[np.ndarray, "n ..."], num_codes: int) -> Int[np.ndarray, "n t"]:

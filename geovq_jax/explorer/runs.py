@@ -61,7 +61,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
         return float(row / grid[0]), float(column / grid[1]), 1.0 / grid[0], 1.0 / grid[1]
 
     decode_fn = run.decode_fn
-    metrics = None if graph.metrics is None else graph.metrics[nodes]
+    metrics = run.metrics_at(nodes)
     neighbours = neighbour_table(points)
     return Space(
         name=config.name if config.name == config.data.name else f"{config.name} ({config.data.name})",

@@ -211,8 +211,8 @@ def edge_lengths(
 
     endpoints: 1/2 (|J(a) D| + |J(b) D|), D = b - a.
 
-    The ends are measured from metric tensors or from one linearisation per node with its edges as tangents, whichever
-    takes fewer tangents; the two agree to rounding.
+    The ends are measured from metric tensors or from linearisations per node with its edges as tangents, whichever
+    takes fewer tangents, but by the latter where the tensors would take more than 1 GiB; the two agree to rounding.
 
     Args:
         decode_fn: map of one latent [d] to x, an array of any shape or a pytree of arrays.
@@ -323,7 +323,8 @@ def _mean_end_speeds(
     local, degree = local.reshape(ends.shape), np.bincount(local.ravel())
     # Tangents pushed from one linearisation such that all edges of all nodes take least work.
     width = min((1, 2, 4, 8, 16, 32, 64), key=partial(_fan_cost, degree))
-    if used.size * (PRIMAL_COST + points.shape[1]) <= _fan_cost(degree, width):
+    numbers, tangents = used.size * points.shape[1] ** 2, used.size * (PRIMAL_COST + points.shape[1])
+    if numbers <= MOST_NUMBERS and tangents <= _fan_cost(degree, width):
         metrics = _measure_metrics(decode, points[used], batch_size, progress)
         return measure_lengths(points[used], metrics, local)
     rows, partners, place = _fans(ends, used, local, degree, width)
@@ -332,6 +333,7 @@ def _mean_end_speeds(
     return 0.5 * jnp.sum(speeds.reshape(-1)[place], axis=-1)
 
 
+MOST_NUMBERS = 2**28  # of metric tensors that are held at once, 1 GiB
 # A linearisation costs about as much as two pushed tangents.
 PRIMAL_COST = 2.0
 

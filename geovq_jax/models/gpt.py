@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Integer, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
 from geovq_jax.models.transformer import Architecture, Cache, Transformer
 
@@ -46,7 +46,7 @@ def loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Mean cross-entropy of a code given the codes before it, in nats per code.
 
-    (1 - s) * -log p(c_i | c_<i) + s * mean over k of -log p(k | c_<i), averaged over all codes that are not PAD.
+    (1 - s) * -log p(c_i | c_<i) + s * mean over k of -log p(k | c_<i), averaged over all codes.
 
     Args:
         key: for dropout; unused when `train` is False.
@@ -66,21 +66,17 @@ def loss(
         dropout_key, label_key = jax.random.split(key)
         labels = jnp.where(jax.random.bernoulli(label_key, label_dropout, labels.shape), arch.no_class, labels)
     log_p = jax.nn.log_softmax(_batch_logits(params, arch, codes, labels, dropout_key))
-    chosen, kept = _choose(log_p, codes)
-    count = jnp.maximum(kept.sum(), 1)
-    value = nats = -chosen.sum() / count
-    hits = (log_p.argmax(axis=-1) == codes) & kept
+    value = nats = -_choose(log_p, codes).mean()
     if train and label_smoothing > 0:
-        spread = -jnp.where(kept, log_p.mean(axis=-1), 0.0).sum() / count
-        value = (1 - label_smoothing) * nats + label_smoothing * spread
-    return value, {"bits_per_code": nats / math.log(2), "accuracy": hits.sum() / count}
+        value = (1 - label_smoothing) * nats - label_smoothing * log_p.mean()
+    return value, {"bits_per_code": nats / math.log(2), "accuracy": (log_p.argmax(axis=-1) == codes).mean()}
 
 
 def log_probabilities(
     params: Params, arch: Architecture, codes: Integer[Array, "b t"], labels: Integer[Array, " b"]
 ) -> Float[Array, "b t"]:
-    """log p(c_i | c_<i, label) of every code, in nats, without dropout; 0 at PAD."""
-    return _choose(jax.nn.log_softmax(_batch_logits(params, arch, codes, labels)), codes)[0]
+    """log p(c_i | c_<i, label) of every code, in nats, without dropout."""
+    return _choose(jax.nn.log_softmax(_batch_logits(params, arch, codes, labels)), codes)
 
 
 def candidate_costs(
@@ -97,7 +93,7 @@ def candidate_costs(
     def nats(shift: Float[Array, "1 t d"]) -> tuple[Float[Array, ""], Float[Array, "t k"]]:
         variables = {"params": params, "perturbations": {"embedded": shift}}
         log_p = jax.nn.log_softmax(apply(variables, tokens, jnp.asarray(label)[None], True)[0])
-        return -_choose(log_p[None], codes[None])[0].sum(), log_p
+        return -_choose(log_p, codes).sum(), log_p
 
     embeddings = params["tokens"]
     slope, log_p = jax.grad(nats, has_aux=True)(jnp.zeros((1, *embeddings[codes].shape), embeddings.dtype))
@@ -144,14 +140,9 @@ def _batch_logits(
     return apply({"params": params}, tokens, labels.astype(jnp.int32), dropout_key is None, rngs=rngs)
 
 
-def _choose(
-    log_p: Float[Array, "b t k"], codes: Integer[Array, "b t"]
-) -> tuple[Float[Array, "b t"], Bool[Array, "b t"]]:
-    """Entries of log_p at the codes, 0 for special tokens; and a mask that is False for special tokens."""
-    kept = codes < log_p.shape[-1]
-    targets = jnp.where(kept, codes, 0).astype(jnp.int32)
-    chosen = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
-    return jnp.where(kept, chosen, 0.0), kept
+def _choose(log_p: Float[Array, "*t k"], codes: Integer[Array, "*t"]) -> Float[Array, "*t"]:
+    """Entries of log_p at the codes."""
+    return jnp.take_along_axis(log_p, codes[..., None].astype(jnp.int32), axis=-1)[..., 0]
 
 
 def _check(arch: Architecture) -> None:

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer, Key
+from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from geovq_jax.models import gpt
 from geovq_jax.models.gpt import Architecture, Params
 
 BATCH = 64  # sequences drawn at once by `draw`
+EVERY_CLASS, NO_CLASS = -1, -2  # values of sample.class_id besides the classes
 
 
 class Samples(NamedTuple):
@@ -74,7 +75,7 @@ def sample(
     min_p: float | None = None,
     guidance: float | None = None,
     prompt: Integer[Array, "b t"] | None = None,
-    prompt_length: int = 0,
+    kept: Bool[np.ndarray, " t"] | None = None,
 ) -> Samples:
     """Draw one sequence of codes per label.
 
@@ -87,9 +88,11 @@ def sample(
         top_k, top_p, min_p: see `truncate`.
         guidance: scale g of classifier-free guidance, logits = free + g (conditional - free) with free those of
             `arch.no_class`; None or 1 for none. Needs a prior trained with label dropout (Ho & Salimans 2022).
-        prompt: codes to complete, of which the first `prompt_length` are kept.
+        prompt: codes to complete, with `kept`.
+        kept: which places keep their code of the prompt. A drawn code depends on kept ones before it alone, see
+            `complete`.
 
-    ValueError if a label, a code of the prompt or a setting is out of range, or prompt and prompt_length disagree.
+    ValueError if a label, a code of the prompt or a setting is out of range, or prompt and kept do not fit.
     """
     if temperature < 0:
         raise ValueError(f"expected temperature >= 0, got {temperature}; 0 is greedy")
@@ -100,17 +103,17 @@ def sample(
             raise ValueError(f"expected {name} in (0, 1], got {share}; None keeps all codes")
     if guidance is not None and guidance != 1 and arch.num_classes == 0:
         raise ValueError("expected a class-conditional prior for guidance, got num_classes = 0; set guidance = None")
-    _check_inputs(key, arch, np.asarray(labels), None if prompt is None else np.asarray(prompt), prompt_length)
+    _check_inputs(key, arch, np.asarray(labels), None if prompt is None else np.asarray(prompt), kept)
     batch_size = labels.shape[0]
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch_size)) if key.ndim == 0 else key
     if prompt is None:
-        prompt = jnp.zeros((batch_size, arch.length), jnp.int32)
+        prompt, kept = jnp.zeros((batch_size, arch.length), jnp.int32), np.zeros(arch.length, bool)
     return _sample(
         keys,
         params,
         labels.astype(jnp.int32),
         prompt.astype(jnp.int32),
-        prompt_length,
+        jnp.asarray(kept),
         temperature,
         1.0 if guidance is None else guidance,
         top_p,
@@ -123,9 +126,7 @@ def sample(
 
 
 @partial(jax.jit, static_argnames=("arch", "top_k", "greedy", "guided"))
-def _sample(
-    keys, params, labels, prompt, prompt_length, temperature, guidance, top_p, min_p, *, arch, top_k, greedy, guided
-):
+def _sample(keys, params, labels, prompt, kept, temperature, guidance, top_p, min_p, *, arch, top_k, greedy, guided):
     batch_size = labels.shape[0]
     copies = 2 if guided else 1
     if guided:
@@ -134,8 +135,8 @@ def _sample(
     def draw(key, logits):
         if greedy:
             return logits.argmax().astype(jnp.int32)
-        kept = truncate(logits / temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        return jax.random.categorical(key, kept).astype(jnp.int32)
+        likely = truncate(logits / temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        return jax.random.categorical(key, likely).astype(jnp.int32)
 
     def step(carry, position):
         tokens, caches = carry
@@ -147,7 +148,7 @@ def _sample(
             mixed = free + guidance * (log_p - free)
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
         drawn = jax.vmap(draw)(step_keys, mixed)
-        codes = jnp.where(position < prompt_length, prompt[:, position], drawn)
+        codes = jnp.where(kept[position], prompt[:, position], drawn)
         return (codes, caches), (codes, jnp.take_along_axis(log_p, codes[:, None], axis=-1)[:, 0])
 
     start = jnp.full((batch_size,), arch.bos, jnp.int32)
@@ -157,7 +158,7 @@ def _sample(
 
 
 def _check_inputs(
-    key: Key[Array, "..."], arch: Architecture, labels: np.ndarray, prompt: np.ndarray | None, prompt_length: int
+    key: Key[Array, "..."], arch: Architecture, labels: np.ndarray, prompt: np.ndarray | None, kept: np.ndarray | None
 ) -> None:
     if labels.size == 0 or labels.min() < 0 or labels.max() > arch.no_class:
         raise ValueError(
@@ -165,19 +166,20 @@ def _check_inputs(
         )
     if key.ndim == 1 and key.shape != labels.shape:
         raise ValueError(f"expected one key or {labels.shape[0]} keys, one per sample, got {key.shape[0]}")
-    if not 0 <= prompt_length <= arch.length:
-        raise ValueError(f"expected prompt_length in [0, {arch.length}], got {prompt_length}")
-    if prompt is None and prompt_length > 0:
-        raise ValueError(f"expected a prompt for prompt_length = {prompt_length}, got None; pass its codes")
-    if prompt is None:
-        return
-    if prompt.shape != (labels.shape[0], arch.length):
+    if (prompt is None) != (kept is None):
         raise ValueError(
-            f"expected prompt of shape {(labels.shape[0], arch.length)}, got {prompt.shape}; pad it with any code"
+            f"expected prompt and kept together, got {'kept' if prompt is None else 'prompt'} alone; pass both"
         )
-    kept = prompt[:, :prompt_length]
-    if kept.size and (kept.min() < 0 or kept.max() >= arch.num_codes):
-        raise ValueError(f"expected prompt codes in [0, {arch.num_codes}), got {kept.min()} to {kept.max()}")
+    if prompt is None or kept is None:
+        return
+    if prompt.shape != (labels.shape[0], arch.length) or kept.shape != (arch.length,):
+        raise ValueError(
+            f"expected prompt of shape {(labels.shape[0], arch.length)} and one kept per place, got {prompt.shape} and "
+            f"{kept.shape}; fill the prompt up with any code"
+        )
+    codes = prompt[:, kept]
+    if codes.size and (codes.min() < 0 or codes.max() >= arch.num_codes):
+        raise ValueError(f"expected prompt codes in [0, {arch.num_codes}), got {codes.min()} to {codes.max()}")
 
 
 def draw(
@@ -189,7 +191,7 @@ def draw(
     *,
     guidance: float | None = None,
     prompt: Integer[np.ndarray, "n ..."] | None = None,
-    prompt_length: int = 0,
+    kept: Bool[np.ndarray, "..."] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Int[np.ndarray, "n t"], Float[np.ndarray, "n t"]]:
     """Draw one code sequence per label, in batches of one size; see `sample`. Returns codes and log-probabilities.
@@ -199,13 +201,12 @@ def draw(
     Args:
         settings: temperature, top_k (0 for all), top_p (1 for all), min_p (0 for all) and guidance (1 for none).
         guidance: replaces that of the settings.
-        prompt: codes to complete, of which the first `prompt_length` in raster order are kept.
+        prompt: codes to complete, [n, t] or grids of them.
+        kept: places that keep their code of the prompt, [t] or a grid.
         progress: called with (samples drawn, n).
     """
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(labels)))
-    if prompt is None:
-        prompt = np.zeros((len(labels), arch.length), np.int32)
-    prompt = np.asarray(prompt).reshape(len(prompt), -1)
+    rows_of_prompt = None if prompt is None else jnp.asarray(prompt).reshape(len(prompt), -1)
     parts = []
     for start in range(0, len(labels), BATCH):
         # The last batch is padded with copies of its last row, so that any number of samples shares one compilation.
@@ -220,8 +221,8 @@ def draw(
             top_p=settings["top_p"] if settings["top_p"] < 1.0 else None,
             min_p=settings["min_p"] or None,
             guidance=settings["guidance"] if guidance is None else guidance,
-            prompt=jnp.asarray(prompt[rows]),
-            prompt_length=prompt_length,
+            prompt=None if rows_of_prompt is None else rows_of_prompt[rows],
+            kept=None if kept is None else kept.ravel(),
         )
         parts.append([np.asarray(array) for array in drawn])
         if progress is not None:
@@ -230,7 +231,46 @@ def draw(
     return codes, log_p
 
 
+def complete(
+    key: Key[Array, ""],
+    params: Any,
+    arch: gpt.Architecture,
+    labels: Integer[np.ndarray, " n"],
+    settings: Mapping[str, Any],
+    *,
+    prompt: Integer[np.ndarray, "n ..."],
+    kept: Bool[np.ndarray, "..."],
+    candidates: int = 16,
+) -> tuple[Int[np.ndarray, "n t"], Float[np.ndarray, "n t"]]:
+    """Draw the codes of a prompt that are not kept, given all that are, before and after them; see `draw`.
+
+    Codes are drawn in raster order, each given those before it. Where a kept code follows a drawn one, several
+    candidates are drawn, and one is chosen with probability proportional to prod p(c_i | c_<i) over the kept places i:
+    sampling-importance resampling (Rubin 1987), exact as the number of candidates grows.
+
+    Args:
+        candidates: per prompt.
+    """
+    places = kept.ravel()
+    first = int(np.argmin(places))
+    if places.all() or not places[first:].any():
+        return draw(key, params, arch, labels, settings, prompt=prompt, kept=kept)
+    draw_key, choice_key = jax.random.split(key)
+    codes, log_p = draw(
+        draw_key,
+        params,
+        arch,
+        np.repeat(labels, candidates),
+        settings,
+        prompt=np.repeat(prompt, candidates, axis=0),
+        kept=kept,
+    )
+    weights = jnp.asarray(log_p[:, places].sum(axis=1).reshape(-1, candidates))
+    chosen = np.asarray(jax.random.categorical(choice_key, weights)) + candidates * np.arange(len(labels))
+    return codes[chosen], log_p[chosen]
+
+
 def balanced_labels(num_samples: int, class_id: int, num_classes: int) -> Int[np.ndarray, " n"]:
-    """Sorted labels: one class, or (class_id = -1) all classes as equally often as the number allows."""
-    classes = np.asarray([class_id] if class_id >= 0 else range(num_classes), np.int32)
-    return np.sort(np.resize(classes, num_samples))
+    """Sorted labels: one class, EVERY_CLASS as equally often as the number allows, or NO_CLASS."""
+    classes = {EVERY_CLASS: range(num_classes), NO_CLASS: [num_classes]}.get(class_id, [class_id])
+    return np.sort(np.resize(np.asarray(classes, np.int32), num_samples))

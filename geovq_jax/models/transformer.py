@@ -8,15 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-NUM_SPECIAL = 3
-
 
 class Architecture(NamedTuple):
     """Sizes of the prior.
 
-    The vocabulary is the K codes followed by the special tokens BOS = K, EOS = K + 1 and PAD = K + 2. The head has one
-    row per code and none for special tokens: they are inputs only and cannot be predicted or drawn. The label
-    `num_classes` means "no class".
+    The vocabulary is the K codes followed by BOS = K. The head has one row per code and none for BOS, which is an input
+    only and cannot be predicted or drawn. The label `num_classes` means "no class".
 
     Attributes:
         num_codes: K.
@@ -46,16 +43,6 @@ class Architecture(NamedTuple):
     def bos(self) -> int:
         """Token that precedes the first code."""
         return self.num_codes
-
-    @property
-    def eos(self) -> int:
-        """Token reserved for the end of a sequence."""
-        return self.num_codes + 1
-
-    @property
-    def pad(self) -> int:
-        """Token that fills up sequences shorter than `length`; left out of every loss."""
-        return self.num_codes + 2
 
     @property
     def no_class(self) -> int:
@@ -146,7 +133,7 @@ class Transformer(nn.Module):
     def setup(self) -> None:
         arch = self.arch
         normal = nn.initializers.normal(0.02)
-        self.tokens = self.param("tokens", normal, (arch.num_codes + NUM_SPECIAL, arch.embed_dim))
+        self.tokens = self.param("tokens", normal, (arch.num_codes + 1, arch.embed_dim))
         self.classes = self.param("classes", normal, (arch.num_classes + 1, arch.embed_dim))
         if arch.grid is None:
             self.places = self.param("positions", normal, (arch.length, arch.embed_dim))

@@ -12,7 +12,7 @@ from geovq_jax.report.page import Gallery, ReportFigure, Section, Table, Tile
 from geovq_jax.stages.classifier import Predictions, predict
 from geovq_jax.stages.prior import likelihoods
 from geovq_jax.stages.run import Run
-from geovq_jax.stages.samples import SETTINGS, completion_figure, prompt_length, sample_rows
+from geovq_jax.stages.samples import SETTINGS, completion_figure, sample_rows
 
 MODELS = {
     "gpt": "prior given the class",
@@ -83,7 +83,8 @@ def read_samples(run: Run) -> Readings:
 
 def read_as_asked(run: Run, readings: Readings) -> dict[str, Any]:
     """Numbers of the drawn samples: how many are read as their class, and their distance to the training images."""
-    asked = run.samples["labels"] == readings.predictions.labels
+    labels = run.samples["labels"]
+    asked = (labels == readings.predictions.labels) | (labels == run.num_classes)  # that one stands for no class
     return {
         "drawn": len(asked),
         "read_as_asked": int(asked.sum()),
@@ -122,7 +123,7 @@ def _tiles(run: Run, readings: Readings) -> tuple[list[Tile], str, int]:
     for row in chosen:
         read, sure = readings.predictions.labels[row], 100.0 * readings.predictions.confidences[row]
         near = readings.nearest.indices[row]
-        right = read == labels[row]
+        right = labels[row] in (read, run.num_classes)
         words = f"{names[read]}, {sure:.0f} %" if right else f"{names[labels[row]]} read as {names[read]}"
         behind = f"training image {near}, RMS {readings.nearest.distances[row]:.2f}"
         tiles.append(Tile(images[row], words, train[near], behind, marked=not right))
@@ -131,14 +132,13 @@ def _tiles(run: Run, readings: Readings) -> tuple[list[Tile], str, int]:
 
 def sample_picture(run: Run) -> bytes:
     """Samples as a PNG, one row per class."""
-    return figure_png(figures.image_grid(*sample_rows(run.samples["images"], run.samples["labels"])))
+    return figure_png(figures.image_grid(*sample_rows(run.samples["images"], run.samples["labels"], run.num_classes)))
 
 
 def _agreement(drawn: dict[str, np.ndarray]) -> str:
     """How often the drawn codes of the lower halves are those of the image itself."""
-    codes = drawn["completion_codes"].reshape(*drawn["completion_codes"].shape[:2], -1)
-    free = slice(prompt_length(drawn["completion_codes"].shape[2:]), None)
-    same = 100.0 * np.mean(codes[:, 1:, free] == codes[:, :1, free])
+    codes, places = drawn["completion_codes"], drawn["completion_drawn"]
+    same = 100.0 * np.mean(codes[:, 1:, places] == codes[:, :1, places])
     return f"{same:.0f} % of the drawn codes are those of the image itself."
 
 

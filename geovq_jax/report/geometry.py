@@ -33,8 +33,8 @@ def measure(run: Run) -> dict[str, Any]:
         "paths": _paths(run, edges, euclidean),
         "geodesics": _geodesics(run),
     }
-    if stored.metrics is not None:
-        result["metrics"] = _metrics(stored.metrics)
+    if run.config.graph.weights == "pullback":
+        result["metrics"] = _metrics(run.metrics_at(_sample(stored.points)))
         result["quadrature"] = _quadrature(run, edges, lengths)
     return result
 
@@ -57,9 +57,15 @@ def _paths(run: Run, edges: np.ndarray, euclidean: np.ndarray) -> dict[str, Any]
     }
 
 
-def _metrics(metrics: np.ndarray) -> dict[str, float]:
+def _sample(points: np.ndarray) -> np.ndarray:
+    """Some nodes of a graph, at most as many as have metrics of 2^25 numbers."""
+    number = min(5000, max(1, 2**25 // points.shape[1] ** 2), len(points))
+    return np.linspace(0, len(points) - 1, number).astype(np.int64)
+
+
+def _metrics(metrics: np.ndarray | None) -> dict[str, float]:
     """Volume, condition and effective rank over a sample of the nodes."""
-    chosen = jnp.asarray(metrics[np.linspace(0, len(metrics) - 1, min(5000, len(metrics))).astype(np.int64)])
+    chosen = jnp.asarray(metrics)
     low, middle, high = np.quantile(np.asarray(geometry.log_volume(chosen)) / np.log(10), [0.05, 0.5, 0.95])
     return {
         "log10_volume_median": float(middle),

@@ -18,7 +18,7 @@ def section(run: Run) -> Section:
     stored = run.graph
     rows = np.sort(np.random.default_rng(run.config.seed).permutation(len(stored.points))[:_NODES])
     points, labels = stored.points[rows], run.graph_labels[rows]
-    metrics = None if stored.metrics is None else stored.metrics[rows]
+    metrics = run.metrics_at(rows)
     most = min(run.num_neighbours, len(points) - 1)
     sizes = np.unique([k for k in (1, 2, 4, 8, 16, 32) if k < most] + [most])
     neighbours = geometry.knn(points, most).indices

@@ -10,6 +10,7 @@ from geovq_jax import figures, geometry
 from geovq_jax.evaluation import image_metrics, likelihood
 from geovq_jax.evaluation.code_usage import entropy_bits
 from geovq_jax.evaluation.statistics import bootstrap_interval
+from geovq_jax.quantization.assignment import measure as measure_metrics
 from geovq_jax.quantization.tokenizer import Tokenizer, encode_measured
 from geovq_jax.report import findings, generation
 from geovq_jax.report.page import ReportFigure, Section
@@ -38,13 +39,18 @@ def measure(run: Run) -> dict[str, Any]:
     images = np.sort(rng.permutation(len(stored.rows))[: max(1, _NODES // cells)])
     chosen = (images[:, None] * cells + np.arange(cells)[None]).ravel()
     points = stored.points[chosen]
-    metrics = {} if stored.metrics is None else {"pullback": stored.metrics[chosen]}
+    own_metrics = run.metrics_at(chosen)
+    metrics = {} if own_metrics is None else {"pullback": own_metrics}
     graphs = _graphs(points, {**metrics, "euclidean": None}, run.num_neighbours)
 
     latents = run.latents("test").mean
     tried = np.linspace(0, len(latents) - 1, min(_IMAGES, len(latents))).astype(np.int64)
     truth, latents = run.images("test")[tried], latents[tried]
-    own = np.asarray(run.metrics("test"))[tried].reshape(-1, *2 * points.shape[1:]) if metrics else None
+    own = None
+    if metrics:
+        kept = run.metrics("test")
+        own = measure_metrics(run.metric_fn, latents) if kept is None else np.asarray(kept[tried])
+        own = own.reshape(-1, *2 * points.shape[1:])
 
     sizes = [size for size in _SIZES if size * _MEMBERS <= len(points)]
     rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in graphs}

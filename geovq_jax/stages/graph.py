@@ -1,10 +1,13 @@
 """Stages `metrics` and `graph`: the metric at every latent, and the graph of the training latents."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from geovq_jax import geometry
+from geovq_jax.geometry.graphs.graph import add_edges
 from geovq_jax.geometry.graphs.knn import rerank
 from geovq_jax.quantization.codebook import parameters_hash
 from geovq_jax.shards import run_shards
@@ -29,7 +32,7 @@ def measure_metrics(run: Run) -> str:
 def _metrics(run: Run, split: str) -> np.ndarray:
     """Metrics [nodes, d, d] of the latents of a split, spatial cells in the context of their own image."""
     latents, context = run.latents(split).mean, run.config.graph.context
-    d, kind = latents.shape[-1], run.config.graph.output_metric
+    d = latents.shape[-1]
     with progress_bar(f"metric at each latent of {split}") as progress:
 
         def metrics_of(rows: slice) -> dict[str, np.ndarray]:
@@ -41,16 +44,17 @@ def _metrics(run: Run, split: str) -> np.ndarray:
                 found = geometry.cell_metrics(run.metric_fn, part, context=context, progress=report)
             return {"metrics": np.asarray(found, np.float32).reshape(len(part), -1, d, d)}
 
-        key = {
-            "vae": run.vae_hash,
-            "arch": str(run.autoencoder.arch),
-            "latents": hash_arrays({"latents": latents}),
-            "context": context,
-            "output": kind if kind != "features" else f"features of {parameters_hash(run.classifier.params)}",
-        }
+        key = _decoder_key(run) | {"latents": hash_arrays({"latents": latents}), "context": context}
         folder = run.workdir / "shards" / f"metrics_{split}"
         found = run_shards(folder, key, len(latents), metrics_of, shard_rows=METRIC_SHARD)
     return found["metrics"].reshape(-1, d, d)
+
+
+def _decoder_key(run: Run) -> dict[str, str]:
+    """What the run's metric depends on besides the latents."""
+    kind = run.config.graph.output_metric
+    output = kind if kind != "features" else f"features of {parameters_hash(run.classifier.params)}"
+    return {"vae": run.vae_hash, "arch": str(run.autoencoder.arch), "output": output}
 
 
 def build_graph(run: Run) -> str:
@@ -63,28 +67,39 @@ def build_graph(run: Run) -> str:
     points = latents[rows].reshape(-1, latents.shape[-1])
     if (k := run.num_neighbours) >= len(points):
         raise ValueError(f"expected graph.k below the number of nodes {len(points)}, got {k}; lower --config.graph.k")
-    metrics = None
-    if section.weights == "pullback":
-        metrics = np.asarray(run.metrics("train"))[rows].reshape(-1, *2 * points.shape[1:])
-    measured = {"points": points} | ({} if metrics is None else {"metrics": metrics})
+    decoded = section.weights == "pullback" and run.wide
+    metrics: np.ndarray | None = None
+    if section.weights == "pullback" and not decoded:
+        kept: Any = run.metrics("train")
+        metrics = (kept if len(rows) == len(latents) else np.asarray(kept)[rows]).reshape(-1, *2 * points.shape[1:])
+
+    def length_fn(edges: np.ndarray) -> np.ndarray:
+        if decoded:
+            return np.asarray(geometry.edge_lengths(run.metric_fn, points, edges), np.float64)
+        return geometry.straight_lengths(points, edges, metrics)
+
+    known = {"points": points} | ({} if metrics is None else {"metrics": metrics})
+    key = {"measured": hash_arrays(known)} | (_decoder_key(run) if decoded else {})
 
     def lengths_of(edges: np.ndarray) -> np.ndarray:
         with progress_bar("lengths of edges") as progress:
             return run_shards(
                 run.workdir / "shards" / "edges",
-                {"measured": hash_arrays(measured | {"edges": edges})},
+                key | {"edges": hash_arrays({"edges": edges})},
                 len(edges),
-                lambda part: {"lengths": geometry.straight_lengths(points, edges[part], metrics)},
-                shard_rows=EDGE_SHARD,
+                lambda part: {"lengths": length_fn(edges[part])},
+                shard_rows=EDGE_SHARD // 4 if decoded else EDGE_SHARD,
                 progress=progress,
             )["lengths"]
 
-    neighbours = _neighbours(run, points, metrics)
-    separate = geometry.metric_graph(
+    neighbours = _neighbours(run, points, length_fn, key)
+    graph = geometry.metric_graph(
         points, neighbours, metrics, symmetry=section.symmetry, repair=False, length_fn=lengths_of
     )
-    before = geometry.connectivity(separate).num_components
-    graph = geometry.join_components(points, separate, metrics) if section.repair and before > 1 else separate
+    before = geometry.connectivity(graph).num_components
+    if section.repair and before > 1:
+        extra = geometry.bridges(points, graph)
+        graph = add_edges(graph, extra, length_fn(extra))
     save_npz(
         run.workdir / "graph.npz",
         data=graph.data,
@@ -99,8 +114,13 @@ def build_graph(run: Run) -> str:
     return f"{graph.shape[0]} nodes, {graph.nnz // 2} edges, {before} components before repair"
 
 
-def _neighbours(run: Run, points: np.ndarray, metrics: np.ndarray | None) -> np.ndarray:
-    """Indices [n, k] of the neighbours of every node, re-ranked by pull-back length where graph.rerank asks for it."""
+def _neighbours(
+    run: Run, points: np.ndarray, length_fn: Callable[[np.ndarray], np.ndarray], measured: dict[str, str]
+) -> np.ndarray:
+    """Indices [n, k] of the neighbours of every node, re-ranked by the length of edges where graph.rerank asks for it.
+
+    `measured` names what these lengths depend on.
+    """
     section, k = run.config.graph, run.num_neighbours
     candidates = min(max(k, section.rerank), len(points) - 1)
 
@@ -108,15 +128,13 @@ def _neighbours(run: Run, points: np.ndarray, metrics: np.ndarray | None) -> np.
         asked = np.arange(rows.start, rows.stop)
         found = geometry.knn(points, candidates, rows=asked, metric=section.metric, backend=section.backend)
 
-        def length_fn(edges: np.ndarray) -> np.ndarray:
-            return geometry.straight_lengths(points, np.stack([asked[edges[:, 0]], edges[:, 1]], axis=1), metrics)
+        def from_asked(edges: np.ndarray) -> np.ndarray:
+            return length_fn(np.stack([asked[edges[:, 0]], edges[:, 1]], axis=1))
 
-        return {"indices": (rerank(found, k, length_fn) if candidates > k else found).indices}
+        return {"indices": (rerank(found, k, from_asked) if candidates > k else found).indices}
 
     key = {"points": hash_arrays({"points": points}), "k": k, "metric": section.metric}
-    key |= {"backend": section.backend, "rerank": section.rerank}
-    if section.rerank and metrics is not None:
-        key["metrics"] = hash_arrays({"metrics": metrics})
+    key |= {"backend": section.backend, "rerank": section.rerank} | (measured if section.rerank else {})
     with progress_bar("neighbours") as progress:
         return run_shards(
             run.workdir / "shards" / "neighbours",

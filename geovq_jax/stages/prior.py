@@ -11,7 +11,7 @@ from jaxtyping import Integer
 from ml_collections import ConfigDict
 
 from geovq_jax import data
-from geovq_jax.config import settings
+from geovq_jax.config import training_settings
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.likelihood import Likelihood
 from geovq_jax.models import gpt
@@ -108,8 +108,9 @@ def train(run: Run) -> str:
             num_classes=run.num_classes,
             section=config.prior,
             seed=config.seed,
-            metadata=settings(config, "seed", "codebook", "prior"),
+            metadata=training_settings(config, "prior", "seed", "codebook"),
             log=tracking.open_writer(run.workdir, "prior", config.tracker),
             progress=progress,
         )
-    return f"step {fit.best_step}: validation {fit.best_value:.3f} bits per code of {np.log2(arch.num_codes):.0f}"
+    bits = f"{fit.best_value:.3f} bits per code of {np.log2(arch.num_codes):.0f}"
+    return f"step {fit.best_step}: validation {bits}{loop.why_stopped(fit, config.prior.num_steps)}"

@@ -21,7 +21,7 @@ from geovq_jax.geometry.checks import check_ids
 from geovq_jax.geometry.metric import as_pytree, with_output_metric
 from geovq_jax.models import classifier as classifiers
 from geovq_jax.models import gpt
-from geovq_jax.models.sampling import balanced_labels, draw
+from geovq_jax.models.sampling import EVERY_CLASS, NO_CLASS, balanced_labels, draw
 from geovq_jax.quantization import assignment, methods
 from geovq_jax.quantization.code_tables import fit_tables
 from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup
@@ -32,6 +32,7 @@ from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
 
 CHUNK = 4096  # images encoded at once, as in the stages, so that the codes are identical
+WIDE = 64  # dimensions of vectors from which on no metric tensor of every node is kept, if nothing else reads them
 _CLASS_NAMES = {
     "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -80,7 +81,21 @@ class Run(Opened):
         """Whether the graph, the method or the search needs the metric at every latent."""
         config = self.config
         searched = config.codes.search == "context" and self.spatial
-        return config.graph.weights == "pullback" or methods.METHODS[self.method].on_metrics or searched
+        measured = config.graph.weights == "pullback" and not self.wide
+        return measured or methods.METHODS[self.method].on_metrics or searched
+
+    @property
+    def wide(self) -> bool:
+        """Whether edges are measured by the decoder, since metric tensors [d, d] of all nodes take more than they."""
+        size = self.latents("train").mean.shape[-1]
+        assignment_of = methods.assignment_of(self.method, spatial=self.spatial, distance=self.distance)
+        return not self.spatial and size >= WIDE and assignment_of != "graph"
+
+    def metrics_at(self, nodes: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m d d"] | None:
+        """Metric at some nodes of the graph; None where its edges are Euclidean."""
+        if self.graph.metrics is not None or self.config.graph.weights == "euclidean":
+            return None if self.graph.metrics is None else self.graph.metrics[nodes]
+        return assignment.measure(self.metric_fn, self.graph.points[nodes])
 
     def metrics(self, split: str) -> Float[np.ndarray, "..."] | None:
         """Metric at each latent of a split, [n, d, d] or [n, h, w, d, d]; None where nothing needs them."""
@@ -296,12 +311,12 @@ class Run(Opened):
         """
         return records.decode_images(self.tuned_decode_fn, lookup(self.codebook, codes))
 
-    def sample(self, num_samples: int, *, class_id: int = -1, seed: int = 0) -> records.Drawn:
+    def sample(self, num_samples: int, *, class_id: int | None = EVERY_CLASS, seed: int = 0) -> records.Drawn:
         """Draws codes from the prior under the run's sampling settings, and decodes them.
 
         Args:
             num_samples: images to draw.
-            class_id: class to draw; -1 for every class in equal numbers.
+            class_id: class to draw; -1 for every class in equal numbers, None for samples without a class.
             seed: of the draws.
 
         Returns:
@@ -314,15 +329,15 @@ class Run(Opened):
         return records.Drawn(codes, self.decode(codes), labels, log_p)
 
     def sample_codes(
-        self, num_samples: int, *, class_id: int = -1, seed: int = 0
+        self, num_samples: int, *, class_id: int | None = EVERY_CLASS, seed: int = 0
     ) -> tuple[Int[np.ndarray, "n ..."], Int[np.ndarray, " n"], Float[np.ndarray, "n t"]]:
         """As `sample`, without images: codes, classes, and log probability of each code in nats."""
         params, arch = self.prior
-        if not -1 <= class_id < arch.num_classes:
+        if class_id is not None and not EVERY_CLASS <= class_id < arch.num_classes:
             raise ValueError(
                 f"expected class_id from -1 to {arch.num_classes - 1}, got {class_id}; -1 draws every class"
             )
-        labels = balanced_labels(num_samples, class_id, arch.num_classes)
+        labels = balanced_labels(num_samples, NO_CLASS if class_id is None else class_id, arch.num_classes)
         codes, log_p = draw(jax.random.key(seed), params, arch, labels, dict(self.config.sample))
         return codes.reshape(len(labels), *self.codes("train").codes.shape[1:]), labels, log_p
 

@@ -4,10 +4,13 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from geovq_jax import data
-from geovq_jax.config import num_neighbours, settings
+from geovq_jax import data, figures
+from geovq_jax.config import num_neighbours, training_settings
+from geovq_jax.evaluation.image_metrics import ssim
+from geovq_jax.figures.style import figure_png
 from geovq_jax.keys import OF_VECTORS
 from geovq_jax.models import objective as objectives
 from geovq_jax.models import vae
@@ -18,9 +21,10 @@ from geovq_jax.stages.records import BATCH, SPLITS, posterior, vae_architecture,
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
-from geovq_jax.workdir import hash_arrays, save_npz
+from geovq_jax.workdir import hash_arrays, save_npz, write_atomically
 
 SHARD = 64 * BATCH  # images; about half a minute of encoding
+SHOWN = 10  # validation images in reconstructions.png
 
 
 def check_sizes(run: Run) -> None:
@@ -74,7 +78,9 @@ def train(run: Run) -> str:
 
     @jax.jit
     def valid_metrics(params, images):
-        return vae.loss(valid_key, params, arch, objectives.without_annealing(objective), data.to_float(images), 0)[1]
+        images = data.to_float(images)
+        metrics = vae.loss(valid_key, params, arch, objectives.without_annealing(objective), images, 0)[1]
+        return metrics | {"ssim": jnp.mean(ssim(images, _reconstructed(params, arch, images)))}
 
     def evaluate_fn(params):
         metrics = mean_over_batches(partial(valid_metrics, params), dataset.valid.images)
@@ -91,6 +97,8 @@ def train(run: Run) -> str:
                 num_steps=section.num_steps,
                 warmup_steps=section.warmup_steps,
                 weight_decay=section.weight_decay,
+                schedule=section.schedule,
+                clip_norm=section.clip_norm or None,
             ),
             num_steps=section.num_steps,
             indices_fn=partial(
@@ -103,12 +111,27 @@ def train(run: Run) -> str:
             evaluate_every=section.evaluate_every,
             patience=section.patience,
             directory=run.workdir / "vae",
-            metadata=settings(config, "seed", "data", "vae"),
+            metadata=training_settings(config, "vae", "seed", "data"),
             log=tracking.open_writer(run.workdir, "vae", config.tracker),
             progress=progress,
         )
+    _write_reconstructions(run, fit.params, arch)
     best = evaluate_fn(fit.params)
-    return f"step {fit.best_step}: validation PSNR {best['psnr']:.2f} dB, rate {best['kl']:.1f} nats per image"
+    quality = f"PSNR {best['psnr']:.2f} dB, SSIM {best['ssim']:.3f}, rate {best['kl']:.1f} nats per image"
+    return f"step {fit.best_step}: validation {quality}{loop.why_stopped(fit, section.num_steps)}"
+
+
+def _reconstructed(params: Any, arch: vae.Architecture, images: jax.Array) -> jax.Array:
+    """Images decoded from the posterior means of images."""
+    return jax.vmap(lambda image: vae.decode(params, arch, vae.encode(params, arch, image).mean))(images)
+
+
+def _write_reconstructions(run: Run, params: Any, arch: vae.Architecture) -> None:
+    """Some validation images above what the VAE makes of them, as vae/reconstructions.png."""
+    images = data.to_float(run.dataset.valid.images[:SHOWN])
+    rows = np.stack([images, _reconstructed(params, arch, images)])
+    picture = figure_png(figures.image_grid(rows, ["image", "reconstruction"]))
+    write_atomically(run.workdir / "vae" / "reconstructions.png", lambda file: file.write(picture))
 
 
 def mean_over_batches(metrics_fn: Any, images: np.ndarray) -> dict[str, float]:

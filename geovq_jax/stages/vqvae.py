@@ -107,6 +107,8 @@ def fit_vqvae(
                 num_steps=steps,
                 warmup_steps=config.vae.warmup_steps,
                 weight_decay=config.vae.weight_decay,
+                schedule=config.vae.schedule,
+                clip_norm=config.vae.clip_norm or None,
             ),
             num_steps=steps,
             indices_fn=partial(

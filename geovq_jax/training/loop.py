@@ -286,6 +286,13 @@ def fit(
     return Fit(mesh.whole(best_params), int(best["step"]), best["valid/objective"], int(history[-1]["step"]), history)
 
 
+def why_stopped(fit: Fit, num_steps: int) -> str:
+    """Words to add to an outcome where training stopped before its last step."""
+    if fit.last_step >= num_steps:
+        return ""
+    return f"; stopped at step {fit.last_step} of {num_steps} by patience"
+
+
 def _evaluate(
     step: int,
     totals: Totals,

@@ -13,17 +13,13 @@ def make_schedule(
     num_steps: int,
     warmup_steps: int = 0,
     schedule: str = "cosine",
-    step_size: int | None = None,
-    step_factor: float = 0.5,
 ) -> optax.Schedule:
     """Learning rate as a function of the step: linear warm-up from 0 to `learning_rate`, then the named decay.
 
     Args:
         num_steps: length of training; "cosine" reaches 0 there.
         warmup_steps: less than num_steps.
-        schedule: "cosine", "step" or "constant".
-        step_size: for "step", steps between two cuts; a third of the training by default.
-        step_factor: for "step", the factor of each cut.
+        schedule: "cosine", "step", which halves the rate after each third of the training, or "constant".
     """
     if not 0 <= warmup_steps < num_steps:
         raise ValueError(f"expected 0 <= warmup_steps < num_steps = {num_steps}, got {warmup_steps}")
@@ -31,8 +27,7 @@ def make_schedule(
     if schedule == "cosine":
         decay = optax.cosine_decay_schedule(learning_rate, length)
     elif schedule == "step":
-        size = step_size or max(length // 3, 1)
-        decay = optax.exponential_decay(learning_rate, size, step_factor, staircase=True)
+        decay = optax.exponential_decay(learning_rate, max(length // 3, 1), 0.5, staircase=True)
     elif schedule == "constant":
         decay = optax.constant_schedule(learning_rate)
     else:
@@ -53,8 +48,6 @@ def make_optimizer(
     num_steps: int,
     warmup_steps: int = 0,
     schedule: str = "cosine",
-    step_size: int | None = None,
-    step_factor: float = 0.5,
     weight_decay: float = 0.0,
     clip_norm: float | None = 1.0,
     decay_mask: Callable[[PyTree], PyTree] | PyTree | None = None,
@@ -62,7 +55,7 @@ def make_optimizer(
     """AdamW on gradients clipped by their global norm (Loshchilov & Hutter 2019).
 
     Args:
-        learning_rate, num_steps, warmup_steps, schedule, step_size, step_factor: see `make_schedule`.
+        learning_rate, num_steps, warmup_steps, schedule: see `make_schedule`.
         weight_decay: decoupled decay, times the learning rate.
         clip_norm: largest global norm of a gradient; None for no clipping.
         decay_mask: which parameters decay, a pytree of bools or a function to one; kernels only by default.
@@ -72,8 +65,6 @@ def make_optimizer(
         num_steps=num_steps,
         warmup_steps=warmup_steps,
         schedule=schedule,
-        step_size=step_size,
-        step_factor=step_factor,
     )
     adamw = optax.adamw(rate, weight_decay=weight_decay, mask=matrices_only if decay_mask is None else decay_mask)
     return adamw if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), adamw)

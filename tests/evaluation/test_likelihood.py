@@ -1,5 +1,6 @@
 """Bits and baselines against closed forms, brute force and a source of known entropy."""
 
+import itertools
 import math
 
 import numpy as np
@@ -106,6 +107,18 @@ def test_baselines_reach_the_entropy_of_a_markov_source():
     assert abs(unigram.bits_per_image - 8 * marginal) < 4 * unigram.standard_error
     assert abs(bigram.bits_per_image - marginal - 7 * rate) < 4 * bigram.standard_error
     assert 8 * marginal - (marginal + 7 * rate) > 20 * bigram.standard_error
+
+
+def test_bigrams_of_many_codes_take_no_table_of_pairs():
+    rng, num_codes = np.random.default_rng(3), 200_000  # K^2 counts would be 320 GB
+    train, codes = rng.integers(num_codes, size=(50, 4)), rng.integers(num_codes, size=(5, 4))
+    codes[0] = train[7]
+    found = bigram_log_probabilities(train, codes, num_codes, constant=0.5)
+    pairs, before = [tuple(p) for row in train for p in itertools.pairwise(row)], train[:, :-1].ravel().tolist()
+    for row, one in zip(codes.tolist(), found, strict=True):
+        for place, pair in enumerate(itertools.pairwise(row)):
+            share = (pairs.count(pair) + 0.5) / (before.count(pair[0]) + 0.5 * num_codes)
+            np.testing.assert_allclose(one[place + 1], np.log(share), rtol=1e-12)
 
 
 def test_one_code_an_image():

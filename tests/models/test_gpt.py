@@ -118,7 +118,6 @@ def test_causality_by_gradient():
     assert np.all(influence[~earlier] == 0)
     assert np.all(influence[earlier] > 1e-4)
     assert np.all(size[:, arch.bos] > 1e-4)
-    assert np.all(size[:, [arch.eos, arch.pad]] == 0)
 
 
 def test_initial_scales():
@@ -137,7 +136,7 @@ def test_initial_scales():
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     width = 64
     block = 12 * width**2 + 13 * width
-    assert count == 3 * block + 2 * width + (128 + 11 + 64 + 125) * width
+    assert count == 3 * block + 2 * width + (126 + 11 + 64 + 125) * width
 
 
 def test_loss_is_the_smoothed_cross_entropy():
@@ -159,24 +158,6 @@ def test_log_probabilities_equal_numpy():
     codes, labels = random_batch(GRID, 3)
     expected = numpy_log_probabilities(params, GRID, codes, labels)
     np.testing.assert_allclose(log_probabilities(params, GRID, codes, labels), expected, atol=2e-5)
-
-
-def test_pad_is_left_out():
-    params = random_params(SHALLOW)
-    codes, labels = random_batch(SHALLOW, 3)
-    padded = codes.at[:, 4:].set(SHALLOW.pad)
-
-    def value(params, codes):
-        return gpt.loss(jax.random.key(0), params, SHALLOW, codes, labels, label_smoothing=0.2)[0]
-
-    value_and_gradient = jax.jit(jax.value_and_grad(value))
-    short, short_gradient = value_and_gradient(params, codes[:, :4])
-    long, long_gradient = value_and_gradient(params, padded)
-    np.testing.assert_allclose(long, short, rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), long_gradient, short_gradient)
-    log_p = log_probabilities(params, SHALLOW, padded, labels)
-    assert np.all(np.asarray(log_p)[:, 4:] == 0)
-    assert np.all(np.asarray(log_p)[:, :4] < 0)
 
 
 def test_label_dropout_replaces_the_label_by_no_class():

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import chisquare
 
 from geovq_jax.models import gpt
-from geovq_jax.models.sampling import sample, truncate
+from geovq_jax.models.sampling import complete, sample, truncate
 
 ARCH = gpt.Architecture(9, 6, 3, embed_dim=16, num_layers=1, num_heads=2, grid=(2, 3))
 TINY = gpt.Architecture(3, 3, 2, embed_dim=8, num_layers=1, num_heads=1)
@@ -161,20 +161,41 @@ def test_prompt_is_kept_and_continued():
     params = random_params(ARCH)
     labels = jnp.asarray([2, 0, 3, 1])
     prompt = np.pad(np.array([[8, 1, 3], [5, 5, 2], [0, 0, 0], [4, 8, 5]], np.int32), ((0, 0), (0, 3)))
-    drawn = sample(
-        jax.random.key(6), params, ARCH, labels, temperature=0.0, prompt=jnp.asarray(prompt), prompt_length=3
-    )
+    upper = np.arange(6) < 3
+    drawn = sample(jax.random.key(6), params, ARCH, labels, temperature=0.0, prompt=jnp.asarray(prompt), kept=upper)
     np.testing.assert_array_equal(drawn.codes, continue_greedily(params, ARCH, prompt, labels, 3))
     expected = log_probabilities(params, ARCH, drawn.codes, labels)
     np.testing.assert_allclose(drawn.log_probabilities, expected, atol=1e-5)
     # The upper half fixes the lower half's distribution: what the prompt holds below is not read.
     other = jnp.asarray(prompt).at[:, 3:].set(7)
     for length in (0, 3, 6):
-        kept = sample(jax.random.key(7), params, ARCH, labels, prompt=jnp.asarray(prompt), prompt_length=length)
-        np.testing.assert_array_equal(kept.codes[:, :length], prompt[:, :length])
+        kept = np.arange(6) < length
+        found = sample(jax.random.key(7), params, ARCH, labels, prompt=jnp.asarray(prompt), kept=kept)
+        np.testing.assert_array_equal(found.codes[:, :length], prompt[:, :length])
         if length == 3:
-            again = sample(jax.random.key(7), params, ARCH, labels, prompt=other, prompt_length=length)
-            np.testing.assert_array_equal(again.codes, kept.codes)
+            again = sample(jax.random.key(7), params, ARCH, labels, prompt=other, kept=kept)
+            np.testing.assert_array_equal(again.codes, found.codes)
+
+
+@pytest.mark.parametrize("kept", [(False, False, True), (True, False, True), (True, True, False)])
+def test_completions_obey_the_distribution_given_every_kept_code(kept):
+    arch, kept = TINY._replace(tied=False), np.array(kept)
+    params = random_params(arch)
+    params["head"] = 3.0 * params["head"]  # so that a code says much about the one before it
+    sequences = np.array(list(product(range(3), repeat=3)))
+    log_p = np.asarray(log_probabilities(params, arch, jnp.asarray(sequences), jnp.ones(27, jnp.int32)), np.float64)
+    prompt = np.array([2, 0, 1], np.int32)
+    possible = (sequences[:, kept] == prompt[kept]).all(axis=1)
+    expected, blind = (np.exp(log_p[:, part].sum(axis=1))[possible] for part in (np.ones(3, bool), ~kept))
+    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "guidance": 1.0}
+    labels, prompts = np.ones(2_000, np.int32), np.tile(prompt, (2_000, 1))
+    codes, found = complete(jax.random.key(9), params, arch, labels, settings, prompt=prompts, kept=kept, candidates=24)
+    counts = np.bincount(codes @ [9, 3, 1], minlength=27)
+    assert counts[~possible].sum() == 0
+    assert chisquare(counts[possible], 2_000 * expected / expected.sum()).pvalue > 1e-3
+    if kept[2]:  # codes that are only given those before them have another distribution
+        assert chisquare(counts[possible], 2_000 * blind / blind.sum()).pvalue < 1e-3
+    np.testing.assert_allclose(found, log_probabilities(params, arch, codes, jnp.asarray(labels)), atol=1e-5)
 
 
 @pytest.mark.parametrize("arch", [ARCH._replace(length=1, grid=None), TINY._replace(length=1024, grid=(32, 32))])
@@ -236,10 +257,10 @@ def test_equal_logits_are_kept_together():
         ({"top_k": 0}, "top_k >= 1"),
         ({"top_p": 0.0}, "top_p in"),
         ({"min_p": 2.0}, "min_p in"),
-        ({"prompt_length": 2}, "expected a prompt"),
-        ({"prompt_length": 7}, "prompt_length in"),
-        ({"prompt": jnp.zeros((2, 5), jnp.int32), "prompt_length": 2}, "prompt of shape"),
-        ({"prompt": jnp.full((2, 6), 9), "prompt_length": 2}, "prompt codes in"),
+        ({"kept": np.ones(6, bool)}, "prompt and kept together, got kept alone"),
+        ({"prompt": jnp.zeros((2, 6), jnp.int32)}, "prompt and kept together, got prompt alone"),
+        ({"prompt": jnp.zeros((2, 5), jnp.int32), "kept": np.ones(5, bool)}, "prompt of shape"),
+        ({"prompt": jnp.full((2, 6), 9), "kept": np.ones(6, bool)}, "prompt codes in"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -223,6 +223,18 @@ def test_a_finished_run_takes_no_step(unbroken):
     assert bits(again.params) == bits(first.params)
 
 
+def test_a_longer_training_continues_as_if_it_had_been_asked_for(tmp_path):
+    constant = make_optimizer(learning_rate=0.1, num_steps=2 * NUM_STEPS, schedule="constant")
+    run(tmp_path / "parts", optimizer=constant, num_steps=NUM_STEPS)
+    # The last step of the first part is evaluated too, so the whole is compared by its last state.
+    run(tmp_path / "parts", optimizer=constant, num_steps=2 * NUM_STEPS)
+    run(tmp_path / "whole", optimizer=constant, num_steps=2 * NUM_STEPS)
+    state = loop.init_state(PARAMS, constant)
+    first, second = (checkpoint.load(tmp_path / name / "model" / "latest", state) for name in ("parts", "whole"))
+    assert int(first.step) == 2 * NUM_STEPS
+    assert bits(first) == bits(second)
+
+
 def scripted(values):
     """An evaluation that reads out given objectives, and the parameters it saw."""
     seen = []
