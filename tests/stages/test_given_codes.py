@@ -55,6 +55,7 @@ def test_the_prior_reaches_the_entropy_of_the_codes_and_samples_obey_their_rule(
     assert "images" not in stored
 
 
+@pytest.mark.slow
 def test_single_codes_without_labels_are_a_categorical_distribution(tmp_path):
     codes = RNG.choice(K, size=2000, p=np.arange(1, K + 1) / 36)
     np.savez(tmp_path / "codes.npz", codes=codes)

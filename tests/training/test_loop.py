@@ -150,7 +150,11 @@ def test_parameters_may_follow_by_averages():
     assert float(fit.params["bias"]) != 0.0
 
 
-@pytest.mark.parametrize("step", [1, 5, 6, 17, 24])
+def slow(*values):
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+@pytest.mark.parametrize("step", [6, 17, *slow(1, 5, 24)])
 def test_interrupted_in_a_step(tmp_path, unbroken, step):
     def progress(done, total):
         if done == step:
@@ -161,7 +165,7 @@ def test_interrupted_in_a_step(tmp_path, unbroken, step):
     assert_equal_runs(tmp_path, run(tmp_path), *unbroken)
 
 
-@pytest.mark.parametrize("save", [0, 1, 2, 5])
+@pytest.mark.parametrize("save", [1, *slow(0, 2, 5)])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_interrupted_around_a_save(tmp_path, unbroken, monkeypatch, save, when):
     saves, original = [], checkpoint.save
@@ -194,7 +198,7 @@ def test_kill_9(tmp_path, unbroken):
     assert_equal_runs(tmp_path, run(tmp_path), *unbroken)
 
 
-@pytest.mark.parametrize("step", [3, 13, 15])
+@pytest.mark.parametrize("step", [13, *slow(3, 15)])
 def test_sigterm_saves_the_step_it_came_in(tmp_path, unbroken, step):
     def terminate(done, _):
         if done == step:
