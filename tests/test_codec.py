@@ -29,7 +29,10 @@ def call(entry: str, *arguments: object) -> subprocess.CompletedProcess:
 SEARCHED = {"codes.search": "context", "codes.rate_weight": 0.01}
 
 
-@pytest.fixture(scope="module", params=[{}, pytest.param(SEARCHED, marks=pytest.mark.slow)])
+SLOW = [pytest.param(SEARCHED | {"codes.rate": rate}, marks=pytest.mark.slow) for rate in ("tables", "prior")]
+
+
+@pytest.fixture(scope="module", params=[{}, *SLOW])
 def run(request, tmp_path_factory) -> Run:
     overrides = {
         "data.name": "digits",
