@@ -1,4 +1,4 @@
-"""Maps over long arrays in chunks of one size, with one compilation and bounded memory, in cache-sized groups of rows."""
+"""Maps over long arrays in chunks of one size, with one compilation and bounded memory."""
 
 import os
 from collections.abc import Callable
