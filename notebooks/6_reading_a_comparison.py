@@ -39,8 +39,9 @@ print(f"{result['name']}: {result['bits_per_image']:.0f} bits per image, seeds {
 # %% [markdown]
 # ## Quality of every codebook
 #
-# A *rung* says what was trained after the codebook was fitted: nothing (`frozen`), the decoder, more, or all at once
-# (`joint`). The value is the mean over seeds, the line their range. A difference smaller than the range says nothing.
+# The *trained part* (key `rung`) is what was trained after the codebook was fitted: nothing (`frozen`), the decoder,
+# more, or all at once (`joint`). The value is the mean over seeds, the line their range. A difference smaller than the
+# range says nothing.
 
 # %%
 rows = result["rows"]

@@ -1,4 +1,4 @@
-"""A convolutional autoencoder in flax that knows nothing of geovq_jax, and its training: `python flax_network.py`."""
+"""A convolutional autoencoder in flax, independent of geovq_jax, and its training: `python flax_network.py`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A convolutional autoencoder in PyTorch that knows nothing of geovq_jax, its images and its training.
+"""A convolutional autoencoder in PyTorch, independent of geovq_jax, with its images and its training.
 
 `python torch_network.py [STEPS]` draws coloured shapes into images.npz and writes the trained weights to weights.pt.
 """

@@ -107,7 +107,7 @@ def coded_tables(rows: list[dict[str, Any]], statements: list[dict[str, Any]]) -
         [row["title"], row["rung"], row["steps"], row["prior"] * row["cells"], *(row.get(c) for c in columns)]
         for row in scored
     ]
-    names = ["codes", "rung", "steps", "coded bits per image", *(_COLUMNS[c] for c in columns)]
+    names = ["codes", "trained part", "steps", "coded bits per image", *(_COLUMNS[c] for c in columns)]
     distances = [
         [
             entry["title"],

@@ -179,7 +179,7 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
         each = ", ".join(f"{value:+.2f}" for value in entry["psnr_seeds"])
         gaps.append([entry["first"], entry["second"], interval, each])
     tables = [
-        Table(f"Test split, {over}", ["codes", "rung", *(_COLUMNS[c] for c in columns)], scores),
+        Table(f"Test split, {over}", ["codes", "trained part", *(_COLUMNS[c] for c in columns)], scores),
         Table(
             "Differences in PSNR [dB], paired by image, 95 % bootstrap intervals",
             ["first", "second", "first - second", "each seed"],
@@ -188,14 +188,14 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
         *([Table("Root mean square error in every unit, frozen decoder", ["codes", *units], errors)] if errors else []),
         Table(
             "Budget: gradient steps, images seen by them, searches of all codes in context, their decoder gradients",
-            ["codes", "rung", "steps", "images seen", "searches", "decoder gradients"],
+            ["codes", "trained part", "steps", "images seen", "searches", "decoder gradients"],
             cost,
         ),
     ]
     generated = [[row["title"], row["rung"], *(row[c] for c in _GENERATION)] for row in rows if "prior" in row]
     if generated:
         caption = f"The same prior on each codebook's codes, and its samples in features of a classifier, {over}"
-        tables.append(Table(caption, ["codes", "rung", *_GENERATION.values()], generated))
+        tables.append(Table(caption, ["codes", "trained part", *_GENERATION.values()], generated))
     return tables
 
 

@@ -1,4 +1,4 @@
-"""Long arrays in chunks of one size: one compilation, bounded memory, progress; rows in groups that stay in cache."""
+"""Maps over long arrays in chunks of one size, with one compilation and bounded memory."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def map_chunks(
 ) -> Any:
     """Applies a jitted function to chunks of `batch_size` rows of all arrays and joins the pytrees that it returns.
 
-    The last chunk is filled up with copies of its last row, so that every call has the same shapes. Within
+    The last chunk is padded with copies of its last row, so that every call has the same shapes. Within
     `mesh.over(n)` the rows of each chunk are split over n devices. `progress` is called with (rows done, rows).
     Raises ValueError if there are no rows or `batch_size` is not an integer >= 1.
     """
@@ -88,7 +88,7 @@ def _decode_chunk(decode_fn: Any, latents: Array) -> Array:
 def map_rows(function: Callable[..., Any], arrays: tuple, *, num_tangents: int) -> Any:
     """Maps a function of one row, which pushes `num_tangents` tangents, over the rows of arrays, within jit.
 
-    On a CPU it maps in groups of as many rows as stay in the cache of its cores; elsewhere all rows at once.
+    On a CPU it maps over groups of rows that fit into the cache; elsewhere over all rows at once.
     """
     group, num_rows = max(1, TANGENTS_IN_CACHE * num_threads() // num_tangents), arrays[0].shape[0]
     if jax.default_backend() != "cpu" or num_rows <= group:

@@ -32,7 +32,7 @@ def grid_metrics(decode_fn: DecodeFn, grid: Float[Array | np.ndarray, "h w d"]) 
     grid = jnp.asarray(grid)
     _, push_forward = jax.linearize(decode_fn, grid)
     basis = jnp.eye(grid.size, dtype=grid.dtype).reshape(-1, grid.shape[-1], *grid.shape)
-    # Cell after cell: the d tangents of one cell fit in cache, those of the whole grid do not.
+    # Cell by cell: the d tangents of one cell fit into the cache, those of the whole grid do not.
     return jax.lax.map(lambda directions: gram(jax.vmap(push_forward)(directions)), basis)
 
 
@@ -64,7 +64,7 @@ WINDOWS_COST = 1e12
 
 
 def _windows_pay(decode_fn: Any, grids: Array) -> bool:
-    """Whether pushing windows saves more operations than its compilation costs; accelerators would not notice."""
+    """Whether pushing windows saves more operations than its compilation costs; never on accelerators."""
     if jax.default_backend() != "cpu" or grids.shape[1] * grids.shape[2] == 1:
         return False
 
@@ -120,7 +120,7 @@ def _cell(grids: Array, cell: Array) -> Array:
 
 
 def _with_cell(grids: Array, cell: Array, value: Array) -> Array:
-    """Grid of the image that holds the cell, with the cell's vector replaced, [h, w, d]."""
+    """Grid of the image that contains the cell, with the cell's vector replaced, [h, w, d]."""
     height, width, d = grids.shape[1:]
     image, position = jnp.divmod(cell, height * width)
     return grids[image].reshape(height * width, d).at[position].set(value).reshape(height, width, d)

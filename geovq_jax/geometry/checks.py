@@ -1,6 +1,6 @@
 """Checks of arguments and results at the public functions, in the form "expected ..., got ...; what to do".
 
-The form of a traced array is checked, its values are not: they are known only when the program runs.
+Of traced arrays only the form is checked, since their values are known only when the program runs.
 """
 
 from collections.abc import Collection
@@ -25,8 +25,8 @@ def is_traced(*trees: Any) -> bool:
 def check_finite(name: str, rows: _T, advice: str = CHECK_DECODER, *, limit: float | None = None) -> _T:
     """Returns the rows; raises ValueError with the number of bad rows and the first of them.
 
-    Bad are NaN, infinity and magnitudes above `limit`, by default the largest of the type in which JAX holds the array.
-    Traced arrays pass. `name` says in the plural what the rows are.
+    Bad values are NaN, infinity and magnitudes above `limit`, by default the largest number of the JAX type of the
+    array. Traced arrays pass. `name` is the plural noun for the rows in messages.
     """
     if is_traced(rows):
         return rows
@@ -136,7 +136,7 @@ def check_latents(decode_fn: Any, latents: Any, axes: str) -> Any:
     one = jax.ShapeDtypeStruct(many.shape[1:], jnp.asarray(many[:0]).dtype)
     try:
         output = _decode_one.eval_shape(as_pytree(decode_fn), one)
-    except Exception as error:  # whatever the decoder raises
+    except Exception as error:  # the decoder may raise anything
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise ValueError(
             f"expected a decoder of one latent {list(one.shape)} in JAX, got from it: {reason}; correct it, or take "

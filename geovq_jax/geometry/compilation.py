@@ -14,7 +14,7 @@ class Kernel:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        # Without the wrapper that the import hook of a type checker puts around it.
+        # Without the wrapper added by the import hook of a run-time type checker.
         self._function = inspect.unwrap(function)
         functools.update_wrapper(self, self._function)
 

@@ -1,7 +1,7 @@
 """Geodesic distances of many pairs of latents, with bounds from both sides.
 
 A curve is the polynomial through a few nodes, and so is its decoded image. Equation numbers refer to docs/geometry.md.
-`geodesic` finds a single curve finely; the functions here find many lengths to a fraction of a percent.
+`geodesic` computes one curve with many points; the functions here compute many lengths to a fraction of a percent.
 """
 
 from functools import cache, partial
@@ -20,7 +20,7 @@ from geovq_jax.geometry.metric import DecodeFn, as_pytree, speed
 Points = Float[Array | np.ndarray, "n d"]
 
 MAX_ITERATIONS = 20  # Gauss-Newton steps of a curve
-STEPS = 2  # Gauss-Newton steps between two looks at which curves have converged
+STEPS = 2  # Gauss-Newton steps between two checks for convergence
 REFINEMENTS = 2  # times that the nodes of a curve may be doubled
 NUMBERS_AT_ONCE, NUMBERS_IN_CACHE = 2**15, 2**17  # of decoded tangents
 PAIRS_AT_ONCE = 8  # fewer do not hide the overhead of a call
@@ -78,12 +78,12 @@ def interpolate(curves: Float[np.ndarray, "m t d"], num_points: int) -> Float[np
 
 
 class _Curves(NamedTuple):
-    """Curves [m, t, d] on their way to least energy, with what the last steps found of each."""
+    """State of the minimisation of curves [m, t, d], with the results of the last steps."""
 
     curve: Any
     damping: Any
     energy: Any
-    decrease: Any  # by which the model expected the last step to lower the energy
+    decrease: Any  # decrease of the energy that the model predicted for the last step
     above: Any
 
 
@@ -189,9 +189,9 @@ def solve_pairs(
 
 
 def pairs_at_once(decode_fn: DecodeFn, z: Points, num_tangents: int) -> int:
-    """Pairs in a chunk, each with so many tangents: they hide the overhead of a call, but stay in the cache.
+    """Pairs per chunk, given the tangents of each: enough to hide the overhead of a call, few enough for the cache.
 
-    Chunks are small beyond that, since the last one of a call is filled up, and calls for few pairs are many.
+    Chunks are kept small otherwise, since the last one is padded and calls for few pairs are frequent.
     """
     if jax.default_backend() != "cpu":
         return max(1, 65536 // num_tangents)

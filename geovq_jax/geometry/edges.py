@@ -36,7 +36,7 @@ Edges = Int[Array | np.ndarray, "e 2"]
 def _metrics_chunk(decode_fn: Any, z: Array) -> Array:
     """Metric tensors [b, d, d]: all latents linearised together, a few directions pushed at a time.
 
-    What does not depend on the latent, such as the order in which a product wants its weights, is computed once.
+    Work that does not depend on the latent, such as reordering weights for a product, is done once.
     """
     _, push_forward = jax.linearize(jax.vmap(decode_fn), z)
 
@@ -60,7 +60,7 @@ def _speeds_chunk(decode_fn: Any, z: Array, vectors: Array) -> Array:
 
 @jax.jit
 def _fan_chunk(decode_fn: Any, points: Array, nodes: Array, partners: Array) -> Array:
-    """Speeds at each node towards its partners, [b, w]; a node that is its own partner fills an empty place."""
+    """Speeds at each node towards its partners, [b, w]; empty places are padded with the node itself."""
     return _speeds_chunk(decode_fn, points[nodes], points[partners] - points[nodes][:, None])
 
 
@@ -359,6 +359,6 @@ def _fans(
 
 
 def default_batch_size(num_tangents: int) -> int:
-    """Latents in a chunk, each with `num_tangents` tangents: they hide the overhead of a call, or fill the device."""
+    """Latents per chunk, each with `num_tangents` tangents: enough to hide the overhead of a call."""
     tangents_at_once = 128 if jax.default_backend() == "cpu" else 16384
     return max(1, tangents_at_once // num_tangents)

@@ -46,7 +46,7 @@ def exp_map(decode_fn: DecodeFn, z: Point, v: Point, *, num_steps: int = 32) -> 
         _, columns = jacobian_columns(decode_fn, point)
         metric = inner("ip,jp->ij", columns, columns)
         bend = inner("ip,p->i", columns, jax.jvp(push, (point,), (velocity,))[1])
-        # Directions that the decoder ignores have no acceleration: a ridge at the rounding level says so smoothly.
+        # Directions that the decoder ignores have no acceleration: a ridge at the rounding level ensures this smoothly.
         ridge = 100.0 * jnp.finfo(z.dtype).eps * jnp.trace(metric) / z.shape[0]
         ridged = metric + jnp.where(ridge > 0, ridge, 1.0) * jnp.eye(z.shape[0], dtype=z.dtype)
         return -jax.scipy.linalg.solve(ridged, bend, assume_a="pos")

@@ -144,9 +144,9 @@ def _gauss_newton(
         candidate = state.interior + direction
         energy = curve_energy(decode_fn, curve_of(candidate))
         better = energy < state.energy
-        # Nielsen's rule: the closer the model's promise was kept, the less damping for the next step.
+        # Nielsen's rule: the better the model predicted the decrease, the less damping for the next step.
         factor = jnp.maximum(0.1, 1.0 - (2.0 * (state.energy - energy) / decrease - 1.0) ** 3)
-        # A damped step promises less by about 1 + damping than the minimum holds.
+        # The predicted decrease of a damped step is smaller than that of the minimum by about 1 + damping.
         converged = (1.0 + state.damping) * decrease <= tolerance * state.energy
         return _State(
             jnp.where(better, candidate, state.interior),

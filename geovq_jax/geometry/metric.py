@@ -1,4 +1,4 @@
-"""The metric that a decoder induces on its latent space, and the figures read off it.
+"""The metric that a decoder induces on its latent space, and scalars derived from it.
 
 Every output metric is given as a map of x-space into a space where distance is Euclidean, and is composed with the
 decoder; lengths, graphs and geodesics then need no argument for it. Equation numbers refer to docs/geometry.md.
@@ -63,7 +63,7 @@ def pullback_metric(decode_fn: DecodeFn, z: Vector) -> Float[Array, "d d"]:
     """
     z = jnp.asarray(z)
     _, push_forward = jax.linearize(decode_fn, z)
-    # The basis does not depend on z: under vmap over latents the layers before the first nonlinearity see it once.
+    # The basis does not depend on z: under vmap over latents the layers before the first nonlinearity process it once.
     return gram(jax.vmap(push_forward)(jnp.eye(z.shape[0], dtype=z.dtype)))
 
 
@@ -102,7 +102,7 @@ def log_volume(metric: Metrics) -> Float[Array, "*batch"]:
         metric: metric tensors [..., d, d].
 
     Returns:
-        1/2 log det G, eigenvalues below the resolution eps * lambda_max taken at it.
+        1/2 log det G, with eigenvalues below eps * lambda_max replaced by that resolution.
 
     Example:
         >>> round(float(log_volume(jnp.diag(jnp.array([9.0, 16.0])))), 3)  # log 12

@@ -18,7 +18,7 @@ from geovq_jax.geometry.metric import DecodeFn, as_pytree
 Points = Float[Array | np.ndarray, "n d"]
 
 LATENTS_AT_ONCE = 2048  # whose distances to all centres are held
-STRAIGHT_AT_ONCE = 4  # straight lines of a latent measured before the bounds are compared again
+STRAIGHT_AT_ONCE = 4  # straight lines per latent measured before the bounds are compared again
 GAUSS_NODES = 4  # of the quadrature of a straight line
 DISTANCE_TOLERANCE = 0.02  # relative error of the distance to the nearest centre, as (33) and (34) differ
 EXCESS_MARGIN = 0.5  # by which straight lines may exceed their geodesics more than those of the same latent known
@@ -55,8 +55,8 @@ def nearest_geodesic(
 
     Decoded distance <= geodesic distance <= length of the straight line, equation (36), decides most pairs. Geodesics
     are computed for the centres whose straight lines are shortest, and for others until none can be nearer if straight
-    lines exceed their geodesics as much as those of the same latent that are known. Contenders closer to each other
-    than the errors of their lengths are computed again with more nodes.
+    lines exceed their geodesics as much as those of the same latent that are known. Distances closer to each other than
+    their errors are computed again with more nodes.
 
     Args:
         decode_fn: map of one latent [d] to x.
@@ -113,7 +113,7 @@ def _nearest(
             found = solve_pairs(decode_fn, z[rows], centres[columns], num_points=nodes, batch_size=batch_size)
             length[rows, columns], error[rows, columns] = found.length, found.error
 
-    # The two of the shortest straight lines, then whatever may be nearer.
+    # The two centres with the shortest straight lines, then all that may be nearer.
     order = np.argsort(above, axis=1, kind="stable")
     wanted = np.zeros(below.shape, bool)
     np.put_along_axis(wanted, order[:, :2], True, axis=1)

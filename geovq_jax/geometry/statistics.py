@@ -60,7 +60,8 @@ def frechet_mean(
     """Frechet mean of latents: argmin over m of sum_i w_i d(m, z_i)^2 / sum_i w_i, equation (39).
 
     The mean and the curves from it to all latents are one problem of least energy, solved by damped Gauss-Newton steps
-    from the Euclidean mean. A given latent of less variance, of the 32 that can have least, starts it anew.
+    from the Euclidean mean. The search restarts from a given latent of smaller variance, if there is one among the 32
+    with the least bounds.
 
     Args:
         decode_fn: map of one latent [d] to x.
@@ -103,7 +104,7 @@ def frechet_mean(
 
 
 def _sample(decode_fn: DecodeFn, points: Points, weights: Weights | None) -> tuple[np.ndarray, np.ndarray]:
-    """Latents on the host, in the number type of JAX, and their shares."""
+    """Latents on the host, in the number type of JAX, and their normalised weights."""
     check_latents(decode_fn, points, "n d")
     points = np.asarray(points, jnp.result_type(float))
     share = np.ones(len(points)) if weights is None else np.asarray(check_lengths("weights", weights, str(len(points))))
@@ -161,7 +162,7 @@ def _minimise(
         decrease = float(share @ step.decrease - system[:, d] @ shift)
         # A damped step promises less by about 1 + damping than the minimum holds.
         converged = (1.0 + damping) * decrease <= tolerance**2 * energies[-1]
-        # Energies are known up to rounding: they may have come to rest before.
+        # Energies are known up to rounding, so they may stagnate before.
         converged |= energies[-1] >= (1.0 - rounding) * min(energies[: -2 * MEMORY], default=np.inf)
         if converged or iteration == max_iterations:
             break
@@ -185,7 +186,7 @@ def _minimise(
 
 
 def _extrapolate(places: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Anderson's step: from the combination of the last places whose step is least, if steps are affine in them."""
+    """Anderson's step, from the combination of the last iterates whose step is least if steps are affine."""
     changes = np.diff(steps, axis=0)
     if not len(changes):
         return steps[-1]
@@ -194,7 +195,7 @@ def _extrapolate(places: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 class _Step(NamedTuple):
-    """What a Gauss-Newton step needs of each curve, its interior eliminated from the system (39).
+    """Terms of each curve in a Gauss-Newton step, its interior eliminated from the system (39).
 
     Squares of its lengths (32) and (34); `system` [d, d + 1], the Hessian and gradient of the mean; `response` of the
     interior to the mean and, last, to its own gradient; `decrease` of the energy by the latter.
@@ -245,7 +246,7 @@ class TangentPCA(NamedTuple):
     """Principal geodesic analysis of n latents: k axes at their mean, by decreasing variance.
 
     Attributes:
-        mean: the latent at which the axes stand.
+        mean: the latent at which the axes are taken.
         axes: velocities at the mean, orthonormal in its pull-back metric.
         variances: mean squared coordinate along each axis, in squared units of x.
         coordinates: of each latent, the projections of its logarithm on the axes: signed geodesic distances from the
@@ -276,7 +277,8 @@ def tangent_pca(
         points: latents, [n, d].
         num_components: k; all d by default.
         weights: w >= 0, not all 0; None for 1.
-        mean: where the axes stand; by default the `frechet_mean`, at which the variances of all axes sum up to its own.
+        mean: latent of the axes; by default the `frechet_mean`, for which the variances of all axes sum up to its
+            variance.
 
     Returns:
         TangentPCA. Axes along directions that the decoder ignores are zero, with variance zero.

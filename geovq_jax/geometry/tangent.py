@@ -1,6 +1,6 @@
 """Tangent spaces of the decoded surface: parallel transport and curvature.
 
-The decoder immerses latent space in x-space, so its connection and its curvature are read off there, without
+The decoder immerses latent space in x-space, so its connection and its curvature are computed there, without
 Christoffel symbols. Equation numbers refer to docs/geometry.md.
 """
 
@@ -85,7 +85,7 @@ def parallel_transport(decode_fn: DecodeFn, curve: Curve, v: Point) -> Float[Arr
 
 
 def sectional_curvature(decode_fn: DecodeFn, z: Point, u: Point, v: Point) -> Float[Array, ""]:
-    """Curvature of the surface that geodesics leaving in the plane of two velocities sweep, equation (43).
+    """Sectional curvature of the plane of two velocities, equation (43).
 
     Args:
         decode_fn: map of one latent [d] to x, twice differentiable.

@@ -1,8 +1,8 @@
-"""Linear maps pushed on the part of their input that is not zero.
+"""Evaluates a linear map only where its input is non-zero.
 
-The tangent of one cell of a grid is zero outside the cell, and convolutions spread it by a few pixels a layer.
-Evaluating the linearised decoder equation by equation on the box that is not zero, its window, takes a fraction of the
-products. Equations without a rule here are evaluated on the whole array: the result is always the same.
+The tangent of one cell of a grid is zero outside the cell, and convolutions spread it by a few pixels per layer.
+Evaluating the linearised decoder equation by equation on the non-zero box, the window, takes a fraction of the
+products. Equations without a rule here are evaluated on the whole array, so the result is always the same.
 """
 
 import math
@@ -112,7 +112,7 @@ def _stop(window: Window) -> tuple[int, ...]:
 
 
 def _grown(window: Window, start: Sequence[int], stop: Sequence[int]) -> Window:
-    """The same array with the box moved to [start, stop): filled with zeros, or cut where it holds nothing wanted."""
+    """The same array with the box moved to [start, stop): padded with zeros or cropped."""
     padding = [(a - lo, hi - b, 0) for a, lo, b, hi in zip(window.start, start, _stop(window), stop, strict=True)]
     value = window.value if not any(map(any, padding)) else jax.lax.pad(window.value, _zero(window), padding)
     return Window(value, tuple(start), window.shape)
@@ -128,7 +128,7 @@ def _union(windows: Sequence[Window]) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def _cut(other: Any, window: Window, axes: dict[int, int]) -> Any:
-    """The part of a plain array that meets the window: its axis i runs along the window's axis axes[i]."""
+    """The part of a plain array that overlaps the window: its axis i runs along the window's axis axes[i]."""
     starts, stops = [0] * other.ndim, list(other.shape)
     for axis, along in axes.items():
         starts[axis], stops[axis] = window.start[along], _stop(window)[along]

@@ -1,4 +1,4 @@
-"""An autoencoder of one's own, offered by a Python file or an importable module.
+"""An external autoencoder, defined by a Python file or an importable module.
 
 The module offers `decode`, a function of one latent [d] or [h, w, d] in JAX that returns an image [H, W, C] with values
 in [0, 1], and either of

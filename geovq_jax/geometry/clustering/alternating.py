@@ -13,11 +13,11 @@ from geovq_jax.geometry.clustering.seeding import draw_distinct, generator_from,
 from geovq_jax.geometry.graphs.graph import Graph
 from geovq_jax.geometry.graphs.paths import nearest_source
 
-MAX_CANDIDATES = 256  # members tried as medoid of a cell; larger cells offer a sample
+MAX_CANDIDATES = 256  # members tried as medoid of a cell; a sample of larger cells
 
 
 class AlternateState(NamedTuple):
-    """An alternating search between two rounds: with the graph, all that the rest of the search depends on.
+    """State of an alternating search between two rounds; with the graph it determines the rest of the search.
 
     `labels` and `distance` are the place among the medoids of every node's nearest one, and the distance to it; `stale`
     marks cells that may have a better medoid than theirs. `converged`: the last round lowered the cost by no more than
@@ -58,7 +58,7 @@ def init(
 ) -> AlternateState:
     """The state before the first round, from distinct medoids, at least one in each component of the graph.
 
-    The seed decides which members of large cells are tried, and where wasted medoids go.
+    The seed determines which members of large cells are tried and how redundant medoids are redrawn.
     """
     distance, labels, cost = assign(graph, medoids, weights)
     stale, history, rng = np.ones(len(medoids), bool), np.array([cost]), generator_state(np.random.default_rng(seed))
@@ -69,16 +69,16 @@ def init(
 def alternate_round(graph: Graph, state: AlternateState) -> AlternateState:
     """Moves each medoid to the best node of its cell and assigns the nodes anew.
 
-    Cells whose members did not change keep their medoid. A medoid that another covers at distance 0 is wasted: it is
-    drawn again, with probability proportional to w d^2. A round that does not lower the cost is undone. The result does
-    not depend on the number of threads.
+    Cells whose members did not change keep their medoid. A medoid at distance 0 of another is redundant and drawn
+    again, with probability proportional to w d^2. A round that does not lower the cost is undone. The result does not
+    depend on the number of threads.
     """
     rng, cost = generator_from(state.rng), state.history[-1]
     moved = _redraw_wasted(graph, state, best_members(graph, state, rng), rng)
     after = assign(graph, moved, state.weights)
     if after.cost < cost:
         changed = np.flatnonzero(after.labels != state.labels)
-        # A large cell tries other members each time, so that it may improve though no member has changed.
+        # Other members of a large cell are tried each time, so it may improve although no member has changed.
         stale = np.bincount(state.labels, minlength=len(moved)) > MAX_CANDIDATES
         stale[state.labels[changed]] = stale[after.labels[changed]] = True
         state = state._replace(medoids=moved, labels=after.labels, distance=after.distance, stale=stale)
@@ -108,7 +108,8 @@ def _redraw_wasted(
 def best_members(graph: Graph, state: AlternateState, rng: np.random.Generator) -> Int64[np.ndarray, " K"]:
     """The member of least cost of each stale cell, distances through the whole graph; the medoids of the others.
 
-    Exact in cells of up to 256 members; larger ones try 256, evenly spread over the distance from the present medoid.
+    Exact in cells of up to 256 members; in larger ones 256 are tried, evenly spread over the distance from the current
+    medoid.
     """
     order = np.lexsort((state.distance, state.labels))
     starts = np.searchsorted(state.labels[order], np.arange(1, len(state.medoids)))

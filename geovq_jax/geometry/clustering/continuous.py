@@ -1,7 +1,7 @@
 """Clustering in continuous geodesic distances: K-medoids, and K-means with Frechet means.
 
-A graph only proposes the first medoids; every cost and every label is of geodesics, see `nearest_geodesic`. Equation
-numbers refer to docs/geometry.md.
+The graph is used only to propose the first medoids; costs and labels come from geodesics, see `nearest_geodesic`.
+Equation numbers refer to docs/geometry.md.
 """
 
 from typing import Literal, NamedTuple
@@ -22,7 +22,7 @@ from geovq_jax.geometry.nearest import nearest_geodesic
 Points = Float[Array | np.ndarray, "n d"]
 
 NEIGHBOURS = 60  # of the graph that proposes the first medoids
-SAMPLE = 256  # edges whose geodesics say where between their bounds the others lie
+SAMPLE = 256  # edges whose geodesics calibrate the interpolation between the bounds
 CANDIDATES = 3  # members of a cluster that may become its medoid in one round
 
 
@@ -192,7 +192,7 @@ def _first_medoids(
 
 
 def _proposal_graph(decode_fn: DecodeFn, z: np.ndarray, seed: int) -> Graph:
-    """Graph of decoded neighbours, edges between their bounds as geodesics are on average, equation (37)."""
+    """Graph of decoded neighbours with lengths interpolated between their bounds, equation (37)."""
     images = decode_flat(decode_fn, z)
 
     def lengths(edges: np.ndarray) -> np.ndarray:

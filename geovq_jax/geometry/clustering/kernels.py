@@ -1,4 +1,4 @@
-"""Compiled kernels on sparse graphs: pruned Dijkstra searches that touch only what they change.
+"""Compiled kernels on sparse graphs: pruned Dijkstra searches that visit only the nodes that they change.
 
 Kernels release the interpreter lock and are functions of their arguments alone: callers run many of them in threads and
 get the same result for any number of threads. They are compiled for the int64 / int32 / float64 arrays of
@@ -117,7 +117,7 @@ def search_ball(graph, source, scratch):
 
 @Kernel
 def clear_ball(scratch, bound, count):
-    """Puts the bound back where `search_ball` left distances."""
+    """Restores the bound where `search_ball` left distances."""
     for place in range(count):
         node = scratch.order[place]
         scratch.distance[node] = bound[node]
@@ -141,10 +141,10 @@ def extend_reductions(graph, candidates, distance, weights, scratch, out):
 def medoid_of_cell(graph, members, candidates, label, distance, weights, floor, scratch):
     """The candidate x of least S(x)^2 = sum over a cell's members of w d(x, u)^2, distances through the whole graph.
 
-    By Minkowski's inequality |S(x) - S(y)| <= sqrt(W) d(x, y) with W the cell's weight, so each search rules out others
-    unsearched; a search stops when what it settled, and the rest at the present distance, already costs the best.
-    `members[0]` is the present medoid, which wins ties, `distance` holds every member's distance from it, `floor` [n]
-    takes the lower bounds. Returns (best node, its cost).
+    By Minkowski's inequality |S(x) - S(y)| <= sqrt(W) d(x, y) with W the cell's weight, so each search excludes other
+    candidates; a search stops when the settled distances, with all others at the current distance, already reach the
+    best cost. `members[0]` is the present medoid, which wins ties, `distance` holds every member's distance from it,
+    `floor` [n] takes the lower bounds. Returns (best node, its cost).
     """
     cell = label[members[0]]
     best, best_cost, total_weight = members[0], 0.0, 0.0
@@ -157,7 +157,7 @@ def medoid_of_cell(graph, members, candidates, label, distance, weights, floor, 
     for node in members:
         floor[node] = root * distance[node] - np.sqrt(best_cost)
     for candidate in candidates:
-        # The margin keeps the rounding of the bounds from ruling out a candidate that is better.
+        # The margin ensures that rounding of the bounds does not exclude a better candidate.
         if candidate == members[0] or floor[candidate] > np.sqrt(best_cost) * (1.0 + 1e-9):
             continue
         scratch.distance[candidate] = 0.0

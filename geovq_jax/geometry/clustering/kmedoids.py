@@ -1,7 +1,7 @@
-"""K-medoids on a graph: nodes that stand for all nodes nearest to them along shortest paths.
+"""K-medoids on a graph: nodes that represent all nodes nearest to them along shortest paths.
 
-`kmedoids` is a loop over rounds of a search whose state is a NamedTuple of arrays. A loop like it can save the state
-and resume from the file, with the same result to the bit:
+`kmedoids` is a loop over rounds of a search whose state is a NamedTuple of arrays. Your own loop can save the state and
+resume from the file with bit-identical results:
 
     state = start(graph, 512, seed=0)
     while not state.converged:
@@ -39,7 +39,7 @@ class KMedoids(NamedTuple):
         labels: the nearest medoid of every node, in [0, K); `labels[medoids[k]] == k`.
         cost: weighted mean over nodes of the squared geodesic distance to the medoid.
         history: the cost of the seeding and after each round; never rises.
-        converged: nothing was left to improve (within tolerance) before the rounds or the time budget ran out.
+        converged: no improvement (beyond the tolerance) was left before the rounds or the time budget ran out.
     """
 
     medoids: Int64[np.ndarray, " K"]
@@ -74,7 +74,7 @@ def kmedoids(
     Args:
         graph: symmetric graph [n, n] of lengths >= 0; explicit zeros are edges of length 0.
         num_clusters: K, at least the number of connected components, at most n.
-        seed: decides everything that is drawn.
+        seed: seed of all random draws.
         init: how to choose the first medoids, see `seed_medoids`.
         max_iterations: largest number of rounds, per restart.
         tolerance: a round improves if it lowers the cost by more than this share of it. At 0 the result is a local

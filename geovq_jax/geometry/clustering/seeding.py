@@ -1,7 +1,7 @@
 """Seeding of K-medoids on a graph: k-means++ and its relatives, aware of connected components.
 
-Each method starts with one node in every connected component, since a component without a medoid costs infinity. From
-there on all distances are finite, and the far away are far by length, not by being cut off.
+Each method starts with one node in every connected component, since a component without a medoid costs infinity. After
+that all distances are finite.
 """
 
 import json
@@ -72,7 +72,7 @@ def seed_medoids(
         else:
             new = np.unique(_draw(weights * distance**2, rng.random(num_draws)))
         if new.size == 0:
-            # All others lie at distance 0 from a medoid or have no weight: any of them will do.
+            # All others are at distance 0 from a medoid or have no weight: the choice does not matter.
             new = rng.choice(np.setdiff1d(np.arange(n), chosen), 1)
         elif new.size > 1 and method == "greedy":
             reductions = np.empty(len(new))
@@ -124,7 +124,7 @@ def _draw(mass: Float[np.ndarray, " n"], uniforms: Float[np.ndarray, " m"] | flo
 
 
 def generator_state(rng: np.random.Generator) -> np.ndarray:
-    """The state of a random generator as an array of one text, for a file."""
+    """The state of a random generator as an array with one string, for files."""
     return np.asarray(json.dumps(rng.bit_generator.state))
 
 

@@ -1,7 +1,7 @@
 """Compiled kernels of the swap search: fields of the two nearest medoids, their repair, exact changes under swaps.
 
-All are exact in floating point, not only in principle: a distance is the least rounded sum along any path, rounding is
-monotone, and so a search that is pruned where it cannot win finds the same bits as one that is not.
+All are exact in floating point: a distance is the least rounded sum over all paths and rounding is monotone, so a
+pruned search is bit-identical to an unpruned one.
 """
 
 from typing import NamedTuple
@@ -45,7 +45,7 @@ def permute_graph(graph, order, place):
 
 @Kernel
 def _offer(fields, node, distance, tag, scratch, size):
-    """Offers a node a way to the medoid `tag`; keeps the best two ways to different medoids, and the bound at d2."""
+    """Updates the two nearest medoids of a node, which must differ, with the medoid `tag`; keeps the bound at d2."""
     if tag == fields.label1[node]:
         if distance < fields.distance1[node]:
             fields.distance1[node] = distance
@@ -69,7 +69,7 @@ def _offer(fields, node, distance, tag, scratch, size):
 
 @Kernel
 def _settle(graph, fields, scratch, size):
-    """Two-label Dijkstra from a heap of pending ways: each node passes on its two ways, to different medoids."""
+    """Two-label Dijkstra from a heap of pending labels: each node propagates its two labels, of different medoids."""
     while size > 0:
         key, slot, size = pop(scratch, size)
         node = slot >> 1
@@ -104,8 +104,8 @@ def add_medoid(graph, fields, node, tag, scratch):
 def remove_medoid(graph, fields, tag, scratch):
     """Removes a medoid in place.
 
-    Where it was nearest, the second becomes the nearest; the second of every node affected is then found from the
-    neighbours, whose ways to their other medoids are known.
+    Where it was nearest, the second becomes the nearest; the second of every affected node is then recomputed from the
+    labels of its neighbours.
     """
     count = 0
     for node in range(fields.label1.shape[0]):
@@ -135,7 +135,7 @@ def remove_medoid(graph, fields, tag, scratch):
 def removal_losses(fields, weights, free, loss, orphans):
     """Writes what removing each medoid would cost and how many nodes it would leave without any; returns sum w d1^2.
 
-    The tag `free`, of no medoid, gets one orphan that no candidate adopts.
+    The unused tag `free` gets one orphan that no candidate covers, so that it is never chosen.
     """
     loss[:], orphans[:], cost = 0.0, 0, 0.0
     for node in range(weights.shape[0]):

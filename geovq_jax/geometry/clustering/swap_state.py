@@ -17,10 +17,10 @@ TRUE, FALSE = np.asarray(True), np.asarray(False)
 
 
 class SwapState(NamedTuple):
-    """A search by swaps between two rounds: with the graph, all that the rest of the search depends on.
+    """State of a search by swaps between two rounds; with the graph it determines the rest of the search.
 
     There are K + 1 tags for medoids, one of them free. The fields `distance1` to `label2` (see `swap_kernels.Fields`)
-    are stored cell after cell, so that a ball lies in few pages of memory.
+    are stored cluster by cluster, so that a ball occupies few pages of memory.
 
     Attributes:
         medoids: node of each tag, -1 at the free one.
@@ -60,7 +60,7 @@ class SwapState(NamedTuple):
 class Changes(NamedTuple):
     """Best swap of each candidate: change of sum w d^2 (negative: better) and tag of the medoid replaced.
 
-    Where no medoid can be given up, these are infinity and -1.
+    Where no medoid can be removed, these are infinity and -1.
     """
 
     change: Float[np.ndarray, " c"]
@@ -88,7 +88,7 @@ class WorkingMedoids:
         return kernels.removal_losses(self._fields, self._weights, self._free, self._loss, self._orphans)
 
     def best_swaps(self, candidates: Int[np.ndarray, " c"]) -> Changes:
-        """Computes exactly how the cost would change if each candidate took the place of its best partner."""
+        """Computes the exact change of the cost if each candidate replaced its best partner."""
         places = self._place[candidates]
         found = Changes(np.empty(len(places)), np.empty(len(places), np.int64))
         parts = max(1, min(len(self._scratch), len(places), len(places) * len(self._weights) // SERIAL_WORK))
@@ -109,7 +109,7 @@ class WorkingMedoids:
         kernels.swap_changes(*given, scratch, found.change[rows], found.partner[rows])
 
     def swap(self, node: int, partner: int) -> None:
-        """Puts a node in the place of the medoid with the tag `partner`."""
+        """Replaces the medoid with the tag `partner` by a node."""
         kernels.add_medoid(self._graph, self._fields, self._place[node], self._free, self._scratch[0])
         kernels.remove_medoid(self._graph, self._fields, partner, self._scratch[0])
         self.medoids[self._free], self.medoids[partner], self._free = node, -1, partner
@@ -124,7 +124,7 @@ class WorkingMedoids:
         return (self._weights * self._fields.distance1**2)[self._place]
 
     def removable(self) -> Int64[np.ndarray, " r"]:
-        """Tags of the medoids without which every node still has one."""
+        """Tags of the medoids that can be removed without leaving a node unreachable."""
         return np.flatnonzero(self._orphans == 0)
 
     def store(self, state: SwapState) -> SwapState:

@@ -1,7 +1,7 @@
 """Swaps of K-medoids on the graph itself: PAM without a distance matrix, one round at a time.
 
-A swap puts a node in the place of a medoid. Its exact effect on the cost is read from a ball around the node, pruned
-where the second-nearest medoid is nearer, so no table of n x n or K x n distances exists.
+A swap replaces a medoid by a node. Its exact effect on the cost is computed on a ball around the node, pruned where the
+second-nearest medoid is nearer, so no table of n x n or K x n distances exists.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from geovq_jax.geometry.graphs.graph import Graph
 
 CANDIDATES_PER_CLUSTER = 16  # tried in a round
 RELOCATED, LEAST_RELOCATED = 16, 4  # a perturbation relocates K / 16 medoids, at least 4: fewer fall back
-ROUNDING = 1e-12  # improvements below this share of the cost may be rounding, and are left
+ROUNDING = 1e-12  # improvements below this share of the cost may be rounding errors and are ignored
 
 
 def init(
@@ -60,7 +60,7 @@ def swap_round(graph: Graph, state: SwapState) -> SwapState:
     Candidates are tried in batches: all of a batch against the same medoids, in parallel, then the promising ones
     again, best first, each against the medoids at that time and taken if it still lowers the cost. The first pass over
     the nodes is in random order; later ones begin with the nodes that came nearest to an improvement when last tried,
-    and give way to the next pass at their first round without improvement. When a pass begins with such a round, the
+    and end at their first round without improvement. When a pass begins with such a round, the
     descent has ended. A perturbation then moves a sixteenth of the medoids to nodes drawn in proportion to w d^2, tries
     the nodes whose nearest two medoids changed, and is kept if the cost has fallen. The cost never rises, and the
     result does not depend on the number of threads.
@@ -92,7 +92,7 @@ def _begin_pass(state: SwapState) -> SwapState:
 
 
 def _descended(state: SwapState) -> SwapState:
-    """At a local optimum: perturbs it, descends once more if perturbations left it for another, or ends."""
+    """At a local optimum: perturbs it, starts a new descent if a perturbation was kept, or ends."""
     if state.perturbations > 0:
         return state._replace(perturbing=TRUE)
     if state.perturbed and state.tolerance == 0:  # perturbations sweep only the nodes near what they changed
@@ -101,7 +101,7 @@ def _descended(state: SwapState) -> SwapState:
 
 
 def _perturb(work: WorkingMedoids, state: SwapState) -> SwapState:
-    """Relocates some medoids, repairs the parts that changed by swaps, and keeps this if the cost has fallen."""
+    """Relocates some medoids, improves the affected part by swaps, and keeps the result if the cost has fallen."""
     rng, promise, cost, fields = generator_from(state.rng), state.promise.copy(), work.cost, work.nearest_two()
     num_clusters = len(state.medoids) - 1
     for _ in range(min(num_clusters, max(LEAST_RELOCATED, num_clusters // RELOCATED))):
@@ -123,7 +123,7 @@ def _perturb(work: WorkingMedoids, state: SwapState) -> SwapState:
 
 
 def _try(work: WorkingMedoids, nodes: Int64[np.ndarray, " t"], promise: Float64[np.ndarray, " n"]) -> None:
-    """Takes the swaps among these nodes that lower the cost, batch after batch, and notes the promise of all."""
+    """Performs the swaps with these nodes that lower the cost, batch by batch, and records the promise of all."""
     batch_size = max(16, (len(work.medoids) - 1) // 8)
     for first in range(0, len(nodes), batch_size):
         held = np.zeros(len(promise) + 1, bool)

@@ -24,7 +24,7 @@ from geovq_jax.geometry.graphs.graph import (
 from geovq_jax.geometry.graphs.knn import Backend, Metric, Neighbours, knn, prepare_points, tree_pays
 
 LengthFn = Callable[[np.ndarray], Any]
-_LOOK_AROUND = 16  # neighbours among which a bridge is sought before a search by components
+_LOOK_AROUND = 16  # neighbours searched for a bridge before a search by components
 
 
 def bridges(points: Float[Array | np.ndarray, "n d"], graph: Graph) -> Int[np.ndarray, "b 2"]:
@@ -85,7 +85,7 @@ def bridges(points: Float[Array | np.ndarray, "n d"], graph: Graph) -> Int[np.nd
 def _nearest_foreign(
     x: np.ndarray, labels: np.ndarray, rows: np.ndarray, near: Neighbours
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest foreign point of each row; infinitely far where its component has a nearer pair elsewhere."""
+    """Nearest point of another component of each row; infinite where its component has a nearer pair."""
     foreign = labels[near.indices] != labels[rows][:, None]
     first = np.arange(len(rows)), foreign.argmax(axis=1)
     partner = near.indices[first].astype(np.int64)
@@ -219,8 +219,9 @@ def knn_graph(
 ) -> sparse.csr_array:
     """Builds the symmetric k-nearest-neighbour graph of a set of points.
 
-    Neighbours are found by `metric`; edges are as long as the pull-back metric of `decode_fn` or `length_fn` says, else
-    as the distance itself (`weights="connectivity"`: 1). Bridges are measured in the same way as every other edge.
+    Neighbours are found by `metric`; lengths are those of the pull-back metric of `decode_fn`, those of `length_fn`, or
+    else the distances themselves (`weights="connectivity"`: 1). Bridges are measured in the same way as every other
+    edge.
 
     Args:
         points: nodes.

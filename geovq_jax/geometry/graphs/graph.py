@@ -45,7 +45,8 @@ def unique_edges(neighbours: Int[np.ndarray, "n k"], *, symmetry: Symmetry = "un
     proper = rows != columns
     proper[:, 1:] &= columns[:, 1:] != columns[:, :-1]
     rows, columns = rows[proper], columns[proper]
-    # Sorted, a pair that both ends name stands twice in a row. (numpy's unique hashes, ten times slower here.)
+    # After sorting, a pair named by both ends occurs twice in succession. (numpy's unique hashes, ten times slower
+    # here.)
     pairs = np.sort(np.minimum(rows, columns) * n + np.maximum(rows, columns))
     again = pairs[1:] == pairs[:-1]
     pairs = pairs[1:][again] if symmetry == "mutual" else pairs[np.append(True, ~again)[: len(pairs)]]
@@ -128,7 +129,7 @@ def add_edges(
 
 
 class Connectivity(NamedTuple):
-    """Size and connectedness of a graph.
+    """Size and connectivity of a graph.
 
     Attributes:
         num_edges: number of undirected edges, those of length zero included.
@@ -146,7 +147,7 @@ class Connectivity(NamedTuple):
 
 
 def check_graph(graph: Any) -> None:
-    """Refuses what is not a symmetric graph of lengths >= 0.
+    """Raises ValueError for anything but a symmetric graph of lengths >= 0.
 
     Raises ValueError for another type or shape, parts that do not fit together, an entry twice, a self-loop, a length
     that is negative, infinite or NaN, or an edge without its equal in the other direction.
@@ -171,7 +172,7 @@ def check_graph(graph: Any) -> None:
 
 
 def _check_parts(graph: Graph, mend: str) -> None:
-    """Refuses arrays that are no valid CSR matrix: SciPy and compiled loops would read beyond their ends."""
+    """Raises ValueError for an invalid CSR matrix: SciPy and compiled loops would read out of bounds."""
     for name, kinds in (("indptr", "i"), ("indices", "i"), ("data", "fiu")):
         part = getattr(graph, name, None)
         if not isinstance(part, np.ndarray) or part.ndim != 1 or part.dtype.kind not in kinds or part.itemsize < 4:

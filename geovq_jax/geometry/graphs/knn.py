@@ -1,4 +1,4 @@
-"""Exact and approximate nearest neighbours, in true distances whatever the search behind them."""
+"""Exact and approximate nearest neighbours with true distances for every back end."""
 
 from collections.abc import Callable
 from functools import partial
@@ -95,7 +95,7 @@ def knn(
         m = n if queries is None else len(q)
         backend = "kdtree" if tree_pays(n, m, d) and jax.default_backend() == "cpu" else "jax"
 
-    # A common shift changes no distance and spares the expansion |x|^2 - 2 x.y + |y|^2 from cancellation.
+    # A common shift does not change distances and avoids cancellation in the expansion |x|^2 - 2 x.y + |y|^2.
     centre = x.mean(axis=0)
     x, q = x - centre, q - centre
     indices, cutoff = _SEARCHES[backend](x, q, k, own)
@@ -195,7 +195,8 @@ def _top_k(
     """The k least |x|^2 - 2 x.q of each query, in two stages: by the least of each group, then inside the best groups.
 
     At most k groups hold one of the k least values, and these are the k groups of least minima: exact, and the costly
-    top_k sees n / 32 + 32 k values instead of n. Rows are queries [m, d] and the point [m] that each leaves out, or -1.
+    top_k processes n / 32 + 32 k values instead of n. Rows are queries [m, d] and the point [m] that each leaves out,
+    or -1.
     """
     n, groups = points.shape[0], points.shape[0] // _GROUPS
 

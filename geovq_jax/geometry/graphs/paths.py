@@ -40,11 +40,11 @@ def dijkstra(
     Args:
         graph: symmetric graph.
         sources: node ids [s].
-        limit: largest distance to look at; nodes further away count as unreached.
+        limit: largest distance; nodes farther away count as unreached.
         unweighted: count edges instead of adding lengths.
         return_predecessors: also return the node before each on its path.
         num_jobs: processes that share the sources (the search holds the interpreter's lock, so threads would not help);
-            -1 for all cores. A `joblib.parallel_config` in force decides where they run.
+            -1 for all cores. An active `joblib.parallel_config` determines where they run.
 
     Returns:
         Distances [s, n], infinity where a source does not reach; with `return_predecessors` also int32 [s, n], -9999 at
@@ -151,7 +151,7 @@ def distances_between(
         graph: symmetric graph.
         sources: node ids [s].
         targets: node ids [t]. The search starts from the shorter of the two lists.
-        batch_size: searches whose full rows are held at a time.
+        batch_size: searches whose full rows are in memory at a time.
         num_jobs: processes, as in `dijkstra`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Graphs as rectangular arrays, the form that accelerators sweep."""
+"""Shortest paths on graphs stored as rectangular arrays, for accelerators."""
 
 from functools import partial
 from typing import Any, NamedTuple
