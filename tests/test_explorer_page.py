@@ -341,6 +341,9 @@ def test_the_report_of_a_run_shows_every_figure_and_asks_for_nothing(page, run):
     assert page.evaluate(cut) == 0  # tables fit at 1366 px
     assert page.locator("nav").bounding_box()["height"] < 60  # on one line
     check_accessibility(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function("() => document.querySelector('.scroll[tabindex=\"0\"]')")
+    check_accessibility(page)
     links = page.evaluate("() => [...document.querySelectorAll('.links a')].map(link => link.getAttribute('href'))")
     assert links
     assert all((path.parent / link).exists() for link in links)

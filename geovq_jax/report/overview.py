@@ -119,7 +119,7 @@ def settings_section(run: Run) -> Section:
         "Settings",
         tables=[
             Table("Settings that differ from the defaults", ["key", "value"], changed),
-            Table("Where", ["", ""], _machine(run.environment)),
+            Table("Where", ["what", "value"], _machine(run.environment)),
         ],
         links=[("configuration", "../config.json"), ("what ran", "../stages.json")],
     )

@@ -26,3 +26,9 @@ function mark() {
 addEventListener('scroll', mark, { passive: true });
 addEventListener('resize', mark);
 mark();
+// Tables that are wider than the page can be scrolled from the keyboard.
+function reach() {
+  for (const box of document.querySelectorAll('.scroll')) box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
+}
+addEventListener('resize', reach);
+reach();
