@@ -13,7 +13,9 @@
 # # Neighbours in the latent space of a VAE
 #
 # Neighbours in flat latent space and in the metric of the decoder, the connectivity of the graph as k grows, and
-# distances along the graph. %%
+# distances along the graph.
+
+# %%
 import os
 from pathlib import Path
 
