@@ -75,7 +75,7 @@ def main(
     try:
         if _PROCESSES.value is not None:
             processes.join(_PROCESSES.value)
-        console.quiet = _QUIET.value or not processes.first()
+        console.quiet = _QUIET.value or not processes.is_main()
         _keep_compiled_programs()
         log_to_console()
         with files.locked(workdir):
@@ -84,9 +84,9 @@ def main(
         _refuse(error)
     except KeyboardInterrupt:
         print(f"interrupted; {_CONTINUES}", file=sys.stderr)
-        processes.leave(130)
+        processes.exit(130)
     except SystemExit as ended:
-        processes.leave(ended.code if isinstance(ended.code, int) else 1)
+        processes.exit(ended.code if isinstance(ended.code, int) else 1)
 
 
 def main_without_config(
@@ -206,7 +206,7 @@ def _refuse(error: Exception) -> NoReturn:
     if not text or not isinstance(error, (*_FAULTS, flags.Error)):
         text = f"{type(error).__name__}: {text}".removesuffix(": ")
     print(f"error: {text[:_LENGTH]}{' ...' if len(text) > _LENGTH else ''}", file=sys.stderr)
-    processes.leave(2)
+    processes.exit(2)
 
 
 def _resolve(arguments: list[str]) -> tuple[Path, ConfigDict]:

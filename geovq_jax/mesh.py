@@ -1,7 +1,7 @@
 """The devices that a program computes on: one axis of a mesh, over which batches, chunks and sources are split.
 
 Every device runs the same program on its own rows. Data sets and graphs are replicated, and so are parameters unless
-they are sharded; XLA inserts the reductions across devices. Without `over`, and on one device, there is no mesh.
+they are sharded; XLA inserts the reductions across devices. Without `use_devices`, and on one device, there is no mesh.
 
 The devices may belong to several processes that `jax.distributed.initialize` has joined. All of them then run the same
 program on the same values and end with the same results.
@@ -24,7 +24,7 @@ _in_parts: ContextVar[bool] = ContextVar("in_parts", default=False)
 
 
 @contextlib.contextmanager
-def over(num_devices: int, *, shard_parameters: bool = False) -> Iterator[None]:
+def use_devices(num_devices: int, *, shard_parameters: bool = False) -> Iterator[None]:
     """Context in which work is split over `num_devices` devices; 0 for all.
 
     With `shard_parameters` parameters and optimiser state are sharded over the devices during training and gathered
@@ -58,7 +58,7 @@ def size() -> int:
     return 1 if mesh is None else mesh.size
 
 
-def rounded(batch_size: int) -> int:
+def round_up(batch_size: int) -> int:
     """The smallest multiple of `size()` that is at least `batch_size`."""
     return batch_size + -batch_size % size()
 
@@ -75,7 +75,7 @@ def replicate(tree: Any) -> Any:
     return tree if sharding is None else jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
 
 
-def stored(tree: Any) -> Any:
+def shard_state(tree: Any) -> Any:
     """A training state with its storage sharding: replicated, or with large arrays sharded under `shard_parameters`."""
     mesh = _current.get()
     if mesh is None:
@@ -85,8 +85,8 @@ def stored(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: _put(leaf, _kept(mesh, leaf.shape)), tree)
 
 
-def whole(tree: Any) -> Any:
-    """The result of `stored`, replicated on every device."""
+def unshard(tree: Any) -> Any:
+    """The result of `shard_state`, replicated on every device."""
     if _current.get() is None or not _in_parts.get():
         return tree
     return jax.jit(lambda leaves: leaves, out_shardings=replicated())(tree)
@@ -100,7 +100,7 @@ def _kept(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * int(axes[0]), AXIS))
 
 
-def split(array: Any) -> Any:
+def shard_rows(array: Any) -> Any:
     """The array with its rows sharded over the devices, whose number divides the rows; unchanged without a mesh."""
     mesh = _current.get()
     return array if mesh is None else _put(array, NamedSharding(mesh, PartitionSpec(AXIS)))
@@ -138,10 +138,10 @@ def over_rows(function: Callable[..., Any], rows: Any, *whole: Any) -> Any:
         return function(rows, *whole)
     specs = (PartitionSpec(AXIS), *(PartitionSpec() for _ in whole))
     alone = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
-    joined = jax.jit(alone)(jax.tree.map(split, rows), *map(replicate, whole))
+    joined = jax.jit(alone)(jax.tree.map(shard_rows, rows), *map(replicate, whole))
     return joined if jax.process_count() == 1 else jax.tree.map(jax.numpy.asarray, to_host(joined))
 
 
-def gathered(rows: Any) -> Any:
+def all_gather(rows: Any) -> Any:
     """Inside a function called by `over_rows` on a mesh: the rows of all devices, in order, on every device."""
     return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, AXIS, tiled=True), rows)

@@ -257,11 +257,11 @@ def run_stage(name: str, run: Run, call: Call | None = None) -> None:
     With several processes, all read before the main process writes, and read its output only after it has finished.
     """
     stage, workdir, config = STAGES[name], run.workdir, run.config
-    processes.wait(f"{name}: before")
+    processes.barrier(f"{name}: before")
     manifest = records.read_manifest(workdir)
     earlier = manifest.get(name, {})
     record, same, finished = _state(name, workdir, config, earlier, call.asked if call else None)
-    processes.wait(f"{name}: {'finished' if finished else 'runs'}")
+    processes.barrier(f"{name}: {'finished' if finished else 'runs'}")
     if finished:
         if "files" not in earlier:  # of a manifest from before there were checksums
             manifest[name]["files"] = files.file_hashes(workdir, stage.outputs)
@@ -280,15 +280,15 @@ def run_stage(name: str, run: Run, call: Call | None = None) -> None:
         record["cost"] = earlier["cost"]
     records.write_manifest(workdir, manifest | {name: record})
     records.store_devices(workdir)
-    processes.wait(f"{name}: starts")
+    processes.barrier(f"{name}: starts")
     start = time.monotonic()
     from geovq_jax import mesh
 
     run.forget()
-    with mesh.over(config.mesh.data, shard_parameters=config.mesh.shard_parameters):
+    with mesh.use_devices(config.mesh.data, shard_parameters=config.mesh.shard_parameters):
         outcome = _function(name)(run, **(call.arguments if call else {}))
     run.forget()
-    processes.wait(f"{name}: done")
+    processes.barrier(f"{name}: done")
     written = files.file_hashes(workdir, stage.outputs)
     seconds = round(time.monotonic() - start, 1)
     record |= {"outputs": records.tree_hashes(stage.outputs, written), "files": written, "cost": {"seconds": seconds}}

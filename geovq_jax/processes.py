@@ -43,27 +43,27 @@ def join(specification: str) -> None:
     _index, _count = jax.process_index(), jax.process_count()
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this process is the one that writes files and prints."""
     return _index == 0
 
 
-def alone() -> bool:
+def is_single() -> bool:
     """Whether this is the only process."""
     return _count == 1
 
 
-def wait(place: str) -> None:
+def barrier(place: str) -> None:
     """Wait until every process has reached this point; files written by the main process exist then."""
-    if not alone():
+    if not is_single():
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(place)
 
 
-def leave(code: int) -> NoReturn:
+def exit(code: int) -> NoReturn:
     """Exit this process; immediately if there are others, since an orderly exit would wait for them."""
-    if alone():
+    if is_single():
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -41,9 +41,9 @@ def run_shards(
     if num_rows < 0 or shard_rows < 1:
         raise ValueError(f"expected a number of rows and rows in a shard, got {num_rows} and {shard_rows}")
     whole_key: dict[str, Any] = json.loads(json.dumps({**key, "rows": num_rows, "shard_rows": shard_rows}))
-    processes.wait(f"{folder.name}: before")
+    processes.barrier(f"{folder.name}: before")
     done = _finished(folder, whole_key)
-    processes.wait(f"{folder.name}: read")
+    processes.barrier(f"{folder.name}: read")
     if not done:
         files.remove(folder)
     names = []
@@ -57,7 +57,7 @@ def run_shards(
             if lengths != {rows.stop - rows.start}:
                 raise ValueError(f"expected {rows.stop - rows.start} rows in a shard of {folder}, got {lengths}")
             files.save_npz(folder / name, **part)
-            if processes.first():
+            if processes.is_main():
                 done = done | files.file_hashes(folder, [name])
             files.write_json(folder / MANIFEST, {"key": whole_key, "shards": done})
         if progress is not None:

@@ -34,7 +34,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
     An OSError (full disk, read-only folder) names `path`, which is left unchanged.
     """
-    if not processes.first():
+    if not processes.is_main():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
@@ -130,7 +130,7 @@ def hash_arrays(arrays: Mapping[str, Any]) -> str:
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Lock the work directory until the main process ends; ValueError if another run has locked it."""
-    if not processes.first():
+    if not processes.is_main():
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def locked(workdir: Path) -> Iterator[None]:
 
 def remove(path: Path) -> None:
     """Delete a file or a folder if it exists; only in the main process."""
-    if not processes.first():
+    if not processes.is_main():
         return
     if path.is_dir():
         shutil.rmtree(path)

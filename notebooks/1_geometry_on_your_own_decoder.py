@@ -12,8 +12,8 @@
 # %% [markdown]
 # # Geometry on your own decoder
 #
-# Any differentiable JAX function of one latent is a decoder. Here it is a landscape: a plane with two hills, which
-# short ways go around.
+# Any differentiable JAX function of one latent is a decoder. Here it is a plane with two hills, which shortest curves
+# avoid.
 
 # %%
 import jax.numpy as jnp
@@ -39,8 +39,8 @@ for rule in ("endpoints", "gauss"):
     print(rule, geometry.edge_lengths(decode, np.stack([a, b]), np.array([[0, 1]]), rule=rule))
 
 # %% [markdown]
-# Three ways from `a` to `b`: the straight line, the shortest path along a graph of random latents, and the continuous
-# geodesic that starts from that path.
+# Three curves from `a` to `b`: the straight line, the shortest path along a graph of random latents, and the continuous
+# geodesic computed from that path.
 
 # %%
 latents = np.random.default_rng(0).uniform([-2, -2], [3.5, 2.5], size=(3000, 2)).astype(np.float32)
@@ -62,7 +62,7 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
-# Thousands of pairs run under one compilation.
+# Many pairs share one compilation.
 
 # %%
 ratios = geometry.length_ratios(decode, latents[2:202], latents[202:402])

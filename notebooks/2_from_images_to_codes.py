@@ -13,7 +13,7 @@
 # # From images to codes
 #
 # The stages up to the codes, run from Python on real digits: images, VAE, latents, graph, codebook, codes. Each stage
-# leaves files in a work directory, and a finished one is skipped, so this notebook is quick the second time. The same
+# writes files to a work directory, and a finished stage is skipped, so this notebook is fast the second time. The same
 # from a terminal: `python -m geovq_jax.run --config=configs/mnist5k.py`.
 
 # %%
@@ -35,7 +35,7 @@ plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
 # %% [markdown]
 # An experiment is what differs from the defaults of `geovq_jax/config.py`. With GEOVQ_SMOKE set, everything shrinks to
-# seconds and no picture means anything.
+# seconds and the pictures are meaningless.
 
 # %%
 config = experiment(
@@ -80,8 +80,8 @@ figures.latent_map(points, classes=np.repeat(latents.label, 16))
 # %% [markdown]
 # ## Graph
 #
-# Each node is joined to its k nearest; an edge is as long as the image changes along it. Where the decoder is flat, as
-# in the blank margin of digits, edges are short however far apart the latents lie.
+# Each node is joined to its k nearest neighbours; the length of an edge is the change of the image along it. Where the
+# decoder is flat, as in the blank margin of digits, edges are short however far apart the latents lie.
 
 # %%
 print(geometry.connectivity(run.graph.graph))
@@ -92,8 +92,8 @@ figures.edge_scatter(geometry.straight_lengths(run.graph.points, edges), lengths
 # ## Codebook
 #
 # K-medoids on the graph chooses K nodes that are near to all others along shortest paths; from there the code vectors
-# move to the minimum of the decoded error, to first order. Each picture is what a code draws in the grid of an image of
-# its cluster.
+# move to the minimum of the decoded error, to first order. Each picture shows a code decoded within the grid of an
+# image of its cluster.
 
 # %%
 book = run.codebook
@@ -104,7 +104,7 @@ figures.code_atlas(code_pictures(run), book.counts, max_codes=64)
 # ## Codes
 #
 # Images of every split become 16 codes, each the nearest code vector in the metric at the latent. From top to bottom:
-# test images, and what the decoder makes of their codes. `run.encode` and `run.decode` do the same for any images.
+# test images, and the images decoded from their codes. `run.encode` and `run.decode` do the same for any images.
 
 # %%
 codes = run.codes("test").codes

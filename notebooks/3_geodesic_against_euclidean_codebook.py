@@ -13,7 +13,7 @@
 # # Geodesic against Euclidean codebook
 #
 # The same latents, quantized three ways: K-means in flat latent space, K-medoids on the graph with Euclidean edges, and
-# K-medoids on the graph with pull-back edges. Which is nearer depends on the unit in which one asks.
+# K-medoids on the graph with pull-back edges. Which codebook is better depends on the unit of the error.
 
 # %%
 import os
@@ -81,7 +81,7 @@ figures.elbow(sizes, costs, unit="share of the cost at K = 4")
 # ## Every codebook in every unit
 #
 # Squared distance of a latent to its code: in latent space, along the pull-back graph, and between the decoded images.
-# The last is what a picture loses.
+# The last is the error of the image.
 
 # %%
 K = int(sizes[-1])

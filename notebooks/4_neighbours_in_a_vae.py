@@ -12,8 +12,9 @@
 # %% [markdown]
 # # Neighbours in the latent space of a VAE
 #
-# Who is near to whom, in flat latent space and in the metric of the decoder; how the graph hangs together as k grows;
-# and how far apart things are along it.
+# Neighbours in flat latent space and in the metric of the decoder, the connectivity of the graph as k grows, and
+# distances along the graph.
+
 # %%
 import os
 from pathlib import Path
@@ -64,7 +65,7 @@ def pullback(edges):
 # %% [markdown]
 # ## Neighbours of one image
 #
-# Thirty Euclidean candidates, ordered anew by pull-back length.
+# Thirty Euclidean candidates, re-ranked by pull-back length.
 
 # %%
 candidates = geometry.knn(points, 30)

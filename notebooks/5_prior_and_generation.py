@@ -12,8 +12,8 @@
 # %% [markdown]
 # # Prior and generation
 #
-# A small GPT learns the codes of the training images in raster order, given the class; new codes are drawn from it and
-# decoded. This opens the run that "From images to codes" left behind.
+# A small GPT models the codes of the training images in raster order, given the class; new codes are drawn from it and
+# decoded. This notebook opens the run of "From images to codes".
 
 # %%
 import os
@@ -43,8 +43,8 @@ pipeline.entry("prior")(workdir, run.config)
 # %% [markdown]
 # ## What the prior has learnt
 #
-# Bits to write down a code of the test split: with no model, with the frequencies of the codes, with the frequencies of
-# pairs, with the prior. A lower number is a better model; log2 K bits need none.
+# Bits per code of the test split: without a model (log2 K), with the frequencies of the codes, with the frequencies of
+# pairs, with the prior. Lower is better.
 
 # %%
 (params, arch), train, test = run.prior, run.codes("train"), run.codes("test")
@@ -60,7 +60,7 @@ for name, log_p in models.items():
 # %% [markdown]
 # ## Samples
 #
-# One row per class. Temperature divides the logits: below one the prior keeps to what is likely.
+# One row per class. Temperature divides the logits: below one, likely codes are preferred.
 
 
 # %%

@@ -54,8 +54,8 @@ figures.comparison({name: row["psnr"] for name, row in zip(names, rows, strict=T
 # %% [markdown]
 # ## Differences, paired by image
 #
-# Two codebooks see the same test images, so the difference of each image is what counts. An interval that holds zero
-# leaves the question open; the sign of each seed shows whether the seeds agree.
+# All codebooks are evaluated on the same test images, so differences are paired by image. An interval that contains
+# zero is inconclusive; the values of the seeds show whether they agree.
 
 # %%
 for entry in result["differences"]:
@@ -79,7 +79,7 @@ for unit in next(iter(measured.values())):
 # %% [markdown]
 # ## Entropy against quality
 #
-# At equal bits per image, codes that are used evenly can say more: bits per image under the frequencies of the codes,
+# At equal bits per image, evenly used codes carry more information: bits per image under the frequencies of the codes,
 # against PSNR after fine-tuning of the decoder.
 
 # %%

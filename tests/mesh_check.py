@@ -111,11 +111,11 @@ def main():
         processes.join(*joined)
     assert len(jax.devices()) == int(count)
     exact, close = geometry_results()
-    with mesh.over(0):
+    with mesh.use_devices(0):
         assert mesh.size() == int(count)
         spread = map_chunks(jax.jit(lambda x: x + 1), (np.zeros((21, 2), np.float32),), batch_size=5)
         assert spread.shape == (21, 2)
-        assert len(mesh.split(np.zeros(16)).sharding.device_set) == int(count)
+        assert len(mesh.shard_rows(np.zeros(16)).sharding.device_set) == int(count)
         exact_many, close_many = geometry_results()
         latents_many = latents()
     for name, values in exact.items():
@@ -126,13 +126,13 @@ def main():
     fit_alone = {}
     for name in ("vae", "vqvae", "gpt"):
         fit_alone[name] = fit(name)
-        with mesh.over(0):
+        with mesh.use_devices(0):
             many = fit(name)
         assert_close(fit_alone[name].params, many.params, name)
         assert_close(fit_alone[name].history, many.history, name)
     mesh.LEAST_SPLIT = 64
-    with mesh.over(0, shard_parameters=True):
-        kept = mesh.stored({"large": np.zeros((3, 24)), "odd": np.zeros((9, 9)), "small": np.zeros(24)})
+    with mesh.use_devices(0, shard_parameters=True):
+        kept = mesh.shard_state({"large": np.zeros((3, 24)), "odd": np.zeros((9, 9)), "small": np.zeros(24)})
         sizes = {name: leaf.addressable_shards[0].data.size for name, leaf in kept.items()}
         assert sizes == {"large": 72 // int(count), "odd": 81, "small": 24}
         for name in ("vae", "vqvae", "gpt"):
@@ -141,7 +141,7 @@ def main():
             assert_close(fit_alone[name].params, many.params, f"{name}, parameters in parts")
             assert_close(fit_alone[name].history, many.history, f"{name}, parameters in parts")
         fit("vae", folder, num_steps=2)
-    with mesh.over(0 if joined else 4):
+    with mesh.use_devices(0 if joined else 4):
         moved = fit("vae", folder)
     assert_close(fit_alone["vae"].params, moved.params, "continued on other devices")
     alone = checkpoint.load(f"{folder}/best", jax.tree.map(np.asarray, moved.params))

@@ -92,10 +92,10 @@ def test_two_processes_give_the_results_of_one_device(tmp_path):
 
 def test_without_a_mesh_nothing_is_moved():
     rows = np.zeros((5, 2))
-    with mesh.over(1):
+    with mesh.use_devices(1):
         assert mesh.size() == 1
-        assert mesh.rounded(5) == 5
-        assert mesh.split(rows) is rows
+        assert mesh.round_up(5) == 5
+        assert mesh.shard_rows(rows) is rows
         assert mesh.replicate(rows) is rows
         assert mesh.replicated() is None
 
@@ -103,7 +103,7 @@ def test_without_a_mesh_nothing_is_moved():
 def test_more_devices_than_there_are_is_refused():
     count = len(jax.devices())
     message = f"expected mesh.data at most the number of devices {count}, got {count + 1}; lower"
-    with pytest.raises(ValueError, match=message), mesh.over(count + 1):
+    with pytest.raises(ValueError, match=message), mesh.use_devices(count + 1):
         pass
     assert mesh.size() == 1
 
@@ -112,4 +112,4 @@ def test_more_devices_than_there_are_is_refused():
 def test_a_place_among_processes_that_cannot_be_is_refused(text):
     with pytest.raises(ValueError, match="expected --processes=auto or INDEX/COUNT@HOST:PORT with INDEX < COUNT, got"):
         processes.join(text)
-    assert processes.first()
+    assert processes.is_main()

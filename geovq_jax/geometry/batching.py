@@ -26,7 +26,7 @@ def map_chunks(
     """Applies a jitted function to chunks of `batch_size` rows of all arrays and joins the pytrees that it returns.
 
     The last chunk is padded with copies of its last row, so that every call has the same shapes. Within
-    `mesh.over(n)` the rows of each chunk are split over n devices. `progress` is called with (rows done, rows).
+    `mesh.use_devices(n)` the rows of each chunk are split over n devices. `progress` is called with (rows done, rows).
     Raises ValueError if there are no rows or `batch_size` is not an integer >= 1.
     """
     check_count("batch_size", batch_size, advice="leave it out for the default")
@@ -35,7 +35,7 @@ def map_chunks(
         raise ValueError("expected at least one row, got none; skip the call for empty input")
     traced = is_traced(function, arrays)
     if not traced:
-        batch_size = mesh.rounded(batch_size)
+        batch_size = mesh.round_up(batch_size)
     rows = arrays if traced else tuple(np.asarray(array) for array in arrays)
     numpy = jnp if traced else np
     outputs = []
@@ -43,7 +43,7 @@ def map_chunks(
         chunk = [array[start : start + batch_size] for array in rows]
         if missing := batch_size - chunk[0].shape[0]:
             chunk = [numpy.concatenate([part, numpy.repeat(part[-1:], missing, axis=0)]) for part in chunk]
-        outputs.append(function(*(chunk if traced else map(mesh.split, chunk))))
+        outputs.append(function(*(chunk if traced else map(mesh.shard_rows, chunk))))
         if progress is not None:
             progress(min(start + batch_size, num_rows), num_rows)
     return jax.tree.map(partial(_join, num_rows), *outputs)

@@ -111,5 +111,5 @@ def _load_state(path: Path, key: str) -> kmedoids.State | None:
         state = kmedoids.load_state(arrays) if str(arrays.pop("key")) == key else None
     except (OSError, ValueError, KeyError):
         state = None
-    processes.wait(f"{path.name}: read")
+    processes.barrier(f"{path.name}: read")
     return state

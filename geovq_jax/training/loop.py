@@ -102,7 +102,7 @@ def make_step(
             totals.steps + 1,
             jnp.where(failed, state.step + 1, totals.failed_step),
         )
-        return mesh.stored((TrainState(params, opt_state, state.step + 1), totals))
+        return mesh.shard_state((TrainState(params, opt_state, state.step + 1), totals))
 
     return jax.jit(step, donate_argnums=(0, 1))
 
@@ -206,8 +206,8 @@ def fit(
     A step depends on (state, key, indices_fn(step)) alone and the state is saved at every evaluation, so an interrupted
     and resumed call computes the same as an uninterrupted one. SIGTERM is handled at the end of a step: state and
     totals are saved as checkpoint `interrupted`, and the signal is passed to the previous handler. Within
-    `mesh.over(n)` the examples of a batch are split over n devices, which sum their gradients; every device holds the
-    whole state, or its part.
+    `mesh.use_devices(n)` the examples of a batch are split over n devices, which sum their gradients; every device
+    holds the whole state, or its part.
 
     Args:
         loss_fn: (params, key, step, batch) -> (loss, metrics), traced once.
@@ -235,7 +235,7 @@ def fit(
             f"expected a batch that {mesh.size()} devices can share, got {len(indices_fn(0))} examples; change the "
             "batch size or --config.mesh.data"
         )
-    state, data = mesh.stored(init_state(params, optimizer)), mesh.replicate(jax.device_put(data))
+    state, data = mesh.shard_state(init_state(params, optimizer)), mesh.replicate(jax.device_put(data))
     key = mesh.replicate(key)
     metadata = json.loads(json.dumps(metadata))
     history: list[Record] = []
@@ -258,7 +258,7 @@ def fit(
         for done in range(first + 1, num_steps + 1):
             if _stopped(history, patience):
                 break
-            state, totals = train_step(state, totals, key, mesh.split(indices_fn(done - 1)), data)
+            state, totals = train_step(state, totals, key, mesh.shard_rows(indices_fn(done - 1)), data)
             if progress is not None:
                 progress(done, num_steps)
             if done % evaluate_every and done != num_steps:
@@ -278,12 +278,12 @@ def fit(
                 best_params = jax.tree.map(jnp.copy, state.params)
                 save("best", best_params, record)
             save("latest", state, {"history": history})
-            if root is not None and processes.first():
+            if root is not None and processes.is_main():
                 shutil.rmtree(root / _INTERRUPTED, ignore_errors=True)
             if asked_to_end():
                 break
     best = _best(history)
-    return Fit(mesh.whole(best_params), int(best["step"]), best["valid/objective"], int(history[-1]["step"]), history)
+    return Fit(mesh.unshard(best_params), int(best["step"]), best["valid/objective"], int(history[-1]["step"]), history)
 
 
 def why_stopped(fit: Fit, num_steps: int) -> str:

@@ -187,7 +187,7 @@ def open_writer(workdir: Path, stage: str, tracker: str = "none") -> Writer:
     directory, whose name is the run's. Of several processes only the first writes. ValueError for an unknown tracker,
     ImportError if its extra is not installed.
     """
-    if not processes.first():
+    if not processes.is_main():
         return Writers()
     store = _store(workdir, stage, tracker)
     return Writers(JsonlWriter(workdir / "metrics.jsonl", stage), *([] if store is None else [store]))
@@ -206,7 +206,7 @@ def record(
 
     TensorBoard keeps pictures only. Raises as `open_writer`.
     """
-    store = _store(workdir, stage, tracker) if processes.first() else None
+    store = _store(workdir, stage, tracker) if processes.is_main() else None
     if store is not None:
         store.write(0, figures)
         store.record(parameters, artefacts)

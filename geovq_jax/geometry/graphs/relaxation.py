@@ -88,7 +88,7 @@ def relax(
         lengths: of these edges, >= 0, infinity in free slots.
         sources: node ids [s].
         num_nodes: number of nodes n if there are overflow rows; all r rows by default.
-        batch_size: sources swept together, on each of the devices of `mesh.over`.
+        batch_size: sources swept together, on each of the devices of `mesh.use_devices`.
 
     Returns:
         Distances [s, n] in the device's default precision, infinity where a source does not reach.
@@ -114,7 +114,7 @@ def relax_nearest(neighbours: Table, lengths: TableLengths, sources: Nodes, *, n
     """Computes `nearest_source` on any device by min-plus sweeps that carry the source with the distance.
 
     Distance and source are ordered as a pair, so among sources at equal distances the first in the list wins. The nodes
-    are split over the devices of `mesh.over`, which exchange distances and sources after each sweep.
+    are split over the devices of `mesh.use_devices`, which exchange distances and sources after each sweep.
 
     Args and errors are those of `relax`.
 
@@ -189,7 +189,7 @@ def _relax_labels(parts: list[tuple[Array, Array]], sources: Int[Array, " s"], n
         best = candidates.min(axis=1)
         nearest = (candidates == best[:, None]) & jnp.isfinite(candidates)  # no label across a free slot
         found = best, jnp.where(nearest, label[neighbours], nobody).min(axis=1)
-        return found if num_devices == 1 or not len(neighbours) else mesh.gathered(found)
+        return found if num_devices == 1 or not len(neighbours) else mesh.all_gather(found)
 
     def sweep(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         distance, label, _ = state
