@@ -73,7 +73,7 @@ def _bar(title: str, **more: Any) -> dict[str, Any]:
 def _layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
     axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)"}
     clear = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
-    return {"xaxis": axis | x, "yaxis": axis | y, "margin": {"l": 50, "r": 10, "t": 10, "b": 46}, **clear, **more}
+    return {"xaxis": axis | x, "yaxis": axis | y, "margin": {"l": 50, "r": 10, "t": 10, "b": 52}, **clear, **more}
 
 
 def coordinates(view: View) -> tuple[list[float], list[float]]:
