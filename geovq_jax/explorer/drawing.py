@@ -72,8 +72,9 @@ def _bar(title: str, **more: Any) -> dict[str, Any]:
 
 def _layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
     axis = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.18)"}
-    clear = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
-    return {"xaxis": axis | x, "yaxis": axis | y, "margin": {"l": 50, "r": 10, "t": 10, "b": 46}, **clear, **more}
+    clear: dict[str, Any] = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
+    clear["modebar"] = {"bgcolor": "rgba(0,0,0,0)"}
+    return {"xaxis": axis | x, "yaxis": axis | y, "margin": {"l": 50, "r": 10, "t": 10, "b": 52}, **clear, **more}
 
 
 def coordinates(view: View) -> tuple[list[float], list[float]]:
@@ -121,7 +122,6 @@ def scatter(space: Space, colouring: str) -> dict[str, Any]:
         newselection={"line": {"color": "#e76300", "width": 2}},
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
         showlegend=True,
-        modebar={"bgcolor": "rgba(0,0,0,0)"},
     )
     layout["margin"] = layout["margin"] | {"t": 34}
     return {"data": [points, *lines, picked, placed], "layout": layout}
@@ -145,7 +145,9 @@ def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
         "marker": {"color": colours, "line": {"width": 0}},
         "hovertemplate": "code %{customdata}: %{y} points<extra></extra>",
     }
-    y_axis = {"title": {"text": "points in the cell"}, "type": "log", "dtick": 1}
+    ticks = [first * 10**power for power in range(6) for first in (1, 2, 5)]
+    y_axis: dict[str, Any] = {"title": {"text": "points in the cell"}, "type": "log"}
+    y_axis |= {"tickvals": ticks, "ticktext": list(map(str, ticks))}
     layout = _layout({"title": {"text": "code, most used first"}}, y_axis, bargap=0.05)
     return {"data": [bars], "layout": layout}
 
@@ -173,7 +175,7 @@ def error_scatter(versus: Versus) -> dict[str, Any]:
         "hoverinfo": "skip",
         "showlegend": False,
     }
-    axes = [{"title": {"text": f"error of {name}"}, "type": "log", "dtick": "D2"} for name in versus.names]
+    axes = [{"title": {"text": f"error of {name}"}} for name in versus.names]
     return {"data": [points, line], "layout": _layout(*axes, clickmode="event", dragmode="pan")}
 
 

@@ -77,7 +77,9 @@ def pairs(space: Space, positions: np.ndarray) -> html.Div:
         figures: list[Any] = [picture(versus.images[i], class_title(space, versus.labels[i]), name)]
         for run, decoded, codes, texts in zip(versus.names, versus.decoded, versus.codes, errors, strict=True):
             figures.append(picture(decoded[i], texts[place], f"{name} by {run}"))
-            figures.append(html.Pre(codes_as_text(np.atleast_2d(codes[i])), title=f"codes of {name} by {run}"))
+            text = codes_as_text(np.atleast_2d(codes[i]))
+            # A wide grid is scrolled, from the keyboard too.
+            figures.append(html.Pre(text, title=f"codes of {name} by {run}", tabIndex=0 if len(text) > 80 else None))
         rows.append(html.Div(figures, className="pair"))
     names = ("image", versus.names[0], "its codes", versus.names[1], "its codes")
     head = html.Div([html.B(name) for name in names], className="pair head")
@@ -85,8 +87,9 @@ def pairs(space: Space, positions: np.ndarray) -> html.Div:
 
 
 def codes_as_text(codes: Int[np.ndarray, "h w"]) -> str:
-    """A grid of codes in rows."""
-    return "\n".join(" ".join(f"{code:>4d}" for code in row) for row in codes.tolist())
+    """A grid of codes in rows, one below the other."""
+    width = len(str(codes.max()))
+    return "\n".join(" ".join(f"{code:>{width}d}" for code in row) for row in codes.tolist())
 
 
 def connect(app: Dash, space: Space) -> None:

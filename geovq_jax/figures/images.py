@@ -151,7 +151,7 @@ def position_maps(panels: Mapping[str, Float[np.ndarray, "h w"]]) -> Figure:
         drawn = panel.imshow(values, cmap=SEQUENTIAL, interpolation="nearest")
         low, high = drawn.get_clim()
         for (row, column), value in np.ndenumerate(values):
-            ink = "white" if value < 0.5 * (low + high) else INK
+            ink = "white" if value < low + 0.55 * (high - low) else INK
             panel.text(
                 column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=min(9.0, 48.0 / width)
             )

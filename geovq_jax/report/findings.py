@@ -136,7 +136,9 @@ def metric_gain(metrics: dict[str, Any]) -> str:
     kinds = "K-medoids along pull-back instead of Euclidean lengths"
     if max(abs(gain), abs(equal)) < _SAME:
         return f"{kinds} change nothing: {signed(gain)} dB at equal coded bits, {signed(equal)} dB at equal K = {size}."
-    return f"{kinds} {_decibels(gain)} at equal coded bits, and {_decibels(equal)} at equal K = {size}."
+    text = f"{kinds} {_decibels(gain)} at equal coded bits, and {_decibels(equal)} at equal K = {size}"
+    few = sweep["pullback"]["psnr"][0] - sweep["euclidean"]["psnr"][0]
+    return f"{text}." if abs(few - equal) < _SAME else f"{text} ({signed(few)} dB at K = {sweep['sizes'][0]})."
 
 
 def _decibels(gain: float) -> str:
@@ -178,7 +180,9 @@ def sample_quality(metrics: dict[str, Any]) -> str:
     if own is None:
         return ""
     real = metrics["scores"]["sets"]["real"]
-    verdict = "as close to the test images as real images are" if samples_are_good(metrics) else "short of real images"
+    verdict = "not measurably farther from the test images than real images are, intervals overlap"
+    if not samples_are_good(metrics):
+        verdict = "short of real images"
     close = own["memorisation"]["share_close"]
     copies = "; some copy training images" if close["low"] > 2 * 0.05 else ""
     return (

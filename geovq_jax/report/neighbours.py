@@ -24,15 +24,18 @@ def section(run: Run) -> Section:
     neighbours = geometry.knn(points, most).indices
     graphs = {k: geometry.metric_graph(points, neighbours[:, :k], metrics, repair=False) for k in sizes.tolist()}
     states = [geometry.connectivity(graph) for graph in graphs.values()]
-    bars = figures.connectivity_bars(
-        sizes, np.array([s.num_components for s in states]), np.array([s.largest_fraction for s in states])
-    )
     graph_states = list(zip(sizes.tolist(), states, strict=True))
     counts = [{"k": k, **state._asdict()} for k, state in graph_states]
+    least = next((k for k, state in graph_states if state.num_components == 1), None)
+    shown = sizes <= (least or most)  # more neighbours than connect all nodes change nothing
+    bars = figures.connectivity_bars(
+        sizes[shown],
+        np.array([s.num_components for s in states])[shown],
+        np.array([s.largest_fraction for s in states])[shown],
+    )
     # The node nearest to the mean: most ways lead past it.
     start = int(np.argmin(np.linalg.norm(points - points.mean(axis=0, keepdims=True), axis=1)))
     plane = None if points.shape[1] == 2 else principal_plane(points)
-    least = next((k for k, state in graph_states if state.num_components == 1), None)
     joined = f"{least} neighbours connect all nodes." if least else "No number of neighbours connects all nodes."
     pictures = [ReportFigure("Components by the number of neighbours.", bars, "components", counts, joined)]
     before = None

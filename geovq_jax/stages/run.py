@@ -173,7 +173,7 @@ class Run(Opened):
         name = self.config.data.name
         if name.startswith("folder:"):
             return tuple(list_images(self.dataset.source)[0])
-        return _CLASS_NAMES.get(name, tuple(str(number) for number in range(self.num_classes)))
+        return _CLASS_NAMES[name] if name in _CLASS_NAMES else tuple(map(str, range(self.num_classes)))
 
     @cached_property
     def prior(self) -> records.Prior:
