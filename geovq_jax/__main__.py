@@ -20,6 +20,7 @@ COMMANDS = (
     "train-prior",
     "generate",
     "evaluate",
+    "geometry-report",
     "compare",
     "train-vqvae",
     "explore",

@@ -18,7 +18,6 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from geovq_jax import cli, pipeline
-from geovq_jax.config import update, validate
 
 _FLAGS = (
     flags.DEFINE_integer("num_samples", None, "Images to sample, e.g. --num_samples=100."),
@@ -50,9 +49,7 @@ def _settings() -> dict[str, Any]:
 
 def _check(config: ConfigDict) -> None:
     """Refuse the flags of this call before the work directory is touched."""
-    called = config.copy_and_resolve_references()
-    update(called, {f"sample.{name}": value for name, value in _settings().items()})
-    validate(called)
+    pipeline.sampling_config(config, _settings())
     if (_COMPLETE.value is None) != (_MASK.value is None):
         raise ValueError("expected --complete and --mask together, got one of them; give both")
 

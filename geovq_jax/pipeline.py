@@ -76,10 +76,16 @@ STAGES: dict[str, Stage] = {
         ("report",),
         ("seed", "data", "vae", "graph", "codebook", "codes", "prior", "evaluate"),
     ),
+    "geometry": Stage(
+        "geometry_report",
+        ("vae", _LATENTS[0], "metrics", "graph.npz"),
+        ("geometry",),
+        ("seed", "vae", "graph", "evaluate"),
+    ),
     "vqvae": Stage("train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
 }
 _PRODUCERS = {path: name for name, stage in STAGES.items() for path in stage.outputs}
-_ALL = tuple(name for name in STAGES if name != "vqvae")  # which is only compared with
+_ALL = tuple(name for name in STAGES if name not in ("geometry", "vqvae"))  # which have entry points of their own
 _OF_CODES = ("codes", "prior", "samples")  # all stages for given codes
 _FEATURES = ("metrics", "decoder", "codes")  # stages that read the output metric of the run
 
@@ -102,6 +108,7 @@ def _function(name: str) -> Callable[..., str]:
         "samples": samples.generate,
         "scores": scores.score,
         "report": build.write,
+        "geometry": build.write_geometry,
         "vqvae": vqvae.train,
     }[name]
 
@@ -148,15 +155,21 @@ def generate(workdir: Path, config: ConfigDict, settings: Mapping[str, Any], giv
 
     They are recorded in stages.json and samples.npz, not in config.json. `given` are codes to complete.
     """
-    called = config.copy_and_resolve_references()
-    configuration.update(called, {f"sample.{name}": value for name, value in settings.items()})
-    configuration.validate(called)
+    called = sampling_config(config, settings)
     _check_upstream(("samples",), workdir, config)
     run = _open(workdir, config)
     _check_class(run, called, completes=given is not None)
     records.store_config(workdir, config)
     asked = dict(settings) | ({} if given is None else {"given": files.hash_arrays(given._asdict())})
     run_stage("samples", run, Call(asked, {"settings": settings, "given": given}))
+
+
+def sampling_config(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
+    """A configuration with settings of one call in its section `sample`; ValueError for values out of range."""
+    called = config.copy_and_resolve_references()
+    configuration.update(called, {f"sample.{name}": value for name, value in settings.items()})
+    configuration.validate(called)
+    return called
 
 
 def _check_class(run: Run, config: ConfigDict, *, completes: bool = False) -> None:
@@ -329,9 +342,26 @@ def _check_finished(names: Iterable[str], workdir: Path, config: ConfigDict, *, 
             raise ValueError(
                 f"expected stage {name} to have read the present {', '.join(inputs)}, but they changed; {remedy}"
             )
-        if record["settings"] != settings_of(name, config):
-            raise ValueError(f"expected stage {name} to have run under this configuration, but it changed; {remedy}")
+        if changed := _changed(record["settings"], settings_of(name, config)):
+            flags = " ".join(f"--config.{key}={str(value).replace(' ', '')}" for key, value in changed.items())
+            raise ValueError(
+                f"expected stage {name} to have run under this configuration, but {', '.join(changed)} changed; run "
+                f"python -m geovq_jax.run --workdir={workdir} {flags}, or ask for the earlier values"
+            )
         needed += [_PRODUCERS[path] for path in inputs]
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of a configuration whose values in a stage's settings differ from the recorded ones, with the new values."""
+    old, new = (
+        {
+            f"{name}.{key}" if key else name: tuple(entry) if isinstance(entry, list) else entry
+            for name, value in settings.items()
+            for key, entry in (value.items() if isinstance(value, dict) else [("", value)])
+        }
+        for settings in (before, now)
+    )
+    return {key: value for key, value in new.items() if key not in old or old[key] != value}
 
 
 def check_run(workdir: Path) -> None:

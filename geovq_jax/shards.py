@@ -62,7 +62,7 @@ def run_shards(
             files.write_json(folder / MANIFEST, {"key": whole_key, "shards": done})
         if progress is not None:
             progress(rows.stop, num_rows)
-    processes.wait(f"{folder.name}: written")
+    processes.barrier(f"{folder.name}: written")
     first = files.load_npz(folder / names[0], stage="run")
     return {field: _joined(folder, names, field, array, num_rows) for field, array in first.items()}
 

@@ -49,9 +49,11 @@ config = experiment(
     variants="smoke" if "GEOVQ_SMOKE" in os.environ else "",
     known_variants={"smoke": SMOKE},
 )
-workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / config.name
+given = os.environ.get("GEOVQ_WORKDIR")  # of a finished run of your own
+workdir = Path(given or Path(os.environ.get("GEOVQ_RUNS", "runs")) / config.name).absolute()
 log_to_console()
-pipeline.entry("vae", "latents", "metrics", "graph")(workdir, config)
+if not given:
+    pipeline.entry("vae", "latents", "metrics", "graph")(workdir, config)
 run = geovq_jax.load_run(workdir)
 
 # %% [markdown]

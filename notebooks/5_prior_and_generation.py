@@ -35,7 +35,8 @@ plt.switch_backend(plt.get_backend())  # a notebook shows figures from here on
 
 # %%
 name = "tour-smoke" if "GEOVQ_SMOKE" in os.environ else "tour"
-workdir = Path(os.environ.get("GEOVQ_RUNS", "runs")).absolute() / name
+given = os.environ.get("GEOVQ_WORKDIR")  # of a finished run of your own
+workdir = Path(given or Path(os.environ.get("GEOVQ_RUNS", "runs")) / name).absolute()
 run = geovq_jax.load_run(workdir)
 log_to_console()
 pipeline.entry("prior")(workdir, run.config)

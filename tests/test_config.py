@@ -90,7 +90,7 @@ def test_variants_apply_in_order_and_unknown_ones_are_named():
         ("prior.num_heads", 5),
         ("sample.top_p", -0.5),
         ("sample.top_p", 0.0),
-        ("sample.class_id", -2),
+        ("sample.class_id", -3),
         ("vae.capacity", -1.0),
         ("vae.capacity_mode", "relative"),
         ("graph.backend", "annoy"),

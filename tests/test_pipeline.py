@@ -21,6 +21,7 @@ from scipy.sparse import csgraph
 
 import geovq_jax
 from geovq_jax import manifest, pipeline
+from geovq_jax.keys import METHODS, OF_VECTORS
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "--config=configs/digits.py:smoke"
@@ -529,3 +530,43 @@ def test_the_explorer_shows_the_nodes_of_a_run(finished):
     few = run_space(run, max_points=100)
     assert few.points.shape == (100, space.points.shape[1])
     assert set(few.medoids[few.medoids >= 0]) <= set(range(100))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in OF_VECTORS])
+def test_every_method_goes_through_prior_samples_report_and_explorer(copy, method):
+    from geovq_jax.explorer.runs import run_space
+
+    done = call("run", f"--workdir={copy}", f"--config.codebook.method={method}")
+    assert done.returncode == 0, done.stderr
+    run = geovq_jax.load_run(copy)
+    assert run.method == method
+    assert run.samples["images"].shape == (20, 8, 8, 1)
+    np.testing.assert_array_equal(run.encode(run.dataset.test.images), run.codes("test").codes)
+    assert (copy / "report" / "index.html").stat().st_size > 0
+    np.testing.assert_array_equal(run_space(run).points, run.graph.points)
+
+
+def test_a_changed_key_is_named_with_the_command_that_helps(copy):
+    refused = call("generate", f"--workdir={copy}", "--config.codebook.num_clusters=16")
+    assert refused.returncode == 2
+    assert "codebook.num_clusters changed; run python -m geovq_jax.run" in refused.stderr
+    assert "--config.codebook.num_clusters=16, or ask" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_geometry_alone_needs_a_trained_vae_only(finished, tmp_path):
+    for part in ("vae", "latents"):
+        shutil.copytree(finished / part, tmp_path / "run" / part)
+    record = manifest.read_manifest(finished)
+    manifest.write_manifest(tmp_path / "run", {name: record[name] for name in ("vae", "latents")})
+    shutil.copy(finished / "config.json", tmp_path / "run")
+    done = call("geometry_report", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    found, whole = (
+        json.loads((path / "metrics.json").read_text())["geometry"]
+        for path in (tmp_path / "run" / "geometry", finished / "report")
+    )
+    assert found["connectivity"] == whole["connectivity"]
+    assert (tmp_path / "run" / "geometry" / "index.html").stat().st_size > 0
+    assert not (tmp_path / "run" / "codebook.npz").exists()

@@ -30,6 +30,19 @@ _DISTANCE = {
 }
 
 
+def write_geometry(run: Run) -> str:
+    """Measure the graph and the metric alone, without codes, into geometry/; returns the page's path."""
+    metrics = to_json({"geometry": geometry.measure(run)})
+    write_json(run.workdir / "geometry" / "metrics.json", metrics)
+    page = write_report(
+        run.workdir / "geometry" / "index.html",
+        title=f"geovq_jax: {run.config.name}, geometry",
+        subtitle=f"{run.config.data.name}, {run.config.vae.kind} latents, seed {run.config.seed}",
+        sections=[geometry.section(run, metrics, None, with_codes=False), neighbours.section(run)],
+    )
+    return str(page)
+
+
 def write(run: Run) -> str:
     """Measure the run on the test split, write metrics, figures, page and summary; returns the page's path."""
     config, truth, codes = run.config, run.images("test"), run.codes("test")

@@ -147,7 +147,7 @@ def _nearest(run: Run, nodes: np.ndarray) -> dict[str, float]:
     return found | {"centres": len(centres), "nodes": len(nodes), "certified": float(truth.certified.mean())}
 
 
-def section(run: Run, metrics: dict[str, Any], paths: Paths | None) -> Section:
+def section(run: Run, metrics: dict[str, Any], paths: Paths | None, *, with_codes: bool = True) -> Section:
     """Edge lengths, paths between images, and the metric over the latents; `metrics` as in report/metrics.json."""
     stored, numbers = run.graph, metrics["geometry"]
     edges, lengths = geometry.edges_of(stored.graph)
@@ -163,7 +163,7 @@ def section(run: Run, metrics: dict[str, Any], paths: Paths | None) -> Section:
     if run.latents("train").mean.ndim == 2:
         if numbers["connectivity"]["num_components"] == 1:
             pictures.append(_map(run))
-        if stored.points.shape[1] == 2:
+        if with_codes and stored.points.shape[1] == 2:
             pictures += _plane(run)
     return Section(
         "Geometry",

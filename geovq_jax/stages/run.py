@@ -26,13 +26,12 @@ from geovq_jax.quantization import assignment, methods
 from geovq_jax.quantization.code_tables import fit_tables
 from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup
 from geovq_jax.quantization.rates import Rate, rate_of_prior, rate_of_tables
-from geovq_jax.stages import records
+from geovq_jax.stages import records, tensors
 from geovq_jax.stages.opened import Opened
 from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
 
 CHUNK = 4096  # images encoded at once, as in the stages, so that the codes are identical
-WIDE = 64  # dimensions of vectors from which on no metric tensor of every node is kept, if nothing else reads them
 _CLASS_NAMES = {
     "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -73,23 +72,18 @@ class Run(Opened):
 
     @property
     def distance(self) -> methods.Distance:
-        """Distance of geodesic codes of vectors: codebook.distance, or "graph" where the graph is Euclidean."""
-        return "graph" if self.config.graph.weights == "euclidean" else self.config.codebook.distance
+        """Distance of geodesic codes of vectors."""
+        return tensors.distance_of(self.config)
 
     @property
     def needs_metrics(self) -> bool:
-        """Whether the graph, the method or the search needs the metric at every latent."""
-        config = self.config
-        searched = config.codes.search == "context" and self.spatial
-        measured = config.graph.weights == "pullback" and not self.wide
-        return measured or methods.METHODS[self.method].on_metrics or searched
+        """Whether the graph, the method or the search reads the metric at every latent."""
+        return tensors.are_read(self.config, self.latents("train").mean.shape[1:])
 
     @property
     def wide(self) -> bool:
-        """Whether edges are measured by the decoder, since metric tensors [d, d] of all nodes take more than they."""
-        size = self.latents("train").mean.shape[-1]
-        assignment_of = methods.assignment_of(self.method, spatial=self.spatial, distance=self.distance)
-        return not self.spatial and size >= WIDE and assignment_of != "graph"
+        """Whether edges are measured by the decoder, since the metrics of all nodes would take more room."""
+        return tensors.is_wide(self.config, self.latents("train").mean.shape[1:])
 
     def metrics_at(self, nodes: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m d d"] | None:
         """Metric at some nodes of the graph; None where its edges are Euclidean."""

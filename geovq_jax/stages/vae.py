@@ -15,7 +15,7 @@ from geovq_jax.keys import OF_VECTORS
 from geovq_jax.models import objective as objectives
 from geovq_jax.models import vae
 from geovq_jax.shards import run_shards
-from geovq_jax.stages import external
+from geovq_jax.stages import external, tensors
 from geovq_jax.stages.external import External
 from geovq_jax.stages.records import BATCH, SPLITS, posterior, vae_architecture, without_variance
 from geovq_jax.stages.run import Run
@@ -42,6 +42,7 @@ def check_sizes(run: Run) -> None:
         raise ValueError(f"expected another codebook.method for grids of latents, got {method}; choose another")
     if k >= nodes:
         raise ValueError(f"expected graph.k below the number of nodes {nodes}, got {k}; lower --config.graph.k")
+    tensors.check_memory(config, nodes, shape)
     if num_clusters > nodes:
         raise ValueError(
             f"expected codebook.num_clusters at most the number of nodes {nodes}, got {num_clusters}; "

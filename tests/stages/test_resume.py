@@ -9,7 +9,7 @@ from geovq_jax import geometry
 from geovq_jax import workdir as files
 from geovq_jax.config import default_config
 from geovq_jax.geometry.clustering import kmedoids
-from geovq_jax.stages import codebook, graph, records
+from geovq_jax.stages import codebook, graph, records, tensors
 from geovq_jax.stages.records import Autoencoder
 from geovq_jax.stages.run import Run
 
@@ -165,3 +165,38 @@ def test_every_node_its_own_medoid_is_said(bench):
     bench.config.codebook.num_clusters = 170
     bench.build()
     assert "every node is its own medoid" in codebook.build_codebook(Run(bench.workdir, bench.config))
+
+
+def test_wide_vectors_are_measured_edge_by_edge(bench, monkeypatch):
+    bench.build()
+    expected = Run(bench.workdir, bench.config)
+    kept, metrics = expected.graph, expected.graph.metrics
+    monkeypatch.setattr(tensors, "WIDE", 3)
+    bench.write(bench.latents)
+    run = Run(bench.workdir, bench.config)
+    assert run.wide
+    assert graph.measure_metrics(run) == "not needed"
+    graph.build_graph(run)
+    run = Run(bench.workdir, bench.config)
+    assert run.graph.metrics is None
+    assert run.metrics("train") is None
+    found = run.graph.graph
+    np.testing.assert_array_equal(found.indices, kept.graph.indices)
+    np.testing.assert_allclose(found.data, kept.graph.data, rtol=1e-5)
+    some = np.array([3, 100, 4])
+    np.testing.assert_allclose(run.metrics_at(some), metrics[some], rtol=1e-5, atol=1e-6)
+    bench.config.codebook.distance = "graph"  # whose codes read the metric at every node
+    assert not Run(bench.workdir, bench.config).wide
+    bench.config.graph.weights = "euclidean"
+    assert Run(bench.workdir, bench.config).metrics_at(some) is None
+
+
+def test_tensors_without_room_are_refused_before_training():
+    config = default_config()
+    with config.unlocked():
+        config.vae.kind, config.codebook.method = "vanilla", "mean_metric"
+    tensors.check_memory(config, 10_000, (16,))
+    with pytest.raises(ValueError, match="room for two copies of the metric tensors of 1,000,000,000 nodes"):
+        tensors.check_memory(config, 10**9, (128,))
+    config.codebook.method = "geodesic_decoded"
+    tensors.check_memory(config, 10**9, (128,))

@@ -32,16 +32,18 @@ def dijkstra(
     *,
     limit: float = np.inf,
     unweighted: bool = False,
+    directed: bool = False,
     return_predecessors: bool = False,
     num_jobs: int = 1,
 ) -> Float[np.ndarray, "s n"] | tuple[Float[np.ndarray, "s n"], Int[np.ndarray, "s n"]]:
     """Computes the shortest distances from each source to every node.
 
     Args:
-        graph: symmetric graph.
+        graph: symmetric graph, or any with `directed`.
         sources: node ids [s].
         limit: largest distance; nodes farther away count as unreached.
         unweighted: count edges instead of adding lengths.
+        directed: take the edge from row to column of each entry, for lengths that depend on the direction.
         return_predecessors: also return the node before each on its path.
         num_jobs: processes that share the sources (the search holds the interpreter's lock, so threads would not help);
             -1 for all cores. An active `joblib.parallel_config` determines where they run.
@@ -59,7 +61,7 @@ def dijkstra(
         >>> dijkstra(path, [0]).tolist()
         [[0.0, 0.5, 2.5]]
     """
-    check_graph(graph)
+    check_graph(graph, symmetric=not directed)
     nodes = check_ids("sources", sources, graph.shape[0])
     check_number("limit", limit)
     options = {"limit": limit, "unweighted": unweighted, "return_predecessors": return_predecessors}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from geovq_jax.geometry.graphs.construction import knn_graph
 from geovq_jax.geometry.graphs.graph import edges_of, graph_from_edges
@@ -86,6 +87,23 @@ def pad_to(padded, rows, width):
     lengths = np.full((rows, width), np.inf)
     neighbours[:r, :w], lengths[:r, :w] = padded.neighbours, padded.lengths
     return neighbours, lengths
+
+
+def test_distances_along_directed_edges_equal_networkx():
+    rng = np.random.default_rng(4)
+    table = rng.exponential(size=(30, 30)) * (rng.random((30, 30)) < 0.1)
+    np.fill_diagonal(table, 0)
+    reference = nx.DiGraph()
+    reference.add_nodes_from(range(30))
+    reference.add_weighted_edges_from((int(a), int(b), float(table[a, b])) for a, b in np.argwhere(table))
+    expected = np.full((30, 30), np.inf)
+    for source, reached in nx.all_pairs_dijkstra_path_length(reference):
+        expected[source, list(reached)] = list(reached.values())
+    graph = sparse.csr_array(table)
+    np.testing.assert_allclose(dijkstra(graph, np.arange(30), directed=True), expected)
+    assert (expected != expected.T).any()
+    with pytest.raises(ValueError, match="expected a symmetric graph"):
+        dijkstra(graph, [0])
 
 
 def test_relaxation_equals_dijkstra_on_a_neighbour_graph_in_float64():
