@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from geovq_jax import manifest, pipeline
+from geovq_jax import manifest, staleness
 from geovq_jax.stages.records import SPLITS, decoder_of
 from geovq_jax.stages.run import Run, load_run
 from geovq_jax.terminal import say
@@ -33,7 +33,7 @@ def export(workdir: Path | None, out: Path) -> None:
         from safetensors.numpy import save
     except ImportError as error:
         raise ImportError(f"expected the extra export, got {error}; run pip install geovq-jax[export]") from error
-    pipeline.check_run(workdir)
+    staleness.check_run(workdir)
     run = load_run(workdir)
     program, tables = decoder_program(run), arrays_of(run)
     files = {name: save(table) for name, table in tables.items()} | {"decoder.stablehlo": program}

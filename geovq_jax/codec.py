@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from geovq_jax import data, pipeline
+from geovq_jax import data, staleness
 from geovq_jax.data.arrays import read_npz
 from geovq_jax.data.folder import is_deep, list_images, read_image
 from geovq_jax.stages.run import CHUNK, Run, load_run
@@ -85,7 +85,7 @@ def decode(workdir: Path | None, files: Sequence[str], out: Path) -> None:
 def _open(workdir: Path | None) -> Run:
     if workdir is None:
         raise ValueError("expected --workdir=W of a finished run, got none; give one")
-    pipeline.check_run(workdir)
+    staleness.check_run(workdir)
     return load_run(workdir)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from geovq_jax import cli, pipeline
+from geovq_jax import cli, staleness
 from geovq_jax.terminal import console
 
 _PORT = flags.DEFINE_integer("port", 8050, "Port on 127.0.0.1, e.g. --port=8051.", lower_bound=1, upper_bound=65535)
@@ -56,7 +56,7 @@ def explore(workdir: Path | None, *, others: Sequence[Path] = ()) -> None:
             raise ValueError(f"expected a free port, got {_PORT.value} ({error.strerror}); give --port=...") from error
         for run in (workdir, *others):
             if not _DEMO.value and run is not None:
-                pipeline.check_run(run)
+                staleness.check_run(run)
         with console.status("loading"):
             app = build_app(load_space(None if _DEMO.value else workdir, *others))
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line per request

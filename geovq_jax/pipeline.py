@@ -1,19 +1,15 @@
-"""The order of the stages, what each reads and writes, and whether one is finished, stale or to be resumed.
+"""Runs the stages in order: skips what is finished, resumes what was interrupted, refuses stale inputs.
 
-A stage is a function of an opened run that writes files and returns one line on its outcome. The manifest records the
-hashes of each stage's inputs and outputs and its settings. From these:
-
-- a stage is *finished* while its settings, its inputs and its outputs are as recorded: it is skipped;
-- an interrupted stage whose settings and inputs are still the same continues from its own checkpoints;
-- a stage refuses inputs that are *stale* (their own stage read something else since, or ran under other settings) and
-  names the entry point to rerun; `run_all` reruns it instead.
+A stage is a function of an opened run that writes files and returns one line on its outcome. An interrupted stage whose
+settings and inputs are unchanged continues from its own checkpoints. An entry point that meets stale inputs names the
+entry point to rerun; `run_all` reruns it instead. See `staleness`.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,8 +17,9 @@ from ml_collections import ConfigDict
 
 from geovq_jax import config as configuration
 from geovq_jax import manifest as records
-from geovq_jax import processes
+from geovq_jax import processes, staleness
 from geovq_jax import workdir as files
+from geovq_jax.staleness import STAGES
 from geovq_jax.terminal import console, say, show_figures
 from geovq_jax.training import tracking
 
@@ -31,63 +28,8 @@ if TYPE_CHECKING:
     from geovq_jax.stages.samples import Given
 
 
-class Stage(NamedTuple):
-    """One stage: the entry point that runs it alone, paths below the work directory that it reads and writes, and the
-    sections, or single keys, of the configuration that it depends on.
-    """
-
-    entry: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    settings: tuple[str, ...]
-
-
-_LATENTS = ("latents/train.npz", "latents/valid.npz", "latents/test.npz")
-_MEASURED = ("graph.weights", "graph.context", "graph.output_metric", "codebook.method", "codes.search")
-_ENCODING = ("vae", *_LATENTS, "metrics", "graph.npz", "codebook.npz")
-
-STAGES: dict[str, Stage] = {
-    "vae": Stage("train_vae", (), ("vae",), ("seed", "data", "vae")),
-    "latents": Stage("train_vae", ("vae",), _LATENTS, ("seed", "data", "vae")),
-    "classifier": Stage("evaluate", (), ("classifier",), ("seed", "data", "classifier")),
-    "metrics": Stage("build_codebook", ("vae", *_LATENTS), ("metrics",), ("vae", *_MEASURED)),
-    "graph": Stage("build_codebook", ("vae", _LATENTS[0], "metrics"), ("graph.npz",), ("seed", "vae", "graph")),
-    "codebook": Stage(
-        "build_codebook", ("vae", _LATENTS[0], "metrics", "graph.npz"), ("codebook.npz",), ("seed", "codebook")
-    ),
-    "decoder": Stage("build_codebook", _ENCODING, ("decoder",), ("seed", "data", "vae", "codebook", "codes")),
-    "codes": Stage("build_codebook", (*_ENCODING, "decoder"), ("codes",), ("vae", "graph", "codebook", "codes")),
-    "prior": Stage("train_prior", ("codes",), ("prior",), ("seed", "codebook", "prior")),
-    "samples": Stage(
-        "generate",
-        ("decoder", "codebook.npz", "codes", "prior"),
-        ("samples.npz", "samples.png", "completions.png"),
-        ("vae", "codebook", "prior", "sample"),
-    ),
-    "scores": Stage(
-        "evaluate",
-        ("vae", _LATENTS[2], "codebook.npz", "codes", "decoder", "prior", "classifier"),
-        ("scores.json",),
-        ("seed", "data", "vae", "codebook", "prior", "sample", "classifier", "scores"),
-    ),
-    "report": Stage(
-        "evaluate",
-        (*_ENCODING, "codes", "decoder", "prior", "samples.npz", "scores.json", "classifier"),
-        ("report",),
-        ("seed", "data", "vae", "graph", "codebook", "codes", "prior", "evaluate"),
-    ),
-    "geometry": Stage(
-        "geometry_report",
-        ("vae", _LATENTS[0], "metrics", "graph.npz"),
-        ("geometry",),
-        ("seed", "vae", "graph", "evaluate"),
-    ),
-    "vqvae": Stage("train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
-}
-_PRODUCERS = {path: name for name, stage in STAGES.items() for path in stage.outputs}
 _ALL = tuple(name for name in STAGES if name not in ("geometry", "vqvae"))  # which have entry points of their own
 _OF_CODES = ("codes", "prior", "samples")  # all stages for given codes
-_FEATURES = ("metrics", "decoder", "codes")  # stages that read the output metric of the run
 
 
 def _function(name: str) -> Callable[..., str]:
@@ -113,24 +55,6 @@ def _function(name: str) -> Callable[..., str]:
     }[name]
 
 
-def inputs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
-    """Paths that a stage reads under a configuration."""
-    if configuration.given_codes(config):
-        return {"codes": (), "samples": ("codes", "prior")}.get(name, STAGES[name].inputs)
-    features = config.graph.output_metric == "features" and name in _FEATURES
-    return (*STAGES[name].inputs, *(("classifier",) if features else ()))
-
-
-def settings_of(name: str, config: ConfigDict) -> dict[str, Any]:
-    """Settings that a stage depends on under a configuration."""
-    more: tuple[str, ...] = ()
-    if name == "codes" and config.codes.rate == "prior":
-        more = ("prior",)
-    elif name == "codes" and configuration.given_codes(config):
-        more = ("seed", "data")
-    return configuration.settings(config, *STAGES[name].settings, *more)
-
-
 def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
     """The function of an entry point: runs the named stages once all earlier ones are found up to date."""
 
@@ -139,7 +63,7 @@ def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
         wanted = ("classifier", *names) if features else names
         if configuration.given_codes(config) and names == ("prior",):
             wanted = ("codes", "prior")
-        _check_upstream(wanted, workdir, config)
+        staleness.check_upstream(wanted, workdir, config)
         run = _open(workdir, config)
         if "samples" in wanted:
             _check_class(run, config)
@@ -156,7 +80,7 @@ def generate(workdir: Path, config: ConfigDict, settings: Mapping[str, Any], giv
     They are recorded in stages.json and samples.npz, not in config.json. `given` are codes to complete.
     """
     called = sampling_config(config, settings)
-    _check_upstream(("samples",), workdir, config)
+    staleness.check_upstream(("samples",), workdir, config)
     run = _open(workdir, config)
     _check_class(run, called, completes=given is not None)
     records.store_config(workdir, config)
@@ -208,14 +132,6 @@ def run_all(workdir: Path, config: ConfigDict) -> None:
     say("report", str(workdir / "report" / "index.html"))
 
 
-class _State(NamedTuple):
-    """The current inputs of a stage, and whether its recorded inputs and outputs still match."""
-
-    record: dict[str, Any]
-    same: bool
-    finished: bool
-
-
 class Call(NamedTuple):
     """What one call asks of a stage besides the configuration: JSON values that are recorded, and arguments."""
 
@@ -223,35 +139,13 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
 
 
-def _state(
-    name: str, workdir: Path, config: ConfigDict, earlier: Mapping[str, Any], asked: Mapping[str, Any] | None = None
-) -> _State:
-    record = {"settings": settings_of(name, config), "inputs": _hashes(inputs_of(name, config), workdir)}
-    record |= {"call": dict(asked)} if asked else {}
-    same = all(earlier.get(part, {}) == record.get(part, {}) for part in ("settings", "inputs", "call"))
-    finished = same and "outputs" in earlier and earlier["outputs"] == _hashes(STAGES[name].outputs, workdir)
-    return _State(record, same, finished)
-
-
-def _is_longer(name: str, workdir: Path, record: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
-    """Whether nothing changed but that a training may take longer: it continues from its last checkpoint."""
-    before = earlier.get("settings", {})
-    if name not in ("vae", "prior") or name not in before or earlier.get("inputs") != record["inputs"]:
-        return False
-    intact = earlier.get("outputs") in (None, _hashes(STAGES[name].outputs, workdir))
-    old, new = before[name], record["settings"][name]
-    keys = [key for key in configuration.LENGTH if old.get(key) != new[key]]
-    raised = bool(keys) and all(key in old and new[key] > old[key] for key in keys)
-    return intact and raised and record["settings"] == before | {name: old | {key: new[key] for key in keys}}
-
-
 def _plan(names: Sequence[str], workdir: Path, config: ConfigDict) -> str:
     """The stages that will run and how long they took before, or their training steps if one of them never ran."""
     manifest = records.read_manifest(workdir)
     pending: list[str] = []
     for name in names:
-        upstream = any(_PRODUCERS[path] in pending for path in inputs_of(name, config))
-        if upstream or not _state(name, workdir, config, manifest.get(name, {})).finished:
+        upstream = any(staleness.PRODUCERS[path] in pending for path in staleness.inputs_of(name, config))
+        if upstream or not staleness.state_of(name, workdir, config, manifest.get(name, {})).finished:
             pending.append(name)
     if not pending:
         return "every stage has finished"
@@ -273,7 +167,7 @@ def run_stage(name: str, run: Run, call: Call | None = None) -> None:
     processes.barrier(f"{name}: before")
     manifest = records.read_manifest(workdir)
     earlier = manifest.get(name, {})
-    record, same, finished = _state(name, workdir, config, earlier, call.asked if call else None)
+    record, same, finished = staleness.state_of(name, workdir, config, earlier, call.asked if call else None)
     processes.barrier(f"{name}: {'finished' if finished else 'runs'}")
     if finished:
         if "files" not in earlier:  # of a manifest from before there were checksums
@@ -282,7 +176,7 @@ def run_stage(name: str, run: Run, call: Call | None = None) -> None:
         records.store_checksums(workdir, manifest)
         say(name, "finished before")
         return
-    longer = _is_longer(name, workdir, record, earlier)
+    longer = staleness.is_longer(name, workdir, record, earlier)
     if not longer and (not same or "outputs" in earlier):
         for output in stage.outputs:
             files.remove(workdir / output)
@@ -310,73 +204,6 @@ def run_stage(name: str, run: Run, call: Call | None = None) -> None:
     say(name, f"{outcome} ({seconds:.0f} s)")
     if config.tracker != "none":
         _track(name, workdir, config)
-
-
-def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -> None:
-    """Refuse missing, damaged or stale inputs of the named stages; raises as `_check_finished`."""
-    needed = [_PRODUCERS[path] for name in names for path in inputs_of(name, config)]
-    _check_finished([name for name in needed if name not in names], workdir, config, ignored=names)
-
-
-def _check_finished(names: Iterable[str], workdir: Path, config: ConfigDict, *, ignored: tuple[str, ...] = ()) -> None:
-    """Refuse missing, damaged or stale outputs of the named stages and of all before them, but for those ignored.
-
-    Raises FileNotFoundError if one of them has not finished, ValueError if it is stale or its files changed.
-    """
-    manifest, needed, seen = records.read_manifest(workdir), list(names), set(ignored)
-    while needed:
-        name = needed.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        stage, record = STAGES[name], manifest.get(name, {})
-        remedy = f"rerun python -m geovq_jax.{stage.entry} --workdir={workdir}"
-        if "outputs" not in record:
-            raise FileNotFoundError(f"expected the finished stage {name} in {workdir}, found none; {remedy}")
-        if record["outputs"] != _hashes(stage.outputs, workdir):
-            raise ValueError(
-                f"expected {', '.join(stage.outputs)} as stage {name} left them, got other bytes; {remedy}"
-            )
-        inputs = inputs_of(name, config)
-        if record["inputs"] != _hashes(inputs, workdir):
-            raise ValueError(
-                f"expected stage {name} to have read the present {', '.join(inputs)}, but they changed; {remedy}"
-            )
-        if changed := _changed(record["settings"], settings_of(name, config)):
-            flags = " ".join(f"--config.{key}={str(value).replace(' ', '')}" for key, value in changed.items())
-            raise ValueError(
-                f"expected stage {name} to have run under this configuration, but {', '.join(changed)} changed; run "
-                f"python -m geovq_jax.run --workdir={workdir} {flags}, or ask for the earlier values"
-            )
-        needed += [_PRODUCERS[path] for path in inputs]
-
-
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of a configuration whose values in a stage's settings differ from the recorded ones, with the new values."""
-    old, new = (
-        {
-            f"{name}.{key}" if key else name: tuple(entry) if isinstance(entry, list) else entry
-            for name, value in settings.items()
-            for key, entry in (value.items() if isinstance(value, dict) else [("", value)])
-        }
-        for settings in (before, now)
-    )
-    return {key: value for key, value in new.items() if key not in old or old[key] != value}
-
-
-def check_run(workdir: Path) -> None:
-    """Refuse a run of which a stage up to the codes, or the prior if it has one, is missing, damaged or stale.
-
-    Raises FileNotFoundError if a stage has not finished, ValueError if it is stale, its files changed, or config.json
-    is damaged.
-    """
-    prior = ["prior"] if records.read_manifest(workdir).get("prior", {}).get("outputs") else []
-    _check_finished(["codes", *prior], workdir, configuration.read_config(workdir / "config.json"))
-
-
-def _hashes(paths: tuple[str, ...], workdir: Path) -> dict[str, str]:
-    """Hash of each path that exists."""
-    return records.tree_hashes(paths, files.file_hashes(workdir, paths))
 
 
 def _track(name: str, workdir: Path, config: ConfigDict) -> None:

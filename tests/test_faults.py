@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from geovq_jax import manifest as records
-from geovq_jax import pipeline
+from geovq_jax import pipeline, staleness
 from geovq_jax import workdir as files
 from geovq_jax.training import checkpoint, tracking
 
@@ -232,22 +232,22 @@ def test_other_bytes_than_a_stage_left_are_refused_by_what_reads_them(front_door
 
     def record(workdir, config):
         manifest = {}
-        for name, each in pipeline.STAGES.items():
+        for name, each in staleness.STAGES.items():
             for path in each.outputs:
                 file = workdir / path if "." in path else workdir / path / "0"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(f"{name} {path}")
-        for name, each in pipeline.STAGES.items():
+        for name, each in staleness.STAGES.items():
             manifest[name] = {
                 "settings": settings(config, *each.settings),
-                "inputs": pipeline._hashes(each.inputs, workdir),
-                "outputs": pipeline._hashes(each.outputs, workdir),
+                "inputs": staleness.hashes(each.inputs, workdir),
+                "outputs": staleness.hashes(each.outputs, workdir),
             }
         records.write_manifest(workdir, manifest)
         recorded.update(manifest)
 
     assert front_door(record, CONFIG, f"--workdir={tmp_path}")[0] == 0
-    path = tmp_path / pipeline.STAGES[stage].outputs[0]
+    path = tmp_path / staleness.STAGES[stage].outputs[0]
     path = path / "0" if path.is_dir() else path
     path.write_bytes(b"X" + path.read_bytes()[1:])
     code, message = front_door(pipeline.entry("report"), CONFIG, f"--workdir={tmp_path}")

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "geovq_jax"
-ENTRY = {f"geovq_jax.{name}" for name in ("cli", "pipeline", "comparison", "explorer", "codec", "bundle", "terminal")}
+ENTRY = {
+    f"geovq_jax.{name}"
+    for name in ("cli", "pipeline", "staleness", "comparison", "explorer", "codec", "bundle", "terminal")
+}
 BASE = {f"geovq_jax.{name}" for name in ("processes", "mesh", "terminal", "keys", "config", "presets")}
-FILES = {"geovq_jax.workdir", "geovq_jax.shards", "geovq_jax.manifest"}
+FILES = {f"geovq_jax.{name}" for name in ("workdir", "shards", "manifest", "staleness")}
 LIBRARY = {
     f"geovq_jax.{name}" for name in ("geometry", "data", "models", "training", "quantization", "evaluation", "figures")
 }
@@ -26,6 +29,7 @@ ALLOWED = {
     "geovq_jax.workdir": {"geovq_jax.processes"},
     "geovq_jax.shards": {"geovq_jax.processes", "geovq_jax.workdir"},
     "geovq_jax.manifest": {"geovq_jax.config", "geovq_jax.shards", "geovq_jax.workdir"},
+    "geovq_jax.staleness": {"geovq_jax.config", "geovq_jax.manifest", "geovq_jax.workdir"},
     "geovq_jax.torch": set(),
     "geovq_jax.geometry": {"geovq_jax.mesh"},
     "geovq_jax.data": set(),
@@ -38,8 +42,8 @@ ALLOWED = {
     "geovq_jax.report": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages"},
     "geovq_jax.explorer": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages"},
     "geovq_jax.pipeline": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report"},
-    "geovq_jax.codec": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.pipeline"},
-    "geovq_jax.bundle": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.pipeline"},
+    "geovq_jax.codec": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages"},
+    "geovq_jax.bundle": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages"},
     "geovq_jax.comparison": {*BASE, *FILES, *LIBRARY, "geovq_jax.stages", "geovq_jax.report", "geovq_jax.pipeline"},
     "geovq_jax.cli": {*BASE, *FILES},
     "geovq_jax.configs": {"geovq_jax.cli", "geovq_jax.config", "geovq_jax.terminal"},

@@ -20,7 +20,7 @@ import pytest
 from scipy.sparse import csgraph
 
 import geovq_jax
-from geovq_jax import manifest, pipeline
+from geovq_jax import manifest, pipeline, staleness
 from geovq_jax.keys import METHODS, OF_VECTORS
 
 ROOT = Path(__file__).parents[1]
@@ -391,7 +391,7 @@ def test_a_flipped_byte_is_noticed(copy):
 
 
 def test_verify_finds_one_flipped_bit_in_every_file(copy):
-    outputs = [path for stage in pipeline.STAGES.values() for path in stage.outputs]
+    outputs = [path for stage in staleness.STAGES.values() for path in stage.outputs]
     pipeline.verify(copy)
     rng = random.Random(0)
     names = [p for p in sorted(copy.rglob("*")) if p.is_file() and p.name != ".lock"]
