@@ -1,10 +1,11 @@
-"""The order of the stages, what each reads and writes, and when one is finished, stale or to be continued.
+"""How stages run: which is finished, stale or to be continued.
 
 A stage is a function of an opened run that leaves files and returns one line on its outcome. The manifest records, for
-each, the hashes of what it read and wrote and the settings it ran under. From that:
+each of `stage_table`, the hashes of what it read and wrote and the settings it ran under. From that:
 
 - a stage is *finished* while its settings, its inputs and its outputs are as recorded: it is skipped;
-- an interrupted stage whose settings and inputs are still the same continues from its own checkpoints;
+- an interrupted stage whose settings and inputs are still the same continues from its own checkpoints, and so does a
+  training whose length alone was raised;
 - a stage refuses inputs that are *stale* (their own stage read something else since, or ran under other settings) and
   names the entry point to rerun; `run_all` reruns it instead.
 """
@@ -23,112 +24,13 @@ from geovq_jax import config as configuration
 from geovq_jax import manifest as records
 from geovq_jax import processes
 from geovq_jax import workdir as files
+from geovq_jax.stage_table import ALL, OF_CODES, PRODUCERS, STAGES, function_of, inputs_of, settings_of
 from geovq_jax.terminal import console, say, show_figures
 from geovq_jax.training import tracking
 
 if TYPE_CHECKING:
     from geovq_jax.stages.run import Run
     from geovq_jax.stages.samples import Given
-
-
-class Stage(NamedTuple):
-    """One stage: the entry point that runs it alone, paths below the work directory that it reads and writes, and the
-    sections, or single keys, of the configuration that it depends on.
-    """
-
-    entry: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    settings: tuple[str, ...]
-
-
-_LATENTS = ("latents/train.npz", "latents/valid.npz", "latents/test.npz")
-_MEASURED = ("graph.weights", "graph.context", "graph.output_metric", "codebook.method", "codes.search")
-_ENCODING = ("vae", *_LATENTS, "metrics", "graph.npz", "codebook.npz")
-
-STAGES: dict[str, Stage] = {
-    "vae": Stage("train_vae", (), ("vae",), ("seed", "data", "vae")),
-    "latents": Stage("train_vae", ("vae",), _LATENTS, ("seed", "data", "vae")),
-    "classifier": Stage("evaluate", (), ("classifier",), ("seed", "data", "classifier")),
-    "metrics": Stage("build_codebook", ("vae", *_LATENTS), ("metrics",), ("vae", *_MEASURED)),
-    "graph": Stage("build_codebook", ("vae", _LATENTS[0], "metrics"), ("graph.npz",), ("seed", "vae", "graph")),
-    "codebook": Stage(
-        "build_codebook", ("vae", _LATENTS[0], "metrics", "graph.npz"), ("codebook.npz",), ("seed", "codebook")
-    ),
-    "decoder": Stage("build_codebook", _ENCODING, ("decoder",), ("seed", "data", "vae", "codebook", "codes")),
-    "codes": Stage("build_codebook", (*_ENCODING, "decoder"), ("codes",), ("vae", "graph", "codebook", "codes")),
-    "prior": Stage("train_prior", ("codes",), ("prior",), ("seed", "codebook", "prior")),
-    "samples": Stage(
-        "generate",
-        ("decoder", "codebook.npz", "codes", "prior"),
-        ("samples.npz", "samples.png", "completions.png"),
-        ("vae", "codebook", "prior", "sample"),
-    ),
-    "scores": Stage(
-        "evaluate",
-        ("vae", _LATENTS[2], "codebook.npz", "codes", "decoder", "prior", "classifier"),
-        ("scores.json",),
-        ("seed", "data", "vae", "codebook", "prior", "sample", "classifier", "scores"),
-    ),
-    "report": Stage(
-        "evaluate",
-        (*_ENCODING, "codes", "decoder", "prior", "samples.npz", "scores.json", "classifier"),
-        ("report",),
-        ("seed", "data", "vae", "graph", "codebook", "codes", "prior", "evaluate"),
-    ),
-    "geometry": Stage(
-        "geometry_report",
-        ("vae", _LATENTS[0], "metrics", "graph.npz"),
-        ("geometry",),
-        ("seed", "vae", "graph", "evaluate"),
-    ),
-    "vqvae": Stage("train_vqvae", (), ("vqvae",), ("seed", "data", "vae", "codebook", "vqvae")),
-}
-_PRODUCERS = {path: name for name, stage in STAGES.items() for path in stage.outputs}
-_ALL = tuple(name for name in STAGES if name not in ("geometry", "vqvae"))  # which have entry points of their own
-_OF_CODES = ("codes", "prior", "samples")  # all that there is to do for given codes
-_FEATURES = ("metrics", "decoder", "codes")  # stages that read the output metric of the run
-
-
-def _function(name: str) -> Callable[..., str]:
-    """Function of a stage; imports the stages only when one runs, so that a finished run is recognised in a second."""
-    from geovq_jax.report import build
-    from geovq_jax.stages import classifier, codebook, codes, finetune, graph, prior, samples, scores, vae, vqvae
-
-    return {
-        "vae": vae.train,
-        "latents": vae.extract_latents,
-        "classifier": classifier.train,
-        "metrics": graph.measure_metrics,
-        "graph": graph.build_graph,
-        "codebook": codebook.build_codebook,
-        "decoder": finetune.finetune_decoder,
-        "codes": codes.encode_splits,
-        "prior": prior.train,
-        "samples": samples.generate,
-        "scores": scores.score,
-        "report": build.write,
-        "geometry": build.write_geometry,
-        "vqvae": vqvae.train,
-    }[name]
-
-
-def inputs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
-    """Paths that a stage reads under a configuration."""
-    if configuration.given_codes(config):
-        return {"codes": (), "samples": ("codes", "prior")}.get(name, STAGES[name].inputs)
-    features = config.graph.output_metric == "features" and name in _FEATURES
-    return (*STAGES[name].inputs, *(("classifier",) if features else ()))
-
-
-def settings_of(name: str, config: ConfigDict) -> dict[str, Any]:
-    """Settings that a stage depends on under a configuration."""
-    more: tuple[str, ...] = ()
-    if name == "codes" and config.codes.rate == "prior":
-        more = ("prior",)
-    elif name == "codes" and configuration.given_codes(config):
-        more = ("seed", "data")
-    return configuration.settings(config, *STAGES[name].settings, *more)
 
 
 def entry(*names: str) -> Callable[[Path, ConfigDict], None]:
@@ -193,7 +95,7 @@ def run_all(workdir: Path, config: ConfigDict) -> None:
 
         vae.check_sizes(run)
     records.store_config(workdir, config)
-    names = _OF_CODES if given else _ALL
+    names = OF_CODES if given else ALL
     say("plan", _plan(names, workdir, config))
     for name in names:
         run_stage(name, run)
@@ -248,7 +150,7 @@ def _plan(names: Sequence[str], workdir: Path, config: ConfigDict) -> str:
     manifest = records.read_manifest(workdir)
     pending: list[str] = []
     for name in names:
-        upstream = any(_PRODUCERS[path] in pending for path in inputs_of(name, config))
+        upstream = any(PRODUCERS[path] in pending for path in inputs_of(name, config))
         if upstream or not _state(name, workdir, config, manifest.get(name, {})).finished:
             pending.append(name)
     if not pending:
@@ -297,7 +199,7 @@ def run_stage(name: str, run: Run, call: Call | None = None) -> None:
 
     run.forget()
     with mesh.over(config.mesh.data, shard_parameters=config.mesh.shard_parameters):
-        outcome = _function(name)(run, **(call.arguments if call else {}))
+        outcome = function_of(name)(run, **(call.arguments if call else {}))
     run.forget()
     processes.wait(f"{name}: done")
     written = files.file_hashes(workdir, stage.outputs)
@@ -312,7 +214,7 @@ def run_stage(name: str, run: Run, call: Call | None = None) -> None:
 
 def _check_upstream(names: tuple[str, ...], workdir: Path, config: ConfigDict) -> None:
     """Refuse missing, damaged or stale inputs of the named stages; raises as `_check_finished`."""
-    needed = [_PRODUCERS[path] for name in names for path in inputs_of(name, config)]
+    needed = [PRODUCERS[path] for name in names for path in inputs_of(name, config)]
     _check_finished([name for name in needed if name not in names], workdir, config, ignored=names)
 
 
@@ -346,7 +248,7 @@ def _check_finished(names: Iterable[str], workdir: Path, config: ConfigDict, *, 
                 f"expected stage {name} to have run under this configuration, but {', '.join(changed)} changed; run "
                 f"python -m geovq_jax.run --workdir={workdir} {flags}, or ask for the earlier values"
             )
-        needed += [_PRODUCERS[path] for path in inputs]
+        needed += [PRODUCERS[path] for path in inputs]
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -238,12 +238,12 @@ def test_a_run_shows_its_headline_and_samples_in_a_notebook(finished, tmp_path):
 
 def test_a_run_says_what_it_will_do(finished, monkeypatch):
     run = geovq_jax.load_run(finished)
-    assert pipeline._plan(pipeline._ALL, finished, run.config) == "every stage has finished"
+    assert pipeline._plan(pipeline.ALL, finished, run.config) == "every stage has finished"
     with run.config.unlocked():
         run.config.prior.num_steps = 41
-    said = pipeline._plan(pipeline._ALL, finished, run.config)
+    said = pipeline._plan(pipeline.ALL, finished, run.config)
     assert re.fullmatch(r"prior, samples, scores, report; \d+ min when they ran before", said)
-    new = pipeline._plan(pipeline._ALL, finished / "new", run.config)
+    new = pipeline._plan(pipeline.ALL, finished / "new", run.config)
     assert new.startswith("vae, latents, ")
     assert re.search(r"training steps at most: vae \d+, classifier 40, prior 41$", new)
 

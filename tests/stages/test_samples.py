@@ -125,7 +125,7 @@ def test_settings_of_a_call_are_recorded_with_its_samples_and_end_with_it(earlie
         save_npz(run.workdir / "samples.npz", temperature=asked[-1].get("temperature", run.config.sample.temperature))
         return ""
 
-    monkeypatch.setattr(pipeline, "_function", lambda name: generate)
+    monkeypatch.setattr(pipeline, "function_of", lambda name: generate)
     config = default_config()
     for settings in ({"temperature": 0.5}, {"temperature": 0.5}, {}, {}, {"class_id": 1}):
         pipeline.generate(earlier, config, settings)
