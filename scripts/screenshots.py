@@ -5,6 +5,7 @@
 Needs chromium on the PATH and the extras `explore` and `test`.
 """
 
+import io
 import logging
 import shutil
 import sys
@@ -12,6 +13,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from scipy.spatial import cKDTree
 from werkzeug.serving import make_server
@@ -20,6 +22,7 @@ from geovq_jax.explorer.app import HOST, build_app, load_space
 from geovq_jax.explorer.space import Space
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
+MOST_BYTES = 250_000  # of a picture; 256 colours serve where it would be more
 ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 TO_PIXELS = """node => {
   const plot = document.querySelector('#scatter .js-plotly-plot'), box = plot.getBoundingClientRect();
@@ -32,7 +35,12 @@ def shoot(page: Page, name: str) -> None:
     page.wait_for_function("() => [...document.images].every(image => !image.src || image.complete)")
     page.wait_for_timeout(1500)
     page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
-    page.screenshot(path=IMAGES / f"{name}.png")
+    picture = page.screenshot()
+    if len(picture) > MOST_BYTES:
+        few = Image.open(io.BytesIO(picture)).convert("RGB").quantize(256)
+        few.save(IMAGES / f"{name}.png", optimize=True)
+    else:
+        (IMAGES / f"{name}.png").write_bytes(picture)
     print(IMAGES / f"{name}.png")
 
 
@@ -67,6 +75,7 @@ def explorer(page: Page, address: str, picked: tuple[int, int]) -> None:
 
 
 def main(workdir: Path) -> None:
+    shutil.copy(workdir / "report" / "figures" / "reconstructions.png", IMAGES)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     space = load_space(workdir)
     server = make_server(HOST, 0, build_app(space).server, threaded=True)

@@ -29,8 +29,8 @@ def rate_distortion(
         rates, qualities = rates[order], qualities[order]
         # Six colours: the marker of a colour that comes again is another.
         marker = "osD^vP"[(index + index // 6) % 6]
-        style = "-" if len(rates) > 1 else ""
-        (line,) = axes.plot(rates, qualities, style, marker=marker, markersize=5.0, label=name)
+        style = "-" if len(rates) > 1 else "none"
+        (line,) = axes.plot(rates, qualities, linestyle=style, marker=marker, markersize=5.0, label=name)
         if intervals is not None and name in intervals:
             low, high = (limits[order] for limits in intervals[name])
             error = np.stack([qualities - low, high - qualities])

@@ -100,10 +100,7 @@ def figures_section(run: Run, groups: dict[str, dict[str, Any]], commands: Seque
     counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
     text = f"""Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen; below
         it is its 95 % interval over images."""
-    tables = []
-    for group, figures in groups.items():
-        ways = better(figures)
-        tables.append(headline_table(group, figures)._replace(higher=ways["higher"], lower=ways["lower"]))
+    tables = [headline_table(group, figures, **better(figures)) for group, figures in groups.items()]
     rows = [[entry.reason, entry.command] for entry in commands]
     tables.append(
         Table("Next commands", ["why", "command (W: work directory; what it changes is rerun in place)"], rows)

@@ -131,9 +131,11 @@ def format_table(table: Table) -> list[list[Cell]]:
     return [list(map(_cell, *parts)) for parts in zip(table.rows, decimals, strict=True)]
 
 
-def headline_table(group: str, rows: Mapping[str, Any]) -> Table:
-    """A table of named numbers, words or `Interval`, without arrows."""
-    return Table(group.capitalize(), ["figure", "value"], list(rows.items()), mixed=True)
+def headline_table(
+    group: str, rows: Mapping[str, Any], *, higher: Sequence[str] = (), lower: Sequence[str] = ()
+) -> Table:
+    """A mixed table of named numbers, words or `Interval`."""
+    return Table(group.capitalize(), ["figure", "value"], list(rows.items()), higher, lower, mixed=True)
 
 
 def format_rows(rows: Mapping[str, Any]) -> list[tuple[str, str, str]]:

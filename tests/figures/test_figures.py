@@ -170,6 +170,11 @@ def test_comparisons():
         {"geodesic": (rates, quality)}, intervals={"geodesic": (quality - 0.5, quality + 0.2)}
     )
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_xydata(), [[64, 17], [128, 19]])
+    single = figures.rate_distortion({"two": (rates, quality), "one": (rates[:1], quality[:1])})
+    assert [line.get_linestyle() for line in single.axes[0].lines] == [
+        "-",
+        "None",
+    ]  # a point has no line, nor a legend's
     segments = figure.axes[0].collections[0].get_segments()
     np.testing.assert_allclose([segment[:, 1] for segment in segments], [[16.5, 17.2], [18.5, 19.2]])
     figure = figures.comparison({"a": 1.0, "b": 2.0}, "PSNR [dB]", intervals={"b": (1.5, 2.5)})
