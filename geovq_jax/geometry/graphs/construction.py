@@ -21,7 +21,7 @@ from geovq_jax.geometry.graphs.graph import (
     graph_from_edges,
     unique_edges,
 )
-from geovq_jax.geometry.graphs.knn import Backend, Metric, Neighbours, knn, prepare_points, tree_pays
+from geovq_jax.geometry.graphs.knn import Backend, Metric, Neighbours, knn, prepare_points
 
 LengthFn = Callable[[np.ndarray], Any]
 _LOOK_AROUND = 16  # neighbours searched for a bridge before a search by components
@@ -110,13 +110,17 @@ def _nearest_foreign(
 
 
 def _nearest(x: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if tree_pays(len(x), len(queries), x.shape[1]):
+    if _tree_pays(len(x), len(queries), x.shape[1]):
         distance, position = scipy.spatial.cKDTree(x, balanced_tree=False).query(queries, workers=-1)
         return position, distance
     half_squares, step = (x**2).sum(axis=1) / 2, max(1, 2**24 // len(x))
     parts = [queries[start : start + step] for start in range(0, len(queries), step)]
     position = np.concatenate([np.argmin(half_squares - part @ x.T, axis=1) for part in parts])
     return position, np.linalg.norm(x[position] - queries, axis=1)
+
+
+def _tree_pays(num_points: int, num_queries: int, dim: int) -> bool:
+    return dim <= 6 or num_points * num_queries <= 2**23
 
 
 def straight_lengths(

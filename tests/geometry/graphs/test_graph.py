@@ -135,7 +135,7 @@ def test_bridges_beyond_the_near_neighbours_and_in_many_dimensions(monkeypatch):
     labels = components(graph)
     assert labels.max() >= 2
     for pays in (True, False):
-        monkeypatch.setattr("geovq_jax.geometry.graphs.construction.tree_pays", lambda *shape, pays=pays: pays)
+        monkeypatch.setattr("geovq_jax.geometry.graphs.construction._tree_pays", lambda *shape, pays=pays: pays)
         joints = bridges(points, graph)
         weights = np.linalg.norm(points[joints[:, 0]] - points[joints[:, 1]], axis=1)
         assert weights.sum() == pytest.approx(spanning_weight(points, labels))

@@ -6,7 +6,8 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from geovq_jax.geometry.graphs.knn import knn, rerank
+from geovq_jax.geometry.graphs import indexes
+from geovq_jax.geometry.graphs.knn import Neighbours, knn, recall, rerank
 
 EXACT = ["auto", "jax", "kdtree", "faiss"]
 APPROXIMATE = ["faiss_hnsw", "faiss_ivf"]
@@ -78,6 +79,65 @@ def test_repeated_calls_agree(backend):
     first, second = knn(points, 8, backend=backend), knn(points.copy(), 8, backend=backend)
     np.testing.assert_array_equal(first.indices, second.indices)
     np.testing.assert_array_equal(first.distances, second.distances)
+
+
+@pytest.mark.parametrize("backend", EXACT)
+@pytest.mark.parametrize("d", [2, 7])
+def test_points_at_equal_distances_are_taken_by_index(backend, d):
+    """A lattice with its mirror image, whose mean is exactly 0, and 50 copies of one point."""
+    need(backend)
+    half = np.random.default_rng(d).integers(-2, 3, size=(200, d)).astype(float)
+    points = np.concatenate([half, -half, np.zeros((50, d))])
+    squares = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(squares, np.inf)
+    expected = np.argsort(squares, axis=1, kind="stable")[:, :6]
+    np.testing.assert_array_equal(knn(points, 6, backend=backend).indices, expected)
+    asked = np.array([449, 3, 400])
+    np.testing.assert_array_equal(knn(points, 6, rows=asked, backend=backend).indices, expected[asked])
+
+
+@pytest.mark.parametrize("ticks", [[0, 9, 0, 99, 0, 1], [0, 1, 0, 99, 0, 9], [0, 0.1]])
+def test_auto_takes_the_index_that_a_few_rows_find_faster(monkeypatch, ticks):
+    """Seconds on the clock before and after: the tree, the products with their compilation, the products."""
+    points = np.random.default_rng(0).normal(size=(500, 3))
+    rows = np.arange(500)
+    assert "tree_index" in indexes.fastest(points, points, 4, rows).__qualname__  # too small for a trial
+    monkeypatch.setattr(indexes, "FEW_PAIRS", 0)
+    monkeypatch.setattr(indexes, "QUICK", 2.0)
+    clock = iter(ticks)
+    monkeypatch.setattr(indexes.time, "perf_counter", lambda: next(clock))
+    chosen = indexes.fastest(points, points, 4, rows)
+    assert next(clock, None) is None
+    assert ("matmul_index" if ticks[1] == 9 else "tree_index") in chosen.__qualname__
+
+
+def test_auto_does_not_build_a_tree_for_few_queries(monkeypatch):
+    monkeypatch.setattr(indexes, "FEW_PAIRS", 0)
+    monkeypatch.setattr(indexes, "tree_index", None)
+    points = np.random.default_rng(1).normal(size=(300, 3))
+    expected = np.argsort(cdist(points[:20], points), axis=1)[:, :5]
+    np.testing.assert_array_equal(knn(points, 5, queries=points[:20]).indices, expected)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_recall_is_the_share_of_true_neighbours(metric):
+    points = np.random.default_rng(8).normal(size=(400, 6))
+    found = knn(points, 10, metric=metric)
+    assert recall(points, found, metric=metric) == 1.0
+    farther = knn(points, 17, metric=metric)
+    spoiled = Neighbours(*(part[:, 7:] for part in farther))  # the seven nearest are missing
+    assert recall(points, spoiled, metric=metric, num_rows=1000) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("backend", APPROXIMATE)
+def test_recall_equals_that_by_brute_force(backend):
+    need(backend)
+    points = np.random.default_rng(9).normal(size=(3000, 12))
+    found = knn(points, 10, backend=backend)
+    exact = NearestNeighbors(n_neighbors=11, algorithm="brute").fit(points).kneighbors(points, return_distance=False)
+    share = np.mean([len(np.intersect1d(a[1:], b)) for a, b in zip(exact, found.indices, strict=True)]) / 10
+    assert recall(points, found, num_rows=3000) == pytest.approx(share, abs=1e-9)
+    assert abs(recall(points, found, num_rows=500, seed=1) - share) < 0.03  # six standard errors at 0.9 and 500 rows
 
 
 @pytest.mark.parametrize("backend", ["jax", "faiss"])
@@ -155,3 +215,5 @@ def test_points_that_are_not_finite_are_refused():
         knn(np.array([[0.0], [np.nan], [1.0]]), 1)
     with pytest.raises(ValueError, match="candidates"):
         rerank(knn(np.arange(5.0)[:, None], 2), 3, lambda edges: edges[:, 0])
+    with pytest.raises(ValueError, match="one row of neighbours per point"):
+        recall(np.arange(6.0)[:, None], knn(np.arange(5.0)[:, None], 2))
