@@ -32,7 +32,7 @@ METHODS = (
     *("gaussian", "scalar", "kmeans", "kmedoids", "kmeans_decoded"),
     *("mean_metric", "local_metrics", "geodesic", "geodesic_means", "geodesic_refined", "geodesic_decoded"),
 )
-OF_VECTORS = ("kmeans_decoded", "geodesic_means")  # methods that grids of cells have no use for
+OF_VECTORS = ("kmeans_decoded",)  # methods that grids of cells have no use for
 JOINT = ("vqvae", "vqvae_tuned", "vqvae_context", "vqvae_longer_context", "vqvae_double", "geodesic_joint")
 METHOD = one_of("auto", *METHODS)
 COMPARED = Check(
@@ -92,7 +92,7 @@ KEYS: dict[str, Key] = {
     "graph.num_images": Key(0, "images in the graph, a random subset; 0 for all", at_least(0)),
     "codebook.num_clusters": Key(256, "number of codes K", at_least(1)),
     "codebook.method": Key("auto", "codes; auto: geodesic_refined (spatial), geodesic_decoded (vanilla)", METHOD),
-    "codebook.distance": Key("geodesic", "of geodesic codes of vanilla latents", one_of("geodesic", "graph")),
+    "codebook.distance": Key("geodesic", "of geodesic codes; graph: shortest paths", one_of("geodesic", "graph")),
     "codebook.algorithm": Key("swap", "K-medoids; alternate is faster, at a higher cost", one_of("swap", "alternate")),
     "codebook.init": Key("kmeans++", "seeding of K-medoids", SEEDING),
     "codebook.rounds": Key(100, "maximum number of K-medoids rounds", at_least(1)),

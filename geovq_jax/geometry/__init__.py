@@ -35,6 +35,7 @@ from geovq_jax.geometry.metric import (
     with_output_metric,
 )
 from geovq_jax.geometry.nearest import Nearest, nearest_geodesic
+from geovq_jax.geometry.slices import nearest_in_slices
 from geovq_jax.geometry.statistics import FrechetMean, TangentPCA, frechet_mean, tangent_pca
 from geovq_jax.geometry.tangent import parallel_transport, scalar_curvature, sectional_curvature
 
@@ -86,6 +87,7 @@ __all__ = [
     "log_volume",
     "metric_graph",
     "nearest_geodesic",
+    "nearest_in_slices",
     "nearest_source",
     "node_metrics",
     "node_speeds",

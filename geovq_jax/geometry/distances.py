@@ -4,6 +4,7 @@ A curve is the polynomial through a few nodes, and so is its decoded image. Equa
 `geodesic` computes one curve with many points; the functions here compute many lengths to a fraction of a percent.
 """
 
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -88,8 +89,11 @@ class _Curves(NamedTuple):
 
 
 @jax.jit
-def _descend_chunk(decode_fn: Any, curves: Array, damping: Array) -> _Curves:
-    return jax.vmap(partial(_descend, decode_fn))(curves, damping)
+def _descend_chunk(decode_fn: Any, curves: Array, damping: Array, *context: Array) -> _Curves:
+    def one(curve: Array, damping: Array, *context: Array) -> _Curves:
+        return _descend(lambda z: decode_fn(z, *context), curve, damping)
+
+    return jax.vmap(one)(curves, damping, *context)
 
 
 def _descend(decode_fn: Any, curve: Array, damping: Array) -> _Curves:
@@ -159,23 +163,26 @@ def solve_pairs(
     tolerance: float = 2e-3,
     max_iterations: int = MAX_ITERATIONS,
     batch_size: int | None = None,
+    context: Sequence[np.ndarray] = (),
 ) -> Solved:
     """Curves of least energy from a [m, d] to b [m, d] with one number of nodes.
 
     A curve drops out when a step promises a relative decrease of its energy of at most `tolerance`; its length falls by
-    half of that.
+    half of that. Rows of `context` are what the decoder takes after the latent, one of each array per pair.
 
     Raises ValueError for a decoder that gives NaN or infinity along a curve, or as `check_latents`.
     """
-    check_latents(decode_fn, a, "n d")
+    first = first_of(decode_fn, context)
+    check_latents(first, a, "n d")
     a, b = np.asarray(a), np.asarray(b)
     nodes = polynomials(num_points).nodes.astype(a.dtype)[None, :, None]
     straight, damping = a[:, None] + nodes * (b - a)[:, None], np.full(len(a), 1e-3, a.dtype)
     curves = _Curves(straight, damping, *np.zeros((3, len(a)), a.dtype))
-    size = batch_size or pairs_at_once(decode_fn, a, (num_points - 2) * a.shape[1])
+    size = batch_size or pairs_at_once(first, a, (num_points - 2) * a.shape[1])
     active, function = np.arange(len(a)), partial(_descend_chunk, as_pytree(decode_fn))
     for _ in range(0, max_iterations, STEPS):
-        found = map_chunks(function, (curves.curve[active], curves.damping[active]), batch_size=size)
+        rows = (curves.curve[active], curves.damping[active], *(array[active] for array in context))
+        found = map_chunks(function, rows, batch_size=size)
         for kept, new in zip(curves, found, strict=True):
             kept[active] = new
         active = active[curves.decrease[active] > tolerance * curves.energy[active]]
@@ -186,6 +193,18 @@ def solve_pairs(
     velocity = np.einsum("t,mtd->md", polynomials(num_points).departure, curves.curve)
     check_finite("geodesic distances", length + curves.above)
     return Solved(length, np.abs(curves.above - length) + unfinished, curves.above, velocity)
+
+
+def first_of(decode_fn: DecodeFn, context: Sequence[np.ndarray]) -> DecodeFn:
+    """The decoder as a map of the latent alone, with the first row of its context."""
+    if not context:
+        return decode_fn
+    return jax.tree_util.Partial(_with_context, decode_fn, *(array[0] for array in context))
+
+
+def _with_context(decode_fn: DecodeFn, *arguments: Any) -> Any:
+    *context, z = arguments
+    return decode_fn(z, *context)
 
 
 def pairs_at_once(decode_fn: DecodeFn, z: Points, num_tangents: int) -> int:

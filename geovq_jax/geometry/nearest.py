@@ -1,5 +1,6 @@
 """The nearest of many centres in geodesic distance, with certificates. Equation numbers refer to docs/geometry.md."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from geovq_jax.geometry.batching import Progress, map_chunks
 from geovq_jax.geometry.checks import check_array, check_count, check_latents, check_number
 from geovq_jax.geometry.curves import curve_length
-from geovq_jax.geometry.distances import REFINEMENTS, decode_flat, pairs_at_once, solve_pairs
+from geovq_jax.geometry.distances import REFINEMENTS, decode_flat, first_of, pairs_at_once, solve_pairs
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
 Points = Float[Array | np.ndarray, "n d"]
@@ -88,13 +89,13 @@ def nearest_geodesic(
     for start in range(0, len(z), LATENTS_AT_ONCE):
         own = z[start : start + LATENTS_AT_ONCE]
         below = scipy.spatial.distance.cdist(decode_flat(decode_fn, own), known)
-        parts.append(_nearest(decode_fn, own, centres, below, num_points, tolerance, batch_size))
+        parts.append(nearest_by_bounds(decode_fn, own, centres, below, num_points, tolerance, batch_size))
         if progress is not None:
             progress(start + len(own), len(z))
     return Nearest(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _nearest(
+def nearest_by_bounds(
     decode_fn: DecodeFn,
     z: np.ndarray,
     centres: np.ndarray,
@@ -102,21 +103,39 @@ def _nearest(
     num_points: int,
     tolerance: float,
     batch_size: int | None,
+    context: Sequence[np.ndarray] = (),
+    only_undecided: bool = False,
 ) -> Nearest:
-    """The nearest centre of each latent, given lower bounds [n, K] of all distances."""
-    above = _straight_lines(decode_fn, z, centres, below, batch_size)
+    """The nearest centre of each latent, given lower bounds [n, K] of all distances, infinity for those left out.
+
+    Rows of `context`, one of each array per latent, are what the decoder takes after the latent. With `only_undecided`
+    a latent whose nearest centre the bounds decide has no geodesic: its distance is the geometric mean of its bounds.
+    """
+    at_once = 1 if only_undecided else STRAIGHT_AT_ONCE
+    above = _straight_lines(decode_fn, z, centres, below, at_once, batch_size, context)
     length, error = np.full(below.shape, np.inf), np.full(below.shape, np.inf)
+    decided = np.zeros(len(z), bool)
+    if only_undecided:
+        rows, first = np.arange(len(z)), above.argmin(axis=1)
+        bounds, others = (below[rows, first], above[rows, first]), below.copy()
+        others[rows, first] = np.inf
+        decided = others.min(axis=1) >= bounds[1]
+        middle = np.sqrt(bounds[0] * bounds[1])
+        length[rows[decided], first[decided]] = middle[decided]
+        error[rows[decided], first[decided]] = (bounds[1] - middle)[decided]
 
     def solve(wanted: np.ndarray, nodes: int) -> None:
         rows, columns = np.nonzero(wanted)
         if len(rows):
-            found = solve_pairs(decode_fn, z[rows], centres[columns], num_points=nodes, batch_size=batch_size)
+            ends, own = (z[rows], centres[columns]), [array[rows] for array in context]
+            found = solve_pairs(decode_fn, *ends, num_points=nodes, batch_size=batch_size, context=own)
             length[rows, columns], error[rows, columns] = found.length, found.error
 
     # The two centres with the shortest straight lines, then all that may be nearer.
     order = np.argsort(above, axis=1, kind="stable")
     wanted = np.zeros(below.shape, bool)
     np.put_along_axis(wanted, order[:, :2], True, axis=1)
+    wanted &= np.isfinite(below) & ~decided[:, None]
     while wanted.any():
         solve(wanted, num_points)
         best = length.min(axis=1, keepdims=True)
@@ -135,6 +154,7 @@ def _nearest(
         undecided = (contended.sum(axis=1, keepdims=True) > 1) & (doubt > tolerance * distance)
         wanted = contended & undecided
         np.put_along_axis(wanted, best, undecided | (doubt > DISTANCE_TOLERANCE * distance), axis=1)
+        wanted &= ~decided[:, None]
         solve(wanted, (num_points - 1) * 2**level + 1)
     return _result(below, length, error)
 
@@ -152,23 +172,34 @@ def _result(below: np.ndarray, length: np.ndarray, error: np.ndarray) -> Nearest
 
 
 def _straight_lines(
-    decode_fn: DecodeFn, z: np.ndarray, centres: np.ndarray, below: np.ndarray, batch_size: int | None
+    decode_fn: DecodeFn,
+    z: np.ndarray,
+    centres: np.ndarray,
+    below: np.ndarray,
+    at_once: int,
+    batch_size: int | None,
+    context: Sequence[np.ndarray],
 ) -> np.ndarray:
     """Lengths [n, K] of the straight lines to all centres that may be nearest, infinity for the others."""
     above, order = np.full(below.shape, np.inf), np.argsort(below, axis=1, kind="stable")
-    size = batch_size or pairs_at_once(decode_fn, z, GAUSS_NODES)
+    size = batch_size or pairs_at_once(first_of(decode_fn, context), z, GAUSS_NODES)
     function = partial(_straight_chunk, as_pytree(decode_fn))
-    for first in range(0, below.shape[1], STRAIGHT_AT_ONCE):
-        columns = order[:, first : first + STRAIGHT_AT_ONCE]
+    for first in range(0, below.shape[1], at_once):
+        columns = order[:, first : first + at_once]
         least = np.take_along_axis(below, columns, axis=1)
         rows, place = np.nonzero(least <= above.min(axis=1, keepdims=True))
         if not len(rows):
             break
         columns = columns[rows, place]
-        above[rows, columns] = np.asarray(map_chunks(function, (z[rows], centres[columns]), batch_size=size))
+        pairs = (z[rows], centres[columns], *(array[rows] for array in context))
+        above[rows, columns] = np.asarray(map_chunks(function, pairs, batch_size=size))
     return above
 
 
 @jax.jit
-def _straight_chunk(decode_fn: Any, a: Array, b: Array) -> Array:
-    return jax.vmap(partial(curve_length, decode_fn, rule="gauss", order=GAUSS_NODES))(jnp.stack([a, b], axis=1))
+def _straight_chunk(decode_fn: Any, a: Array, b: Array, *context: Array) -> Array:
+    def one(a: Array, b: Array, *context: Array) -> Array:
+        line = jnp.stack([a, b])
+        return curve_length(lambda z: decode_fn(z, *context), line, rule="gauss", order=GAUSS_NODES)
+
+    return jax.vmap(one)(a, b, *context)

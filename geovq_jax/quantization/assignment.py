@@ -4,7 +4,7 @@ A codebook's *assignment* says how a latent gets its code:
 
     linear    the nearest vector after a linear map of latent space
     local     the nearest vector in the pull-back metric at the latent, (c - z)' G(z) (c - z)
-    geodesic  the nearest vector in geodesic distance
+    geodesic  the nearest vector in geodesic distance; of a cell, in its slice of the decoder, see `nearest_in_slices`
     graph     the nearest medoid along the graph of the training latents, see `tokenizer`
     decoded   the vector that decodes nearest to the decoded latent
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Int32
 
-from geovq_jax.geometry import cell_metrics, decode_all, knn, nearest_geodesic, node_metrics
+from geovq_jax.geometry import cell_metrics, decode_all, knn, nearest_geodesic, nearest_in_slices, node_metrics
 from geovq_jax.geometry.batching import Progress
 from geovq_jax.geometry.metric import DecodeFn
 from geovq_jax.quantization import baselines
@@ -145,7 +145,11 @@ def _assign_local(quantizer, decode_fn, neighbours, context, latents, metrics):
 
 
 def _assign_geodesic(quantizer, decode_fn, neighbours, context, latents, metrics):
-    found = nearest_geodesic(decode_fn, latents, quantizer.vectors)
+    if latents.ndim == 2:
+        found = nearest_geodesic(decode_fn, latents, quantizer.vectors)
+    else:
+        grids = latents.reshape(-1, 1, 1, latents.shape[-1]) if context == "isolated" else latents
+        found = nearest_in_slices(decode_fn, grids, quantizer.vectors, metrics=metrics)
     return found.index, found.distance
 
 

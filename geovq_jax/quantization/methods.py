@@ -32,7 +32,7 @@ class Nodes(NamedTuple):
     """Training latents that a codebook is fitted to; each vector, or each cell of a grid, is one of n nodes.
 
     `metrics` are needed by methods with `on_metrics`, `clusters` by those with `on_graph`; `graph_metrics` are the
-    metrics of the graph's lengths, None for Euclidean lengths; `distance` is used by the geodesic methods on vectors.
+    metrics of the graph's lengths, None for Euclidean lengths; `distance` is used by the geodesic methods.
     """
 
     decode_fn: DecodeFn
@@ -119,19 +119,21 @@ def _decoded(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]
 
 
 def _geodesic_medoids(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]:
-    """K-medoids by continuous geodesics, started from those of the graph; for distance="graph" the latter."""
-    if nodes.distance == "graph":
+    """Medoids of the graph; those of vectors are moved by continuous geodesics unless distance="graph"."""
+    if nodes.distance == "graph" or nodes.latents.ndim != 2:
         return _medoids(nodes, num_codes, seed)
     first = _clusters(nodes).medoids
     return geodesic_kmedoids(nodes.decode_fn, nodes.latents, num_codes, seed=seed, medoids=first).centres, None
 
 
 def _geodesic_means(nodes: Nodes, num_codes: int, seed: int) -> tuple[np.ndarray, None]:
+    """Frechet means of vectors; of cells, whose slices all differ, the minimum of the linearised decoded error."""
     if nodes.distance == "graph":
         raise ValueError(
-            "expected vectors [n, d] and codebook.distance=geodesic for geodesic_means, got cells of grids or graph "
-            "distances; choose another method"
+            "expected codebook.distance=geodesic for geodesic_means, got graph distances; choose another method"
         )
+    if nodes.latents.ndim != 2:
+        return _local(_medoids)(nodes, num_codes, seed)
     first = _clusters(nodes).medoids
     return geodesic_kmeans(nodes.decode_fn, nodes.latents, num_codes, seed=seed, medoids=first).centres, None
 
@@ -159,11 +161,9 @@ def resolve(method: str, *, spatial: bool) -> str:
 
 
 def assignment_of(method: str, *, spatial: bool, distance: Distance) -> Assignment:
-    """How a method assigns codes; a cell of a grid cannot be decoded alone and is assigned along the graph instead."""
+    """How a method assigns codes; a cell of a grid cannot be decoded alone and goes by its geodesics instead."""
     assignment = METHODS[method].assignment
-    if assignment == "geodesic":
-        return "graph" if spatial else distance
-    return "graph" if spatial and assignment == "decoded" else assignment
+    return distance if assignment == "geodesic" or (spatial and assignment == "decoded") else assignment
 
 
 def fit(method: str, nodes: Nodes, num_codes: int, *, seed: int) -> tuple[Quantizer, Encoded]:
@@ -191,7 +191,6 @@ def fit(method: str, nodes: Nodes, num_codes: int, *, seed: int) -> tuple[Quanti
     if method not in METHODS:
         raise ValueError(f"expected a method among {', '.join(METHODS)}, got {method!r}")
     spatial = nodes.latents.ndim == 4
-    nodes = nodes._replace(distance="graph") if spatial else nodes
     assignment = assignment_of(method, spatial=spatial, distance=nodes.distance)
     vectors, transform = METHODS[method].fit(nodes, num_codes, seed)
     quantizer = Quantizer(method, assignment, vectors, transform if assignment == "linear" else None)

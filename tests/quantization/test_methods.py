@@ -107,6 +107,29 @@ def test_grids_are_assigned_cell_by_cell():
     assert error(searched).mean() < 0.97 * error(found.codes).mean()
 
 
+@pytest.mark.parametrize("name", ["geodesic", "geodesic_means"])
+def test_geodesic_codes_of_grids_are_nearest_in_the_slices_of_cells(name):
+    grids = np.random.default_rng(4).normal(size=(20, 1, 2, 3)).astype(np.float32)
+    weights = np.random.default_rng(5).normal(size=(6, 20)).astype(np.float32)
+    decode = jax.tree_util.Partial(lambda w, z: jnp.sin(0.5 * z.reshape(-1) @ w), weights)
+    metrics, cells = measure(decode, grids), grids.reshape(-1, 3)
+    graph = geometry.metric_graph(cells, geometry.knn(cells, 8).indices, metrics)
+    found = geometry.kmedoids(graph, 5, seed=0)
+    clusters = methods.Clusters(found.medoids, found.labels, np.zeros(len(cells)))
+    quantizer, encoded = methods.fit(name, methods.Nodes(decode, grids, metrics, clusters, metrics), 5, seed=0)
+    chords = np.empty((20, 2, 5))
+    for cell, code in np.ndindex(2, 5):
+        moved = grids.copy()
+        moved[:, 0, cell] = quantizer.vectors[code]
+        gap = jax.vmap(decode)(moved) - jax.vmap(decode)(grids)
+        chords[:, cell, code] = np.linalg.norm(gap.reshape(20, -1), axis=1)
+    chosen = np.take_along_axis(chords.reshape(40, 5), encoded.codes[:, None].astype(np.int64), axis=1)[:, 0]
+    # No geodesic is shorter than its chord, and slices of this decoder bend little.
+    assert (encoded.distances >= chosen * (1.0 - 1e-4)).all()
+    assert np.mean(encoded.codes == chords.reshape(40, 5).argmin(axis=1)) > 0.85
+    np.testing.assert_array_equal(assign(quantizer, grids, decode, metrics=metrics).codes.ravel(), encoded.codes)
+
+
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
