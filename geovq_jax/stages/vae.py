@@ -10,16 +10,17 @@ from geovq_jax import data
 from geovq_jax.config import num_neighbours, settings
 from geovq_jax.keys import OF_VECTORS
 from geovq_jax.models import objective as objectives
-from geovq_jax.models import vae
+from geovq_jax.models import uncertainty, vae
 from geovq_jax.shards import run_shards
 from geovq_jax.stages import external
 from geovq_jax.stages.external import External
-from geovq_jax.stages.records import BATCH, SPLITS, posterior, vae_architecture, without_variance
+from geovq_jax.stages.records import BATCH, SPLITS, decode_images, posterior, vae_architecture, without_variance
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
 from geovq_jax.workdir import hash_arrays, save_npz
 
+UNCERTAINTY_IMAGES = 5_000  # whose residuals are fitted at most
 SHARD = 64 * BATCH  # images; half a minute or so of encoding
 
 
@@ -107,8 +108,21 @@ def train(run: Run) -> str:
             log=tracking.open_writer(run.workdir, "vae", config.tracker),
             progress=progress,
         )
+    if section.uncertainty == "std":
+        _fit_uncertainty(run)
     best = evaluate_fn(fit.params)
     return f"step {fit.best_step}: validation PSNR {best['psnr']:.2f} dB, rate {best['kl']:.1f} nats per image"
+
+
+def _fit_uncertainty(run: Run) -> None:
+    """Fit the precision of each pixel to the residuals of some training images, into `vae/uncertainty.npz`."""
+    images = run.dataset.train.images
+    rows = np.sort(np.random.default_rng(run.config.seed).permutation(len(images))[:UNCERTAINTY_IMAGES])
+    latents = np.asarray(posterior(run.autoencoder, images[rows]).mean)
+    residuals = decode_images(run.decode_fn, latents) - np.asarray(data.to_float(images[rows]))
+    squares = np.square(residuals).reshape(len(rows), -1)
+    found = uncertainty.fit_precision(latents, squares, seed=run.config.seed)
+    save_npz(run.workdir / "vae" / "uncertainty.npz", **found._asdict())
 
 
 def mean_over_batches(metrics_fn: Any, images: np.ndarray) -> dict[str, float]:
