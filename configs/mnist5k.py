@@ -8,7 +8,13 @@ from ml_collections import ConfigDict
 from geovq_jax.config import experiment
 from geovq_jax.presets import SMOKE
 
-VANILLA = {"vae.kind": "vanilla", "vae.beta": 1.0, "graph.k": 0, "evaluate.geodesic_pairs": 200}
+VANILLA = {
+    "vae.kind": "vanilla",
+    "vae.beta": 1.0,
+    "graph.k": 0,
+    "codes.search": "none",
+    "evaluate.geodesic_pairs": 200,
+}
 
 
 def get_config(variants: str = "") -> ConfigDict:
@@ -24,14 +30,18 @@ def get_config(variants: str = "") -> ConfigDict:
         "graph.num_images": 1_500,
         "codebook.num_clusters": 256,
         "codebook.finetune_steps": 800,
-        "prior.embed_dim": 96,
-        "prior.num_layers": 3,
+        "codes.search": "context",
+        "codes.rate_weight": 0.18,
+        "codes.sweeps": 8,
+        "codes.searches": 2,
+        "prior.embed_dim": 64,
+        "prior.num_layers": 2,
         "prior.num_heads": 4,
         "prior.dropout": 0.2,
-        "prior.learning_rate": 2e-3,
+        "prior.learning_rate": 6e-3,
         "prior.batch_size": 64,
-        "prior.num_steps": 700,
-        "prior.evaluate_every": 100,
+        "prior.num_steps": 1_500,
+        "prior.evaluate_every": 250,
         "sample.temperature": 0.8,
         "classifier.channels": (16, 32),
         "classifier.num_features": 64,

@@ -156,6 +156,10 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "prior.embed_dim to be a multiple of prior.num_heads", "prior.embed_dim", "prior.num_heads"
     if values["vae.output"] == "identity" and values["vae.loss"] == "bernoulli":
         yield "vae.output to be sigmoid with vae.loss bernoulli", "vae.output", "vae.loss"
+    if values["vae.uncertainty"] == "std" and values["vae.kind"] != "vanilla":
+        yield "vae.kind=vanilla with vae.uncertainty=std", "vae.uncertainty", "vae.kind"
+    if values["vae.uncertainty"] == "std" and values["graph.output_metric"] != "pixels":
+        yield "graph.output_metric=pixels with vae.uncertainty=std", "vae.uncertainty", "graph.output_metric"
     if values["vae.capacity"] and values["vae.cell_bits"]:
         yield "at most one of vae.capacity and vae.cell_bits to be above 0", "vae.capacity", "vae.cell_bits"
     k = num_neighbours(values["graph.k"], values["vae.latent_dim"], spatial=spatial)

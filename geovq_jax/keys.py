@@ -23,6 +23,7 @@ BACKEND = one_of("auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf")
 CROPS = ("fit", "pad", "centre")
 IMAGE_SIZE = Check("empty, or two sides >= 1", lambda sides: len(sides) in (0, 2) and min(sides, default=1) >= 1)
 OUTPUT_METRIC = one_of("pixels", "bernoulli", "features")
+UNCERTAINTY = one_of("none", "std")
 RATE = one_of("tables", "prior")
 SCHEDULE = one_of("cosine", "step", "constant")
 SEEDING = one_of("kmeans++", "greedy", "batched", "random", "farthest")
@@ -65,6 +66,9 @@ KEYS: dict[str, Key] = {
     "vae.norm": Key("none", "normalisation between convolutions", one_of("none", "group", "layer")),
     "vae.output": Key("sigmoid", "output map of the decoder", one_of("sigmoid", "identity")),
     "vae.loss": Key("bernoulli", "reconstruction term; calibrated is the squared error at its optimal variance", LOSS),
+    "vae.uncertainty": Key(
+        "none", "std: the metric adds that of a standard deviation fitted to residuals", UNCERTAINTY
+    ),
     "vae.beta": Key(0.5, "weight of the rate", at_least(0)),
     "vae.beta_anneal_steps": Key(0, "steps over which the weight grows linearly from 0; 0 for none", at_least(0)),
     "vae.free_bits": Key(0.0, "nats per latent dimension that cost nothing", at_least(0)),

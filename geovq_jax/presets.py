@@ -16,6 +16,8 @@ SMOKE = {
     "codebook.num_clusters": 32,
     "codebook.rounds": 3,
     "codebook.finetune_steps": 20,
+    "codes.sweeps": 1,
+    "codes.searches": 1,
     "prior.embed_dim": 32,
     "prior.num_layers": 2,
     "prior.num_heads": 2,

@@ -68,8 +68,8 @@ def curves(run: Run, a: int, b: int) -> dict[str, np.ndarray]:
         effort = {"num_points": GRID_POINTS, "max_iterations": _GRID_ITERATIONS}
     start = found.get("graph", found["straight"])
     metrics = {"pixel": run.decode_fn}
-    if (kind := run.config.graph.output_metric) != "pixels":
-        metrics[kind] = run.metric_fn
+    if run.metric_name != "pixels":
+        metrics[run.metric_name] = run.metric_fn
     for name, decode_fn in metrics.items():
         geodesic = geometry.refine_path(flat_decoder(decode_fn, latents.shape[1:]), start, **effort)
         found[f"{name} geodesic"] = np.asarray(geodesic.curve)

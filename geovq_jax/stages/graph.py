@@ -32,7 +32,7 @@ def measure_metrics(run: Run) -> str:
 def _metrics(run: Run, split: str) -> np.ndarray:
     """Metrics [nodes, d, d] of the latents of a split, spatial cells in the context of their own image."""
     latents, context = run.latents(split).mean, run.config.graph.context
-    d = latents.shape[-1]
+    d, kind = latents.shape[-1], run.metric_name
     with progress_bar(f"metric at each latent of {split}") as progress:
 
         def metrics_of(rows: slice) -> dict[str, np.ndarray]:

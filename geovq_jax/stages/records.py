@@ -18,6 +18,7 @@ from geovq_jax.geometry import decode_all
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import classifier as classifiers
 from geovq_jax.models import gpt, vae
+from geovq_jax.models.uncertainty import Precision, standard_deviation
 from geovq_jax.stages import external
 from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
@@ -208,6 +209,15 @@ def features_of(classifier: Classifier) -> jax.tree_util.Partial:
 
 def _features(arch: classifiers.Architecture, params: Any, image: jax.Array) -> jax.Array:
     return classifiers.features(params, arch, image)
+
+
+def mean_and_deviation(decode_fn: jax.tree_util.Partial, precision: Precision) -> jax.tree_util.Partial:
+    """The map of one latent [d] to its decoded image and the standard deviation of each pixel, as one vector."""
+    return jax.tree_util.Partial(_mean_and_deviation, decode_fn, precision)
+
+
+def _mean_and_deviation(decode_fn: Any, precision: Any, z: jax.Array) -> jax.Array:
+    return jnp.concatenate([decode_fn(z).reshape(-1), standard_deviation(precision, z)])
 
 
 def decode_images(decode_fn: jax.tree_util.Partial, latents: Float[np.ndarray, "n ..."]) -> np.ndarray:

@@ -22,6 +22,7 @@ from geovq_jax.geometry.metric import as_pytree, with_output_metric
 from geovq_jax.models import classifier as classifiers
 from geovq_jax.models import gpt
 from geovq_jax.models.sampling import EVERY_CLASS, NO_CLASS, balanced_labels, draw
+from geovq_jax.models.uncertainty import Precision
 from geovq_jax.quantization import assignment, methods
 from geovq_jax.quantization.code_tables import fit_tables
 from geovq_jax.quantization.codebook import Codebook, codebook_of, lookup
@@ -48,12 +49,20 @@ class Run(Opened):
 
     @cached_property
     def metric_fn(self) -> jax.tree_util.Partial:
-        """The map whose pull-back metric the run uses: the decoder followed by graph.output_metric."""
+        """The map whose pull-back metric the run uses: the decoder with vae.uncertainty and graph.output_metric."""
         kind = self.config.graph.output_metric
+        if self.config.vae.uncertainty == "std":
+            arrays = load_npz(self.workdir / "vae" / "uncertainty.npz", stage="train_vae")
+            return records.mean_and_deviation(self.decode_fn, Precision(**arrays))
         if kind == "pixels":
             return self.decode_fn
         output_map = bernoulli_map if kind == "bernoulli" else records.features_of(self.classifier)
         return as_pytree(with_output_metric(self.decode_fn, output_map))
+
+    @property
+    def metric_name(self) -> str:
+        """The run's metric in a word: graph.output_metric, or uncertainty where the decoder's is part of it."""
+        return "uncertainty" if self.config.vae.uncertainty == "std" else self.config.graph.output_metric
 
     @property
     def method(self) -> str:

@@ -13,11 +13,11 @@ from geovq_jax.evaluation.image_metrics import ssim
 from geovq_jax.figures.style import figure_png
 from geovq_jax.keys import OF_VECTORS
 from geovq_jax.models import objective as objectives
-from geovq_jax.models import vae
+from geovq_jax.models import uncertainty, vae
 from geovq_jax.shards import run_shards
 from geovq_jax.stages import external, tensors
 from geovq_jax.stages.external import External
-from geovq_jax.stages.records import BATCH, SPLITS, posterior, vae_architecture, without_variance
+from geovq_jax.stages.records import BATCH, SPLITS, decode_images, posterior, vae_architecture, without_variance
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
@@ -25,6 +25,7 @@ from geovq_jax.workdir import hash_arrays, save_npz, write_atomically
 
 SHARD = 64 * BATCH  # images; about half a minute of encoding
 SHOWN = 10  # validation images in reconstructions.png
+UNCERTAINTY_IMAGES = 5_000  # largest number of images whose residuals are fitted
 
 
 def check_sizes(run: Run) -> None:
@@ -117,6 +118,8 @@ def train(run: Run) -> str:
             progress=progress,
         )
     _write_reconstructions(run, fit.params, arch)
+    if section.uncertainty == "std":
+        _fit_uncertainty(run)
     best = evaluate_fn(fit.params)
     quality = f"PSNR {best['psnr']:.2f} dB, SSIM {best['ssim']:.3f}, rate {best['kl']:.1f} nats per image"
     return f"step {fit.best_step}: validation {quality}{loop.why_stopped(fit, section.num_steps)}"
@@ -133,6 +136,17 @@ def _write_reconstructions(run: Run, params: Any, arch: vae.Architecture) -> Non
     rows = np.stack([images, _reconstructed(params, arch, images)])
     picture = figure_png(figures.image_grid(rows, ["image", "reconstruction"]))
     write_atomically(run.workdir / "vae" / "reconstructions.png", lambda file: file.write(picture))
+
+
+def _fit_uncertainty(run: Run) -> None:
+    """Fit the precision of each pixel to the residuals of some training images, into `vae/uncertainty.npz`."""
+    images = run.dataset.train.images
+    rows = np.sort(np.random.default_rng(run.config.seed).permutation(len(images))[:UNCERTAINTY_IMAGES])
+    latents = np.asarray(posterior(run.autoencoder, images[rows]).mean)
+    residuals = decode_images(run.decode_fn, latents) - np.asarray(data.to_float(images[rows]))
+    squares = np.square(residuals).reshape(len(rows), -1)
+    found = uncertainty.fit_precision(latents, squares, seed=run.config.seed)
+    save_npz(run.workdir / "vae" / "uncertainty.npz", **found._asdict())
 
 
 def mean_over_batches(metrics_fn: Any, images: np.ndarray) -> dict[str, float]:
