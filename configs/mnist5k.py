@@ -40,7 +40,7 @@ def get_config(variants: str = "") -> ConfigDict:
         "prior.dropout": 0.2,
         "prior.learning_rate": 6e-3,
         "prior.batch_size": 64,
-        "prior.num_steps": 1_500,
+        "prior.num_steps": 2_500,
         "prior.evaluate_every": 250,
         "sample.temperature": 0.8,
         "classifier.channels": (16, 32),

@@ -11,6 +11,10 @@ from geovq_jax.data.splits import partition, tenths
 
 BUILTIN = ("mnist5k", "digits")
 DOWNLOADED = ("mnist", "fashion_mnist", "cifar10")
+CLASS_NAMES = {
+    "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
 FOLDER_PREFIX, NPZ_PREFIX = "folder:", "npz:"
 FOLDER_IMAGE_SIZE = (32, 32)
 MAX_CHANNELS = 16

@@ -32,7 +32,7 @@ def measure_metrics(run: Run) -> str:
 def _metrics(run: Run, split: str) -> np.ndarray:
     """Metrics [nodes, d, d] of the latents of a split, spatial cells in the context of their own image."""
     latents, context = run.latents(split).mean, run.config.graph.context
-    d, kind = latents.shape[-1], run.metric_name
+    d = latents.shape[-1]
     with progress_bar(f"metric at each latent of {split}") as progress:
 
         def metrics_of(rows: slice) -> dict[str, np.ndarray]:
@@ -52,7 +52,7 @@ def _metrics(run: Run, split: str) -> np.ndarray:
 
 def _decoder_key(run: Run) -> dict[str, str]:
     """What the run's metric depends on besides the latents."""
-    kind = run.config.graph.output_metric
+    kind = run.metric_name
     output = kind if kind != "features" else f"features of {parameters_hash(run.classifier.params)}"
     return {"vae": run.vae_hash, "arch": str(run.autoencoder.arch), "output": output}
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, Int32, Integer, UInt
 
 from geovq_jax import data
 from geovq_jax.config import num_neighbours, read_config
+from geovq_jax.data.datasets import CLASS_NAMES
 from geovq_jax.data.folder import list_images
 from geovq_jax.geometry import bernoulli_map
 from geovq_jax.geometry.checks import check_ids
@@ -33,10 +34,6 @@ from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
 
 CHUNK = 4096  # images encoded at once, as in the stages, so that the codes are identical
-_CLASS_NAMES = {
-    "fashion_mnist": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-}
 
 
 class Run(Opened):
@@ -176,7 +173,7 @@ class Run(Opened):
         name = self.config.data.name
         if name.startswith("folder:"):
             return tuple(list_images(self.dataset.source)[0])
-        return _CLASS_NAMES[name] if name in _CLASS_NAMES else tuple(map(str, range(self.num_classes)))
+        return CLASS_NAMES[name] if name in CLASS_NAMES else tuple(map(str, range(self.num_classes)))
 
     @cached_property
     def prior(self) -> records.Prior:
