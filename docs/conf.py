@@ -163,7 +163,7 @@ def link_equations(app, docname, source):
 
     Tables of results are pages here.
     """
-    source[0] = source[0].replace("](../results/", "](tables/")
+    source[0] = re.sub(r"\]\(\.\./results/([^)]*\.md)\)", r"](tables/\1)", source[0])
     if r"\tag{" not in source[0]:
         return
     name = docname.replace("/", "-")

@@ -44,20 +44,27 @@ def test_the_results_are_means_of_the_scores(name):
             np.testing.assert_allclose(np.mean(means), row["psnr"], atol=0.01)
 
 
-README = {
-    "Euclidean K-means, decoder fine-tuned": ("kmeans", "decoder"),
-    "geodesic K-medoids refined, decoder fine-tuned": ("geodesic_refined", "decoder"),
-    "joint VQ-VAE": ("vqvae", "joint"),
-    "K-means, codes searched, decoder fine-tuned": ("kmeans_context", "decoder"),
-    "geodesic K-medoids refined, codes searched, decoder fine-tuned": ("geodesic_refined_context", "decoder"),
-    "joint VQ-VAE, codes searched after its training": ("vqvae_context", "joint"),
-}
+def test_the_readme_shows_the_results():
+    lines = (ROOT / "README.md").read_text().split("## Results")[1].split("## ")[0].splitlines()
+    shown = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.count(" | ") == 4][1:]
+    found = {row["title"]: row for row in result("mnist-rate")["rows"] if "prior" in row}
+    assert len(shown) == 9
+    for title, *values in shown:
+        row = found[title]
+        bits, score = row["prior"] * row["cells"], 100 * row["consistency_samples"]
+        assert values == [f"{bits:.1f}", f"{row['psnr']:.2f}", f"{row['frechet_samples']:.2f}", f"{score:.1f} %"]
 
 
-@pytest.mark.parametrize("title", README)
-def test_the_readme_shows_the_results(title):
-    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {title} |")]
-    shown = [cell.strip() for cell in line.strip("| ").split(" | ")[1:]]
-    for name, value in zip(("fashion_mnist", "mnist", "cifar10"), shown, strict=True):
-        (row,) = [row for row in result(name)["rows"] if (row["method"], row["rung"]) == README[title]]
-        assert value == f"{row['psnr']:.2f}" + (f" ({row['prior']:.2f})" if row.get("prior") else "")
+def test_statements_about_coded_bits():
+    """Gain and BD-rate with intervals in docs/results.md, and the BD-rate of the README."""
+    text = (ROOT / "docs" / "results.md").read_text().split("## At coded bits")[1].split("## Comparisons")[0]
+    for entry in result("mnist-rate")["curves"]:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {entry['title']} |")]
+        assert line.split(" | ")[1] == f"{entry['chosen']:g}"
+        for part, scale, digits in (("gain", 1.0, 2), ("bd_rate", 100.0, 1)):
+            if entry.get(part, {}).get("value") is not None:
+                value, low, high = (f"{scale * entry[part][key]:.{digits}f}" for key in ("value", "low", "high"))
+                assert f"+{value} [{low.replace('-', '−')}, {high}]" in line
+    (best,) = [entry for entry in result("mnist-rate")["curves"] if entry["method"] == "mean_metric_context"]
+    value, low, high = (f"{100 * best['bd_rate'][key]:.1f}" for key in ("value", "low", "high"))
+    assert f"{value} % [{low}, {high}] more bits" in (ROOT / "README.md").read_text()

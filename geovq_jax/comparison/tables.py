@@ -18,6 +18,7 @@ from geovq_jax.comparison.cells import (
 )
 from geovq_jax.comparison.curves import coded_tables, compare_at_coded_bits, curves_figure
 from geovq_jax.evaluation.statistics import Interval, paired_difference
+from geovq_jax.figures.style import figure_png
 from geovq_jax.manifest import describe
 from geovq_jax.report.page import ReportFigure, Section, Table, format_cell, write_report
 from geovq_jax.workdir import save_npz, to_json, write_atomically, write_json
@@ -72,7 +73,7 @@ _QUESTIONS = (
 
 
 def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
-    """Gather the trials below a work directory into `output`/<name>.json, .npz and .md, and report/index.html.
+    """Gather the trials below a work directory into `output`/<name>.json, .npz, .md and .png (curves), and a report.
 
     Raises ValueError if methods differ in bits per image: such a table would compare unequal rates.
     """
@@ -109,6 +110,8 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
     pictures = _figures(rows, differences)
     if config.compare.prior:
         pictures = [curves_figure(rows, curves, own), *pictures]
+        picture = figure_png(pictures[0].figure)
+        write_atomically(output / f"{name}.png", lambda file: file.write(picture))
     text = "\n\n".join(_markdown(table) for table in tables) + "\n"
     write_atomically(output / f"{name}.md", lambda file: file.write(text.encode()))
     write_report(
