@@ -205,7 +205,10 @@ def coresets(n: int) -> None:
     built = time.process_time()
     full = kmedoids(graph, num_clusters, seed=0)
     clustered = time.process_time()
-    print(f"all {n:,} nodes, K = {num_clusters}: graph {built - start:.1f}, clustering {clustered - built:.1f} CPU-s")
+    print(
+        f"all {n:,} nodes, K = {num_clusters}: graph {built - start:.1f}, clustering {clustered - built:.1f} CPU-s",
+        flush=True,
+    )
     for size in (n // 40, n // 20, n // 10, n // 5):
         ratios, seconds = [], []
         for seed in range(3):

@@ -29,9 +29,10 @@ def coreset(points: Float[Array | np.ndarray, "n d"], size: int, *, seed: int) -
     a uniform sample may miss, are drawn more often and weigh less.
 
     Args:
-        points: n points, or a memory-mapped array of them; read in two passes.
+        points: n points, or a memory-mapped array of them.
         size: number of draws, at most n. A point that is drawn twice is one node of twice the weight. With n, all
-            points, each of weight 1.
+            points, each of weight 1. Medoids of 100 draws per cluster cost 4 % more than those of all points on a 3-d
+            manifold (docs/clustering.md).
         seed: of the draws.
 
     Returns:
