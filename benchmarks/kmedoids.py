@@ -1,6 +1,6 @@
 """K-medoids on graphs: quality against FasterPAM, speed against the naive formulation, cost over time, a million nodes.
 
-    python benchmarks/kmedoids.py dense | naive | anytime | million [--data fashion|manifold] [--core 0]
+    python benchmarks/kmedoids.py dense | naive | anytime | million | coreset [--data fashion|manifold] [--core 0]
 
 `dense`    n = 4,000, K = 128 and 512, three seeds: cost over that of FasterPAM on the dense geodesic matrix.
 `naive`    n = 60,000, K = 512: cost over that of the seeding, and CPU seconds beside k-means++ by K full searches with
@@ -8,10 +8,12 @@
 `anytime`  n = 60,000, K = 512: cost over CPU time against PyAMG's balanced_lloyd_cluster, drawn to --figure.
 `million`  n = 1,000,000 on a 3-d manifold in 16 dimensions, k = 15, K = 1,024: neighbours, graph and clustering end to
            end on all cores, peak memory.
+`coreset`  the same manifold, K = n / 1,000: medoids of coresets of n / 40 to n / 5 draws, three seeds, by their cost on
+           the graph of all nodes over that of clustering this graph; codes of all nodes through the coreset in chunks.
 
 The data are the first n training images of Fashion-MNIST projected on their 16 leading principal components, or a 3-d
 manifold, sines of random phases in 16 dimensions with noise of 0.01; graphs are 20-neighbour unions of Euclidean
-lengths. All but `million` run on one core and print CPU seconds.
+lengths. All but `million` and `coreset` run on one core and print CPU seconds.
 """
 
 import argparse
@@ -192,16 +194,52 @@ def million(n: int) -> None:
     print("history", np.round(found.history / found.history[0], 4).tolist())
 
 
+def coresets(n: int) -> None:
+    from geovq_jax.geometry import coreset, kmedoids, knn_graph, nearest_source
+    from geovq_jax.quantization.tokenizer import Tokenizer, encode
+
+    points, num_clusters = manifold(n).astype(np.float32), max(16, n // 1_000)
+    compile_kernels(knn_graph(points[:2_000], 15))
+    start = time.process_time()
+    graph = knn_graph(points, 15)
+    built = time.process_time()
+    full = kmedoids(graph, num_clusters, seed=0)
+    clustered = time.process_time()
+    print(
+        f"all {n:,} nodes, K = {num_clusters}: graph {built - start:.1f}, clustering {clustered - built:.1f} CPU-s",
+        flush=True,
+    )
+    for size in (n // 40, n // 20, n // 10, n // 5):
+        ratios, seconds = [], []
+        for seed in range(3):
+            start = time.process_time()
+            nodes, weights = coreset(points, size, seed=seed)
+            sample = knn_graph(points[nodes], 15)
+            found = kmedoids(sample, num_clusters, seed=seed, node_weights=weights)
+            seconds.append(time.process_time() - start)
+            true = nearest_source(graph, nodes[found.medoids])
+            ratios.append(float(np.mean(true.distance**2)) / full.cost)
+        start = time.process_time()
+        tokenizer = Tokenizer(points[nodes], None, found.labels, nearest_source(sample, found.medoids).distance)
+        codes = encode(tokenizer, points, k=15, batch_size=65_536).codes
+        print(
+            f"coreset of {size:,} draws ({len(nodes):,} nodes): cost over that of all nodes "
+            f"{', '.join(f'{ratio:.4f}' for ratio in ratios)}; {np.mean(seconds):.1f} CPU-s; codes of all nodes "
+            f"{time.process_time() - start:.1f} CPU-s, {np.mean(nodes[found.medoids][codes] == true.source):.4f} equal",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bar", choices=("dense", "naive", "anytime", "million"))
+    parser.add_argument("bar", choices=("dense", "naive", "anytime", "million", "coreset"))
     parser.add_argument("--data", choices=("fashion", "manifold"), default="fashion")
-    parser.add_argument("--core", type=int, default=0, help="core to run on, but for `million`")
-    parser.add_argument("--nodes", type=int, default=1_000_000, help="of `million`")
+    parser.add_argument("--core", type=int, default=0, help="core to run on, but for `million` and `coreset`")
+    parser.add_argument("--nodes", type=int, default=1_000_000, help="of `million`, `coreset`")
     parser.add_argument("--figure", default="anytime.png", help="of `anytime`")
     arguments = parser.parse_args()
-    if arguments.bar == "million":
-        million(arguments.nodes)
+    if arguments.bar in ("million", "coreset"):
+        {"million": million, "coreset": coresets}[arguments.bar](arguments.nodes)
         return
     os.sched_setaffinity(0, {arguments.core})
     if arguments.bar == "anytime":

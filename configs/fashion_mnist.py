@@ -15,6 +15,7 @@ VANILLA = {
     "vae.beta": 1.0,
     "graph.num_images": 0,
     "codes.search": "none",
+    "codes.rate_weight": 0.0,
     "evaluate.geodesic_pairs": 200,
 }
 

@@ -16,6 +16,7 @@ VANILLA = {
     "graph.k": 0,
     "graph.num_images": 0,
     "codes.search": "none",
+    "codes.rate_weight": 0.0,
     "evaluate.geodesic_pairs": 200,
 }
 

@@ -13,6 +13,7 @@ VANILLA = {
     "vae.beta": 1.0,
     "graph.k": 0,
     "codes.search": "none",
+    "codes.rate_weight": 0.0,
     "evaluate.geodesic_pairs": 200,
 }
 

@@ -3,6 +3,7 @@
 from geovq_jax.geometry.batching import decode_all
 from geovq_jax.geometry.cells import cell_edge_lengths, cell_metrics
 from geovq_jax.geometry.clustering.continuous import GeodesicClusters, geodesic_kmeans, geodesic_kmedoids
+from geovq_jax.geometry.clustering.coreset import Coreset, coreset
 from geovq_jax.geometry.clustering.kmedoids import KMedoids, kmedoids
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
 from geovq_jax.geometry.distances import Lengths, geodesic_distances
@@ -41,6 +42,7 @@ from geovq_jax.geometry.tangent import parallel_transport, scalar_curvature, sec
 
 __all__ = [
     "Connectivity",
+    "Coreset",
     "FrechetMean",
     "Geodesic",
     "GeodesicClusters",
@@ -58,6 +60,7 @@ __all__ = [
     "condition_number",
     "connectivity",
     "constant_speed",
+    "coreset",
     "curve_energy",
     "curve_length",
     "decode_all",

@@ -214,7 +214,7 @@ def bernoulli_map(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         Arvanitidis et al., "Pulling back information geometry" (2022), table 1.
 
     Example:
-        >>> [round(float(bernoulli_map(p)), 2) for p in (0.0, 0.5, 1.0)]
+        >>> [round(float(angle), 2) for angle in bernoulli_map(jnp.array([0.0, 0.5, 1.0]))]
         [0.0, 1.57, 3.14]
     """
     margin = 1e-6

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geovq_jax import codec, pipeline
+from geovq_jax import codec, pipeline, staleness
 from geovq_jax.config import default_config, read_config
 from geovq_jax.models import gpt, sampling
 from geovq_jax.models.sampling import balanced_labels, draw, sample
@@ -84,7 +84,7 @@ def test_rows_hold_one_class_each_and_one_class_fills_rows():
 @pytest.fixture
 def earlier(tmp_path, monkeypatch):
     """A work directory with codes of three classes and samples of an earlier call."""
-    monkeypatch.setattr(pipeline, "_check_upstream", lambda *_: None)
+    monkeypatch.setattr(staleness, "check_upstream", lambda *_: None)
     save_npz(
         tmp_path / "codes" / "train.npz",
         codes=np.zeros((4, 2, 2), np.int32),

@@ -26,7 +26,7 @@ Search: TypeAlias = Callable[
 _SLACK = 8  # candidates beyond k that a float32 search returns, so that float64 can settle the order of near ties
 _GROUPS = 32
 FEW_PAIRS = 2**23  # queries x points, below which a search takes less time than choosing how to search
-TRIED = 32  # queries whose time chooses the index
+TRIED = 16  # queries whose time chooses the index
 QUICK = 1.0  # seconds for all queries, below which nothing else is tried
 
 
@@ -91,7 +91,7 @@ def fastest(x: np.ndarray, q: np.ndarray, k: int, own: np.ndarray | None) -> Sea
     if jax.default_backend() == "cpu" and len(x) * m <= FEW_PAIRS:
         return tree_index(x)
     products = matmul_index(x)
-    if jax.default_backend() != "cpu" or jax.process_count() > 1 or m <= 4 * TRIED:
+    if jax.default_backend() != "cpu" or jax.process_count() > 1 or m <= 64 * TRIED:
         return products
     rows = np.random.default_rng(0).choice(m, min(m, max(TRIED, 4 * num_threads())), replace=False)
 
