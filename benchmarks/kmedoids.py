@@ -42,12 +42,12 @@ def manifold(n: int) -> np.ndarray:
     return np.sin(rng.random((n, 3)) @ frequencies + phases) + 0.01 * rng.standard_normal((n, 16))
 
 
-def make_graph(data: str, n: int, k: int = 20, backend: str = "auto"):
+def make_graph(data: str, n: int, k: int = 20):
     from geovq_jax.geometry import knn_graph
 
     start = time.process_time()
     points = {"fashion": fashion, "manifold": manifold}[data](n)
-    graph = knn_graph(points, k, backend=backend)
+    graph = knn_graph(points, k)
     print(f"{data}, {n} nodes, {graph.nnz // 2} edges: {time.process_time() - start:.1f} CPU-s", flush=True)
     return graph
 
@@ -178,7 +178,7 @@ def million(n: int) -> None:
     from geovq_jax.geometry import kmedoids
 
     wall = time.monotonic()
-    graph = make_graph("manifold", n, k=15, backend="faiss_ivf")
+    graph = make_graph("manifold", n, k=15)
     built, start = time.monotonic(), time.process_time()
 
     def note(done: int, _: int) -> None:
