@@ -92,7 +92,7 @@ def main(workdir: Path) -> None:
         shoot(page, "report_codes")
         page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark", reduced_motion="reduce")
         page.goto((workdir / "report" / "index.html").absolute().as_uri())
-        page.locator("#samples").scroll_into_view_if_needed()
+        page.locator("figure#samples").scroll_into_view_if_needed()
         shoot(page, "report_phone")
         browser.close()
     server.shutdown()
