@@ -55,6 +55,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 1800
 nb_merge_streams = True
 os.environ.setdefault("GEOVQ_RUNS", str(HERE / "_build" / "runs"))
+os.environ.setdefault("GEOVQ_RESULTS", str(HERE.parent / "results"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 autodoc_mock_imports = ["torch"]  # an extra of its own
