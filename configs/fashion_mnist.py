@@ -14,8 +14,6 @@ VANILLA = {
     "vae.latent_dim": 32,
     "vae.beta": 1.0,
     "graph.num_images": 0,
-    "codes.search": "none",
-    "codes.rate_weight": 0.0,
     "evaluate.geodesic_pairs": 200,
 }
 
@@ -29,8 +27,6 @@ def get_config(variants: str = "") -> ConfigDict:
         "graph.num_images": 6_000,
         "evaluate.geodesic_pairs": 0,
         "codebook.num_clusters": 512,
-        "codes.search": "context",
-        "codes.rate_weight": 0.1,
     }
     return experiment(
         "fashion_mnist",

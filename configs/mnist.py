@@ -15,8 +15,6 @@ VANILLA = {
     "vae.beta": 1.0,
     "graph.k": 0,
     "graph.num_images": 0,
-    "codes.search": "none",
-    "codes.rate_weight": 0.0,
     "evaluate.geodesic_pairs": 200,
 }
 
@@ -51,8 +49,6 @@ def get_config(variants: str = "") -> ConfigDict:
         "graph.num_images": 6_000,
         "evaluate.geodesic_pairs": 0,
         "codebook.num_clusters": 512,
-        "codes.search": "context",
-        "codes.rate_weight": 0.1,
     }
     known = {"spatial": {}, "vanilla": VANILLA, "cpu": CPU, "smoke": SMOKE}
     return experiment("mnist", overrides, variants=variants, known_variants=known)

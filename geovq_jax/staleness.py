@@ -29,7 +29,8 @@ class Stage(NamedTuple):
 
 
 _LATENTS = ("latents/train.npz", "latents/valid.npz", "latents/test.npz")
-_MEASURED = ("graph.weights", "graph.context", "graph.output_metric", "codebook.method", "codes.search")
+_GRAPH = ("graph.weights", "graph.context", "graph.output_metric")
+_MEASURED = (*_GRAPH, "codebook.method", "codebook.distance", "codes.search")  # which latents need their metric
 _ENCODING = ("vae", *_LATENTS, "metrics", "graph.npz", "codebook.npz")
 
 STAGES: dict[str, Stage] = {
@@ -103,6 +104,7 @@ class State(NamedTuple):
 def state_of(
     name: str, workdir: Path, config: ConfigDict, earlier: Mapping[str, Any], asked: Mapping[str, Any] | None = None
 ) -> State:
+    """State of a stage whose manifest entry is `earlier`, for a call that asks for `asked` besides the settings."""
     record = {"settings": settings_of(name, config), "inputs": hashes(inputs_of(name, config), workdir)}
     record |= {"call": dict(asked)} if asked else {}
     same = all(earlier.get(part, {}) == record.get(part, {}) for part in ("settings", "inputs", "call"))

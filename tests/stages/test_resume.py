@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geovq_jax import geometry
+from geovq_jax import geometry, staleness
 from geovq_jax import workdir as files
-from geovq_jax.config import default_config
+from geovq_jax.config import default_config, experiment
 from geovq_jax.geometry.clustering import kmedoids
 from geovq_jax.stages import codebook, graph, records, tensors
 from geovq_jax.stages.records import Autoencoder
@@ -200,3 +200,15 @@ def test_tensors_without_room_are_refused_before_training():
         tensors.check_memory(config, 10**9, (128,))
     config.codebook.method = "geodesic_decoded"
     tensors.check_memory(config, 10**9, (128,))
+
+
+def test_the_distance_decides_whether_metrics_of_wide_vectors_are_measured_and_makes_them_stale():
+    read, settings = {}, {}
+    for distance in ("geodesic", "graph"):
+        config = experiment(
+            "wide", {"vae.kind": "vanilla", "codebook.method": "geodesic", "codebook.distance": distance}
+        )
+        read[distance] = tensors.are_read(config, (tensors.WIDE,))
+        settings[distance] = staleness.settings_of("metrics", config)
+    assert read == {"geodesic": False, "graph": True}
+    assert settings["geodesic"] != settings["graph"]

@@ -152,39 +152,39 @@ def check_graph(graph: Any, *, symmetric: bool = True) -> None:
     Raises ValueError for another type or shape, parts that do not fit together, an entry twice, a self-loop, a length
     that is negative, infinite or NaN, or an edge without its equal in the other direction.
     """
-    mend = "build it with graph_from_edges or knn_graph"
+    remedy = "build it with graph_from_edges or knn_graph"
     if not isinstance(graph, sparse.csr_array | sparse.csr_matrix):
-        raise ValueError(f"expected a graph as scipy.sparse.csr_array, got {type(graph).__name__}; {mend}")
+        raise ValueError(f"expected a graph as scipy.sparse.csr_array, got {type(graph).__name__}; {remedy}")
     if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or graph.shape[0] == 0:
-        raise ValueError(f"expected a square matrix of lengths of at least one node, got shape {graph.shape}; {mend}")
-    _check_parts(graph, mend)
+        raise ValueError(f"expected a square matrix of lengths of at least one node, got shape {graph.shape}; {remedy}")
+    _check_parts(graph, remedy)
     check_lengths("edge lengths", graph.data, "e*")
     # Sorted by row of the transpose, every list of neighbours comes out in ascending order.
     back = sparse.csr_array(graph.T)
     rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
     here = graph if graph.has_sorted_indices else sparse.csr_array(back.T)
     if (rows == graph.indices).any():
-        raise ValueError(f"expected edges between different nodes, got a self-loop; {mend}")
+        raise ValueError(f"expected edges between different nodes, got a self-loop; {remedy}")
     if ((here.indices[1:] == here.indices[:-1]) & (rows[1:] == rows[:-1])).any():
-        raise ValueError(f"expected every edge once in each direction, got one twice; {mend}")
+        raise ValueError(f"expected every edge once in each direction, got one twice; {remedy}")
     parts = ("indptr", "indices", "data") if symmetric else ()
     if not all(np.array_equal(getattr(here, part), getattr(back, part)) for part in parts):
-        raise ValueError(f"expected a symmetric graph, got one that is not; {mend}")
+        raise ValueError(f"expected a symmetric graph, got one that is not; {remedy}")
 
 
-def _check_parts(graph: Graph, mend: str) -> None:
+def _check_parts(graph: Graph, remedy: str) -> None:
     """Raises ValueError for an invalid CSR matrix: SciPy and compiled loops would read out of bounds."""
     for name, kinds in (("indptr", "i"), ("indices", "i"), ("data", "fiu")):
         part = getattr(graph, name, None)
         if not isinstance(part, np.ndarray) or part.ndim != 1 or part.dtype.kind not in kinds or part.itemsize < 4:
             found = f"{part.dtype} {list(part.shape)}" if isinstance(part, np.ndarray) else type(part).__name__
             numbers = "integers" if kinds == "i" else "real numbers"
-            raise ValueError(f"expected {name} of the graph as {numbers} of 32 or 64 bits, got {found}; {mend}")
+            raise ValueError(f"expected {name} of the graph as {numbers} of 32 or 64 bits, got {found}; {remedy}")
     size, indptr, lengths = graph.shape[0], graph.indptr, (len(graph.indices), len(graph.data))
     if len(indptr) != size + 1 or indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any():
-        raise ValueError(f"expected indptr as {size + 1} integers from 0 that never fall, got others; {mend}")
+        raise ValueError(f"expected indptr as {size + 1} integers from 0 that never fall, got others; {remedy}")
     if lengths != (indptr[-1], indptr[-1]):
-        raise ValueError(f"expected {indptr[-1]} indices and edge lengths, as indptr says, got {lengths}; {mend}")
+        raise ValueError(f"expected {indptr[-1]} indices and edge lengths, as indptr says, got {lengths}; {remedy}")
     check_ids("indices of the graph", graph.indices, size, "e*")
 
 
