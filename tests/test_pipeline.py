@@ -291,6 +291,7 @@ def test_generate_follows_its_flags(finished, copy):
         assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_generate_completes_images_by_a_mask_without_a_class(copy):
     run = geovq_jax.load_run(copy)
     images = run.dataset.test.images[:2]
@@ -314,6 +315,7 @@ def test_generate_completes_images_by_a_mask_without_a_class(copy):
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
 
 
+@pytest.mark.slow
 def test_training_continues_where_only_its_length_was_raised(copy):
     config = geovq_jax.load_run(copy).config
     steps = config.vae.num_steps
