@@ -64,7 +64,7 @@ def decode(workdir: Path | None, files: Sequence[str], out: Path) -> None:
     if codes is None or codes.shape[1:] != shape or not len(codes):
         got = "none" if codes is None else f"{codes.shape}"
         raise ValueError(
-            f"expected codes [{', '.join(map(str, ('n', *shape)))}] in {codes_file}, got {got}; encode anew"
+            f"expected codes [{', '.join(map(str, ('n', *shape)))}] in {codes_file}, got {got}; encode again"
         )
     if out.suffix != ".npz" and run.image_shape[2] not in (1, 3):
         raise ValueError(f"expected --out=NAME.npz for {run.image_shape[2]} channels, got {str(out)!r}; write that")

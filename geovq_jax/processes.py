@@ -38,7 +38,7 @@ def join(specification: str) -> None:
             jax.distributed.initialize()
         except (ValueError, RuntimeError) as error:
             raise ValueError(
-                f"expected a cluster that tells its processes, got {error}; use --processes=INDEX/COUNT@HOST:PORT"
+                f"expected a cluster that jax can detect, got {error}; use --processes=INDEX/COUNT@HOST:PORT"
             ) from error
     _index, _count = jax.process_index(), jax.process_count()
 

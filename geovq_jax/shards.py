@@ -39,7 +39,7 @@ def run_shards(
         progress: called with (rows done, n) after each shard.
     """
     if num_rows < 0 or shard_rows < 1:
-        raise ValueError(f"expected a number of rows and rows in a shard, got {num_rows} and {shard_rows}")
+        raise ValueError(f"expected num_rows >= 0 and shard_rows >= 1, got {num_rows} and {shard_rows}; correct them")
     whole_key: dict[str, Any] = json.loads(json.dumps({**key, "rows": num_rows, "shard_rows": shard_rows}))
     processes.barrier(f"{folder.name}: before")
     done = _finished(folder, whole_key)
@@ -55,7 +55,9 @@ def run_shards(
             part = {field: np.asarray(array) for field, array in compute(rows).items()}
             lengths = {len(array) for array in part.values()}
             if lengths != {rows.stop - rows.start}:
-                raise ValueError(f"expected {rows.stop - rows.start} rows in a shard of {folder}, got {lengths}")
+                raise ValueError(
+                    f"expected {rows.stop - rows.start} rows in a shard of {folder}, got {lengths}; delete the folder"
+                )
             files.save_npz(folder / name, **part)
             if processes.is_main():
                 done = done | files.file_hashes(folder, [name])

@@ -1,8 +1,8 @@
-"""Decoders written in PyTorch as functions of JAX; needs PyTorch, the extra `torch`.
+"""PyTorch decoders as JAX functions; requires PyTorch, the extra `torch`.
 
-The function stays in torch, on torch's device: JAX calls it on the host with a batch of latents, its Jacobian-vector
-products by `torch.func.jvp` and their transposes by `torch.func.vjp`. One primitive carries all three, so that vmap,
-jit, forward and reverse mode, and derivatives of any order, work as on a decoder in JAX.
+The decoder runs in torch, on the device of torch: a host callback evaluates it on a batch of latents, its
+Jacobian-vector products with `torch.func.jvp` and their transposes with `torch.func.vjp`. One primitive covers all
+three, so that vmap, jit, forward and reverse mode and derivatives of any order work as for a decoder in JAX.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,19 +17,19 @@ import torch
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-BATCH = 256  # latents, or tangents, that torch holds at once
+BATCH = 256  # latents or tangents per call of torch
 
 
 def decode_fn_of(decode: Callable[[torch.Tensor], torch.Tensor], *, device: str = "cpu") -> Callable[..., jax.Array]:
-    """A decoder in torch as a `decode_fn`: one latent to one image, in JAX.
+    """A torch decoder as a `decode_fn`: a JAX function from one latent to one image.
 
-    Everything that takes a `decode_fn` takes the result: metrics, edge lengths, geodesics, searches of codes. Put the
-    model into eval mode first; its weights are constants.
+    The result works wherever a `decode_fn` is expected: metrics, edge lengths, geodesics, code searches. Put the model
+    into eval mode first; its weights are constants.
 
     Args:
-        decode: map of a batch of latents [n, d] or [n, h, w, d] to images [n, H, W, C], each image from its own latent
-            alone.
-        device: where torch computes, such as "cuda".
+        decode: map of a batch of latents [n, d] or [n, h, w, d] to images [n, H, W, C], each image a function of its
+            own latent only.
+        device: device on which torch computes, such as "cuda".
 
     Example:
         >>> decode_fn = decode_fn_of(lambda z: torch.stack([z[:, 0], z[:, 1], z[:, 0] * z[:, 1]], dim=1))
@@ -42,10 +42,10 @@ def decode_fn_of(decode: Callable[[torch.Tensor], torch.Tensor], *, device: str 
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """A function of several batches of tensors that returns a tuple, row by row.
+    """A function of batches of tensors that returns a tuple of batches, row by row.
 
-    Where it is linear in its arguments after the first `num_residuals`, `transposed` maps these and cotangents of its
-    results to cotangents of the others.
+    If it is linear in the arguments after the first `num_residuals`, `transposed` maps the latter and cotangents of the
+    results to cotangents of the linear arguments.
     """
 
     function: Callable[..., tuple[torch.Tensor, ...]]
@@ -72,18 +72,18 @@ class _Call:
         return _Call(pull, self.device)
 
     def result_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
-        """Shape of one row of each result, for shapes of one row of each argument; found by one call on zeros."""
+        """Row shapes of the results for row shapes of the arguments, from one call on zeros."""
         if shapes not in self.shapes:
             rows = self.run([np.zeros((1, *shape), np.float32) for shape in shapes])
             self.shapes[shapes] = [row.shape[1:] for row in rows]
         return self.shapes[shapes]
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Results for arrays of rows, a batch at a time."""
+        """Results for arrays of rows, computed in batches."""
         parts = []
         for start in range(0, len(arrays[0]), BATCH):
             tensors = [torch.tensor(array[start : start + BATCH], device=self.device) for array in arrays]
-            with torch.enable_grad():  # without it torch takes derivatives that cannot be differentiated again
+            with torch.enable_grad():  # else the derivatives that torch takes cannot be differentiated again
                 results = self.function(*tensors)
             parts.append([result.detach().cpu().numpy() for result in results])
         return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
@@ -131,7 +131,9 @@ def _jvp(primals: Any, tangents: Any, *, call: _Call, batch_axes: int) -> tuple[
 def _transposed(cotangents: Any, *arguments: Any, call: _Call, batch_axes: int) -> list[Any]:
     known = arguments[: call.num_residuals]
     if call.transposed is None or any(map(ad.is_undefined_primal, known)):
-        raise NotImplementedError("expected a linear function of torch tensors to transpose, got another")
+        raise NotImplementedError(
+            "expected a function that is linear in its tangents, got another; transpose only its derivatives"
+        )
     pulled = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
     results = _torch_p.bind(*known, *pulled, call=call.transposed, batch_axes=batch_axes)
     return [None] * len(known) + results

@@ -38,6 +38,13 @@ wheel() {
     python=$folder/venv/bin/python
     "$python" -m pip install --quiet --disable-pip-version-check "$folder"/*.whl
     du -sm "$folder/venv"
+    "$python" - <<'END'
+import re
+from importlib.metadata import metadata
+
+relative = re.findall(r"\]\((?!https?://)[^)]*\)", metadata("geovq-jax").get_payload())
+assert not relative, f"expected a README without relative images and links in the wheel, got {relative}"
+END
     mkdir "$folder/empty"
     cd "$folder/empty"
     ../venv/bin/geovq --help

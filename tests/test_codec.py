@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geovq_jax import codec, pipeline
+from geovq_jax import codec, load_run, pipeline
 from geovq_jax import config as configuration
 from geovq_jax.config import experiment
 from geovq_jax.presets import SMOKE
@@ -32,8 +32,10 @@ SEARCHED = {"codes.search": "context", "codes.rate_weight": 0.01}
 SLOW = [pytest.param(SEARCHED | {"codes.rate": rate}, marks=pytest.mark.slow) for rate in ("tables", "prior")]
 
 
-@pytest.fixture(scope="module", params=[{}, *SLOW])
+@pytest.fixture(scope="module", params=[None, *SLOW])
 def run(request, tmp_path_factory) -> Run:
+    if request.param is None:
+        return load_run(request.getfixturevalue("finished"))
     overrides = {
         "data.name": "digits",
         "vae.channels": (8, 16),

@@ -16,7 +16,7 @@ PRINTED = {
     "5_prior_and_generation": ("unigram ", "prior "),
     "6_reading_a_comparison": ("bits per image", "best "),
 }
-QUICK = ("1_geometry_on_your_own_decoder", "6_reading_a_comparison")
+QUICK = ("6_reading_a_comparison",)
 
 
 @pytest.fixture(scope="module")

@@ -32,14 +32,6 @@ def call(entry: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("run") / "digits"
-    done = call("run", CONFIG, f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    return workdir
-
-
 @pytest.fixture
 def copy(finished, tmp_path) -> Path:
     shutil.copytree(finished, tmp_path / "run")
@@ -158,6 +150,7 @@ def test_the_codec_of_the_readme_runs(finished):
     assert found["images"].shape == (8, 8, 8, 1)
 
 
+@pytest.mark.slow
 def test_a_report_opens_every_file_once(copy, monkeypatch):
     """Within one stage: graph.npz read once, each decoder restored once, the data set parsed once."""
     from geovq_jax import data
@@ -298,6 +291,7 @@ def test_generate_follows_its_flags(finished, copy):
         assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_generate_completes_images_by_a_mask_without_a_class(copy):
     run = geovq_jax.load_run(copy)
     images = run.dataset.test.images[:2]
@@ -321,6 +315,7 @@ def test_generate_completes_images_by_a_mask_without_a_class(copy):
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
 
 
+@pytest.mark.slow
 def test_training_continues_where_only_its_length_was_raised(copy):
     config = geovq_jax.load_run(copy).config
     steps = config.vae.num_steps

@@ -111,7 +111,7 @@ def test_no_rows_are_an_empty_array(tmp_path):
 
 @pytest.mark.parametrize("sizes", [(23, 0), (23, -1), (-1, 5)])
 def test_sizes_that_cannot_be_are_refused(tmp_path, sizes):
-    with pytest.raises(ValueError, match="expected a number of rows and rows in a shard"):
+    with pytest.raises(ValueError, match="expected num_rows >= 0 and shard_rows >= 1"):
         run(tmp_path / "s", Work(), num_rows=sizes[0], shard_rows=sizes[1])
     assert not (tmp_path / "s").exists()
 

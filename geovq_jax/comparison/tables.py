@@ -82,7 +82,7 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
     rows = [_row(trial, rung, records) for (trial, rung), records in _by_row(cells).items()]
     if len({row["bits"] for row in rows}) > 1:
         raise ValueError(
-            "expected the same bits per image of every method, got "
+            "expected equal bits per image for all methods, got "
             + ", ".join(f"{row['method']} {row['bits']:.0f}" for row in rows)
             + "; compare codebooks of one size"
         )

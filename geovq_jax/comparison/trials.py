@@ -69,7 +69,9 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
     `workdir` holds a work directory `seed<k>` for each seed. Raises ValueError if several processes share the run.
     """
     if not processes.is_single():
-        raise ValueError("expected one process for a comparison, got several; give each seeds of its own instead")
+        raise ValueError(
+            "expected one process for a comparison, got several; start one per process, each with its own seeds"
+        )
     joint = [name for name in config.compare.methods if name in JOINT]
     if config.vae.kind == "external" and joint:
         raise ValueError(

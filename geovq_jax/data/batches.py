@@ -27,9 +27,11 @@ def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> I
     batch may span the end of an epoch. ValueError for an argument out of range.
     """
     if seed < 0 or step < 0:
-        raise ValueError(f"expected seed and step that are not negative, got {seed} and {step}")
+        raise ValueError(f"expected seed >= 0 and step >= 0, got {seed} and {step}; count both from 0")
     if num_examples < 1 or batch_size < 1:
-        raise ValueError(f"expected positive num_examples and batch_size, got {num_examples} and {batch_size}")
+        raise ValueError(
+            f"expected positive num_examples and batch_size, got {num_examples} and {batch_size}; raise them"
+        )
     first, last = step * batch_size, (step + 1) * batch_size
     epochs = range(first // num_examples, (last - 1) // num_examples + 1)
     stretch = np.concatenate([_permutation(seed, epoch, num_examples) for epoch in epochs])
@@ -95,5 +97,5 @@ def augment(
     and a mirror image half of the time, for natural images.
     """
     if policy not in POLICIES:
-        raise ValueError(f"expected a policy among {', '.join(POLICIES)}, got {policy!r}")
+        raise ValueError(f"expected a policy among {', '.join(POLICIES)}, got {policy!r}; choose one")
     return POLICIES[policy](key, images)

@@ -63,11 +63,11 @@ def load(
     is_folder, is_npz = (name.startswith(prefix) and name != prefix for prefix in (FOLDER_PREFIX, NPZ_PREFIX))
     if not (is_folder or is_npz) and name not in BUILTIN + DOWNLOADED:
         known = (*BUILTIN, *DOWNLOADED, f"{FOLDER_PREFIX}PATH", f"{NPZ_PREFIX}PATH")
-        raise ValueError(f"expected a data set among {', '.join(known)}, got {name!r}")
+        raise ValueError(f"expected a data set among {', '.join(known)}, got {name!r}; choose one")
     if image_size is not None and not is_folder:
         raise ValueError(f"expected no image_size for {name}, got {image_size}; only {FOLDER_PREFIX}PATH is resized")
     if seed < 0:
-        raise ValueError(f"expected a seed that is not negative, got {seed}")
+        raise ValueError(f"expected seed >= 0, got {seed}; choose another")
     limits = (max_train, max_valid, max_test)
     for argument, limit in zip(("max_train", "max_valid", "max_test"), limits, strict=True):
         if limit is not None and limit < 1:

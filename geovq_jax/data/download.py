@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = ALIASES.get(options.name, options.name)
     try:
         if name not in DOWNLOADED:
-            raise ValueError(f"expected a data set among mnist, fashion, cifar10, got {options.name!r}")
+            raise ValueError(f"expected a data set among mnist, fashion, cifar10, got {options.name!r}; choose one")
         if options.data_dir:
             Path(options.data_dir).expanduser().mkdir(parents=True, exist_ok=True)
         train, test, source = find(name, options.data_dir, show_progress=True)

@@ -57,11 +57,13 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path, formats=_FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombWarning, Image.DecompressionBombError, OSError) as error:
-        raise ValueError(f"expected an image of usual size, got {path}: {one_line(error)}; remove it") from error
+        raise ValueError(
+            f"expected an image below the size limit of Pillow, got {path}: {one_line(error)}; remove it"
+        ) from error
     if image.mode not in _GREY_MODES | _COLOUR_MODES | _DEEP_MODES:
         image.close()
         raise ValueError(
-            f"expected 8 bits per channel, or grey of 16, got mode {image.mode} in {path}; convert the image"
+            f"expected 8 bits per channel, or 16-bit grey, got mode {image.mode} in {path}; convert the image"
         )
     return image
 
@@ -91,7 +93,7 @@ def read_folder(folder: str | Path, size: tuple[int, int], crop: str = "fit") ->
     deep = [path for mode, path in modes.items() if mode in _DEEP_MODES]
     grey = modes.keys() <= _GREY_MODES | _DEEP_MODES
     if deep and not grey:
-        raise ValueError(f"expected images of 16 bits among grey ones, got {deep[0]} beside colours; convert it")
+        raise ValueError(f"expected 16 bits in grey images only, got {deep[0]} among colour images; convert it")
     images = np.stack([read_image(path, size, crop, grey=grey, deep=bool(deep)) for path in paths])
     return Examples(images, np.asarray(labels, np.int32)), classes
 
@@ -113,7 +115,9 @@ def read_image(
         ValueError: a size or crop that does not exist, or a file that is not a readable image.
     """
     if min(size) < 1 or crop not in CROPS:
-        raise ValueError(f"expected a positive image size and a crop among {', '.join(CROPS)}, got {size} and {crop!r}")
+        raise ValueError(
+            f"expected a positive image size and a crop among {', '.join(CROPS)}, got {size} and {crop!r}; correct one"
+        )
     with _open(path) as image:
         try:
             upright = ImageOps.exif_transpose(image)
@@ -124,7 +128,7 @@ def read_image(
             else:
                 upright = upright.convert("L" if grey else "RGB")
         except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"expected a whole image, got {path}: {one_line(error)}; remove it") from error
+            raise ValueError(f"expected a complete image, got {path}: {one_line(error)}; remove it") from error
     height, width = size
     if crop == "centre":
         left, top = (upright.width - width) // 2, (upright.height - height) // 2

@@ -63,7 +63,7 @@ def _parse_idx(stream: io.BufferedIOBase, path: Path) -> tuple[tuple[int, ...], 
         )
     header = _read_up_to(stream, 4 * magic[3]) if len(magic) == 4 else b""
     if len(magic) < 4 or len(header) < 4 * magic[3]:
-        raise ValueError(f"expected a whole IDX header, got a truncated file {path}; fetch the file again")
+        raise ValueError(f"expected a complete IDX header, got a truncated file {path}; fetch the file again")
     shape = tuple(int(s) for s in np.frombuffer(header, ">u4"))
     size = math.prod(shape)
     data = _read_up_to(stream, size)
@@ -96,7 +96,7 @@ def read_idx(path: str | Path, *, sha256: str | None = None) -> UInt8[np.ndarray
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         reason = str(error).rstrip(".")
         raise ValueError(
-            f"expected a whole gzip file, got a truncated or damaged one ({reason}): {path}; fetch the file again"
+            f"expected a complete gzip file, got a truncated or damaged one ({reason}): {path}; fetch the file again"
         ) from error
     if sha256 is not None and digest != sha256:
         whose = [f" (this is a file of {name})" for name, files in IDX_SHA256.items() if digest in files.values()]

@@ -29,9 +29,9 @@ def likelihood(log_probabilities: Float[np.ndarray, "n t"], num_dimensions: int)
     Raises ValueError for no code and for num_dimensions < 1.
     """
     if log_probabilities.size == 0:
-        raise ValueError(f"expected at least one image of one code, got shape {log_probabilities.shape}")
+        raise ValueError(f"expected at least one image and code, got shape {log_probabilities.shape}; check the split")
     if num_dimensions < 1:
-        raise ValueError(f"expected num_dimensions = H * W * C >= 1, got {num_dimensions}")
+        raise ValueError(f"expected num_dimensions = H * W * C >= 1, got {num_dimensions}; pass that of the images")
     bits = -log_probabilities.astype(np.float64).sum(axis=1) / np.log(2)
     n, t = log_probabilities.shape
     per_image = float(bits.mean())
@@ -119,7 +119,7 @@ def _leave_one_out(
 
 def _raster(codes: Integer[np.ndarray, "n ..."], num_codes: int) -> Int[np.ndarray, "n t"]:
     if codes.size == 0:
-        raise ValueError(f"expected at least one image of one code, got shape {codes.shape}")
+        raise ValueError(f"expected at least one image and code, got shape {codes.shape}; check the split")
     flat = codes.reshape(codes.shape[0], -1).astype(np.int64)
     if flat.min() < 0 or flat.max() >= num_codes:
         raise ValueError(f"expected codes in [0, {num_codes}), got {flat.min()} to {flat.max()}; check num_codes")

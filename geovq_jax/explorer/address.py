@@ -1,4 +1,4 @@
-"""The state of the page in its address, so that a view can be reloaded and shared."""
+"""State of the page in its URL, so that a view can be reloaded and shared."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from geovq_jax.explorer.drawing import colourings
 from geovq_jax.explorer.guard import choice, nodes, selection, whole
 from geovq_jax.explorer.space import STARTS, Space, metrics_of
 
-# Name in the address -> id and property of the component that holds the value; the page's script writes them.
+# Name in the URL -> id and property of the component that holds the value; the script of the page writes the URL.
 PARTS = {
     "k": ("k", "value"),
     "tab": ("tab", "data"),
@@ -27,12 +27,12 @@ _MAX_LENGTH = 20_000
 
 
 def read_address(space: Space, tabs: list[str], search: Any) -> list[Any]:
-    """Values of `PARTS` that an address names, no_update for the others and for values that the space does not have.
+    """Values of `PARTS` in a URL; no_update for those that are absent or invalid for the space.
 
     Args:
         space: the space.
         tabs: names of the tabs.
-        search: "?name=value&..."
+        search: query string, "?name=value&...".
     """
     text = search if isinstance(search, str) and len(search) <= _MAX_LENGTH else ""
     given = dict(parse_qsl(text.removeprefix("?")))
@@ -51,7 +51,7 @@ def read_address(space: Space, tabs: list[str], search: Any) -> list[Any]:
 
 
 def _checked(check: Callable[[str], Any], value: str | None) -> Any:
-    """The value, or no_update where there is none or a wrong one."""
+    """The value, or no_update if it is absent or invalid."""
     if value is None:
         return no_update
     try:

@@ -1,4 +1,4 @@
-"""The explorer as a Dash application, on a page of a browser or inline in a notebook; it listens on 127.0.0.1 alone."""
+"""The explorer as a Dash application, in a browser or inline in a notebook; listens on 127.0.0.1 only."""
 
 import contextlib
 import ctypes
@@ -13,13 +13,13 @@ _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def build_app(space: Space) -> Any:
-    """A Dash application that shows a space; its `server` is a WSGI application.
+    """Build a Dash application that shows a space; its `server` is a WSGI application.
 
     Args:
-        space: the space.
+        space: the space to show.
 
     Returns:
-        The application, not yet serving.
+        The application, which does not serve yet.
 
     Raises:
         ValueError: Dash is not installed.
@@ -32,26 +32,26 @@ def build_app(space: Space) -> Any:
     from geovq_jax.explorer.guard import guard
     from geovq_jax.explorer.layout import page
 
-    # Dash puts the title into its template unescaped, and looks for placeholders {%...%} in it afterwards.
+    # Dash inserts the title into its template unescaped and then searches it for placeholders {%...%}.
     title = html.escape(space.name).replace("{", "&#123;")
     app = Dash(__name__, title=title, serve_locally=True, update_title="", assets_folder="assets")
     app.index_string = app.index_string.replace("<html>", '<html lang="en">')
     app.layout = page(space)
     connect(app, space)
     guard(app)
-    # Each request is answered in a thread, glibc gives threads several heaps, and each keeps its largest size: 600 MB
-    # more with 60,000 points. Arrays outside the heaps are returned to the system. Other C libraries have no mallopt.
+    # Requests run in threads, glibc gives threads several heaps, and each heap keeps its largest size: 600 MB more with
+    # 60,000 points. Memory outside the heaps is returned to the system. Other C libraries have no mallopt.
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
     return app
 
 
 def load_space(workdir: str | Path | None, other: str | Path | None = None) -> Space:
-    """The space of a finished run, or the built-in one, with everything compiled that a click needs.
+    """Load the space of a finished run, or the built-in one, and compile what a click needs.
 
     Args:
         workdir: work directory; None for the built-in toy.
-        other: work directory of a run on the same images, to be compared with the first.
+        other: work directory of a run on the same images to compare with.
 
     Returns:
         The space.
@@ -79,12 +79,12 @@ def load_space(workdir: str | Path | None, other: str | Path | None = None) -> S
 def show(
     workdir: str | Path | None = None, other: str | Path | None = None, *, port: int = 8050, height: int = 900
 ) -> None:
-    """Show a run inside a notebook cell.
+    """Show a run in a notebook cell.
 
     Args:
         workdir: work directory of a finished run; None for the built-in toy.
-        other: work directory of a run on the same images, to be compared with the first.
-        port: port of the server behind the cell.
+        other: work directory of a run on the same images to compare with.
+        port: port of the server.
         height: height of the cell in pixels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What happens on the map's page: each callback checks its input, asks the model, and fills a place."""
+"""Callbacks of the map: each validates its input, evaluates the model and updates one part of the page."""
 
 from typing import Any
 
@@ -42,8 +42,8 @@ def connect(app: Dash, space: Space) -> None:
     """Register every callback of the page.
 
     Args:
-        app: the application, its layout from `page`.
-        space: the space it shows.
+        app: the application, with the layout of `page`.
+        space: the space that it shows.
     """
     graphs = graphs_of(space)
     _connect_script(app, space)
@@ -61,7 +61,7 @@ def connect(app: Dash, space: Space) -> None:
 
 
 def _connect_script(app: Dash, space: Space) -> None:
-    """What the browser answers by itself, in `assets/explorer.js`: a click must not wait for the server."""
+    """Callbacks that run in the browser (`assets/explorer.js`), so that a click does not wait for the server."""
 
     def script(name: str, *arguments: Any, initial: bool = False) -> None:
         function = ClientsideFunction("explorer", name)
@@ -196,7 +196,7 @@ def _connect_painting(app: Dash, space: Space, reach: Any) -> None:
         drawn = codes(placed, len(space.vectors))
         changed = {entry["prop_id"].split(".")[0] for entry in ctx.triggered}
         if changed <= {"k", "metric"} and colouring != "distance":
-            return no_update  # the browser draws all points anew with every change
+            return no_update  # every update makes the browser redraw all points
         figure = Patch()
         if "view" in changed:
             _turn(figure, view)
@@ -213,16 +213,16 @@ def _connect_painting(app: Dash, space: Space, reach: Any) -> None:
         if "selection" in changed:
             figure["data"][0]["selectedpoints"] = inside.tolist() if text else None
             figure["layout"]["selections"] = []
-            figure["layout"]["selectionrevision"] = text  # else the browser keeps the outline that was drawn
+            figure["layout"]["selectionrevision"] = text  # else the browser keeps the previous outline
         return figure
 
 
 def _turn(figure: Patch, view: View) -> None:
-    """Show all points in another view."""
+    """Switch all points to another view."""
     figure["data"][0]["x"], figure["data"][0]["y"] = coordinates(view)
     for axis, label in zip(("xaxis", "yaxis"), view.axes, strict=True):
         figure["layout"][axis]["title"]["text"] = label
-    figure["layout"]["uirevision"] = view.name  # another view starts unzoomed
+    figure["layout"]["uirevision"] = view.name  # a new view starts unzoomed
 
 
 def _put(figure: Patch, trace: int, points: np.ndarray) -> None:
@@ -231,13 +231,13 @@ def _put(figure: Patch, trace: int, points: np.ndarray) -> None:
 
 
 def _draw_curves(figure: Patch, lines: dict[str, np.ndarray]) -> None:
-    """Put curves on the map, and take off those that are not given."""
+    """Draw the given curves on the map and remove all others."""
     for trace, name in enumerate(CURVE_COLOURS, 1):
         _put(figure, trace, lines.get(name, np.zeros((0, 2))))
 
 
 def _graph_setting(space: Space, k: Any, metric: Any) -> tuple[int, str]:
-    if k is None:  # the field's text is no number in its range
+    if k is None:  # the field is empty or out of range
         raise PreventUpdate
     return whole(k, 1, space.neighbours.shape[1], "k"), choice(metric, metrics_of(space), "metric")
 

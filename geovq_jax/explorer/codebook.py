@@ -1,4 +1,4 @@
-"""The part of the page that shows what each code draws, how often it is used, and the members of its cell."""
+"""Part of the page on the codebook: the decoded codes, their usage, and the members of each cell."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _SHOWN_MEMBERS = 24
 
 
 def part(space: Space) -> html.Div:
-    """Atlas of the codes, and places for the members of one."""
+    """Atlas of the codes, with a placeholder for the members of one."""
     counts = code_counts(space)
     order = np.argsort(-counts, kind="stable")[:MAX_ATLAS]
     atlas = [
@@ -32,7 +32,7 @@ def part(space: Space) -> html.Div:
     shown = f", the {len(order)} most used" if len(order) < len(counts) else ""
     left = [
         html.H2(f"{used:,} of {len(counts):,} codes used{shown}"),
-        html.P("What each code draws, and the number of its points. Click one for the members of its cell."),
+        html.P("Decoded codes with their number of points. Click one to see the members of its cell."),
         html.Div(atlas, className="atlas"),
     ]
     right = [graph("usage", usage_bars(counts, None), "bars"), html.Div(html.P("No code chosen."), id="members")]
@@ -74,7 +74,7 @@ def connect(app: Dash, space: Space) -> None:
             for node, image in zip(found, space.picture(found) if len(found) else [], strict=True)
         ]
         show = html.Button("show on the map", id={"show": "code"}, n_clicks=0, className="plain", type="button")
-        note = "From the middle of the cell to its border." if pictures else "No point has this code."
+        note = "From the centre of the cell to its border." if pictures else "No point has this code."
         body = [
             html.H2(f"Code {code}: {counts[code]:,} points"),
             html.Div(picture(space.code_pictures[code], "the code", f"code {code}"), className="pictures large"),

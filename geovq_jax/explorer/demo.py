@@ -1,4 +1,4 @@
-"""A built-in latent space for looking around without a run: a bright spot that moves, and dims away from the centre."""
+"""A built-in latent space that needs no run: a moving spot that dims away from the centre."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ _NUM_CLASSES = 6
 def decode(z: Float[Array, "2"]) -> Float[Array, "24 24 1"]:
     """A spot at z in [-1, 1]^2, bright near the origin: f(z)(x) = (0.25 + 0.75 exp(-4 |z|^2)) exp(-8 |x - z|^2).
 
-    A step near the origin changes bright pixels and is long; geodesics bend around the centre. The image covers
+    A step near the origin changes bright pixels and is long, so geodesics bend around the centre. The image covers
     [-1.3, 1.3]^2, rows from top to bottom.
     """
     side = jnp.linspace(-1.3, 1.3, _SIDE)

@@ -1,4 +1,4 @@
-"""What the explorer draws: the scatter as plotly JSON, pictures as PNG addresses; no Dash here."""
+"""Figures of the explorer: plotly figures as JSON, images as data URLs; independent of Dash."""
 
 from typing import Any
 
@@ -15,24 +15,24 @@ from geovq_jax.geometry.curves import resample
 COLOURINGS = ("class", "code", "distance", "volume")
 CURVE_COLOURS = {"straight": "#bd1f01", "graph": "#ffa90e", "continuous": "#3f90da"}
 PICKED_TRACE, PLACED_TRACE = 1 + len(CURVE_COLOURS), 2 + len(CURVE_COLOURS)
-_FINE, _NEAR = 48, 6  # points at which a curve is placed on a view, and nodes among which each stands
-_MAX_NAMED = 20  # classes with a name beside the colour bar
+_FINE, _NEAR = 48, 6  # points of a curve in a view, and neighbouring nodes that place each point
+_MAX_NAMED = 20  # classes that are named beside the colour bar
 
 
 def colourings(space: Space) -> tuple[str, ...]:
-    """Names of the colourings that a space allows."""
+    """Names of the colourings that a space supports."""
     return COLOURINGS if space.metrics is not None else COLOURINGS[:3]
 
 
 def first_colouring(space: Space) -> str:
-    """Colouring at the start: cells of one image share a class, which says little of where they lie."""
+    """Initial colouring: the cells of an image share its class, which says little about where they lie."""
     return "class" if space.frames(0) is None else "code"
 
 
 def markers(space: Space, colouring: str, reach: Reach | None) -> dict[str, Any]:
-    """Plotly's `marker` of all points; `reach`, the distances from the picked point, serves "distance".
+    """Plotly's `marker` of all points; "distance" needs `reach`, the distances from the picked point.
 
-    Raises ValueError for a colouring that the space does not allow.
+    Raises ValueError for a colouring that the space does not support.
     """
     if colouring not in colourings(space):
         raise ValueError(f"expected a colouring among {colourings(space)}, got {colouring!r}; choose one of them")
@@ -59,7 +59,7 @@ def markers(space: Space, colouring: str, reach: Reach | None) -> dict[str, Any]
 
 
 def _steps(numbers: np.ndarray, colours: list[str]) -> dict[str, Any]:
-    """A colour scale of constant steps for whole numbers."""
+    """A stepwise constant colour scale for integers."""
     count = len(colours)
     scale = [[edge / count, colour] for i, colour in enumerate(colours) for edge in (i, i + 1)]
     return {"color": numbers.tolist(), "colorscale": scale, "cmin": -0.5, "cmax": count - 0.5}
@@ -78,7 +78,7 @@ def _layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]
 
 
 def coordinates(view: View) -> tuple[list[float], list[float]]:
-    """Both coordinates of every point of a view, short enough to send."""
+    """Both coordinates of every point of a view, rounded to keep the message short."""
     x, y = np.round(view.points.astype(np.float64), 4).T.tolist()
     return x, y
 
@@ -86,7 +86,7 @@ def coordinates(view: View) -> tuple[list[float], list[float]]:
 def scatter(space: Space, colouring: str) -> dict[str, Any]:
     """The plotly figure of all points.
 
-    Trace 0 holds the points; 1 to 3 are empty for `CURVE_COLOURS`, `PICKED_TRACE` for the picked points and
+    Trace 0 holds the points. Initially empty are 1 to 3 for `CURVE_COLOURS`, `PICKED_TRACE` for the picked points and
     `PLACED_TRACE` for the codes of samples.
     """
     view = space.views[0]
@@ -128,13 +128,13 @@ def scatter(space: Space, colouring: str) -> dict[str, Any]:
 
 
 def draws_of(codes: list[int]) -> tuple[Int[np.ndarray, " m"], list[float]]:
-    """Different codes among those of samples, and the diameter of each one's marker: its area grows with the count."""
+    """Distinct codes of the samples, and marker diameters such that areas are proportional to the counts."""
     found, counts = np.unique(np.array(codes, np.int64), return_counts=True)
     return found, np.clip(6.0 * np.sqrt(counts), 8.0, 26.0).round(1).tolist()
 
 
 def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
-    """Points per code, most used first, the bar of `code` marked; `customdata` of a bar is its code."""
+    """Points per code, most used first, with the bar of `code` highlighted; `customdata` holds the code of each bar."""
     order = np.argsort(-counts, kind="stable")
     colours = ["#e76300" if number == code else "#3f90da" for number in order.tolist()]
     bars = {
@@ -153,7 +153,7 @@ def usage_bars(counts: np.ndarray, code: int | None) -> dict[str, Any]:
 
 
 def error_scatter(versus: Versus) -> dict[str, Any]:
-    """Error of the second run against that of the first, one point per image, and the line of equal errors."""
+    """Error of the second run against that of the first, one point per image, with the line of equal errors."""
     first, second = np.maximum(versus.errors, 1e-6).round(6)
     low, high = float(min(first.min(), second.min())), float(max(first.max(), second.max()))
     points = {
@@ -182,8 +182,8 @@ def error_scatter(versus: Versus) -> dict[str, Any]:
 def on_map(space: Space, view: View, latents: Float[np.ndarray, "t d"]) -> Float[np.ndarray, "t 2"]:
     """Latents in the coordinates of a view.
 
-    An affine view maps every latent. In another view, a latent is placed among its nearest nodes, weighted by the
-    inverse of their squared distances, so that a node is placed at itself.
+    An affine view maps every latent. Otherwise a latent is placed at the mean of its nearest nodes, weighted by inverse
+    squared distance, so that a node is mapped to itself.
     """
     if not view.linear:
         distance, near = cKDTree(space.points).query(latents, k=min(_NEAR, len(space.points)))

@@ -1,7 +1,7 @@
-"""What the explorer's server answers: requests of its own page, well formed; everything else is refused.
+"""Request validation: the server of the explorer answers only well-formed requests of its own page.
 
-Other pages of the same browser can send requests to a local port, by their own name (DNS rebinding) or by form and
-script. Refusals are werkzeug's HTTP exceptions, which reach the client as 400 or 403 and leave no traceback.
+Other pages in the same browser can send requests to a local port, through a name of their own (DNS rebinding) or by
+forms and scripts. Rejections are HTTP exceptions of werkzeug, which reach the client as 400 or 403 without traceback.
 """
 
 import json
@@ -27,11 +27,11 @@ _CALLBACK = "/_dash-update-component"
 
 
 def guard(app: Dash) -> None:
-    """Refuses foreign and malformed requests of an application, and restricts what its page may load.
+    """Reject foreign and malformed requests to an application, and restrict what its page may load.
 
-    - a Host that is not loopback (DNS rebinding), or a POST with another Origin than the page's: 403;
-    - a body above `MAX_BODY` bytes, or a callback that is not one of the application's: 400;
-    - scripts only from this server or by hash, pictures and styles from this server or the page itself.
+    - A Host that is not loopback (DNS rebinding), or a POST with an Origin other than the page: 403.
+    - A body above `MAX_BODY` bytes, or a callback unknown to the application: 400.
+    - Scripts come only from this server or match a hash; images and styles from this server or the page itself.
 
     Args:
         app: the application, with its layout and all callbacks.
@@ -39,9 +39,9 @@ def guard(app: Dash) -> None:
     app.server.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     policy = "; ".join(
         (
-            # plotly compiles its GL shaders' bindings with Function(), hence 'unsafe-eval'.
+            # plotly compiles the bindings of its GL shaders with Function(), hence 'unsafe-eval'.
             f"script-src 'self' 'unsafe-eval' {' '.join(app.csp_hashes())}",
-            # Dash's controls and plotly insert <style> elements and attributes that change: no hash can cover them.
+            # Dash and plotly insert <style> elements and attributes that change, which hashes cannot cover.
             "style-src 'self' 'unsafe-inline'",
             "img-src 'self' data: blob:",
             "default-src 'self'",
@@ -84,7 +84,7 @@ def _json_body() -> Any:
 
 
 def check_callback(callbacks: Mapping[str, Mapping[str, Any]], body: Any) -> None:
-    """Refuses the body of a request that does not address a callback as the page would; values are not looked at.
+    """Reject a request body that does not address a callback as the page would; values are not checked.
 
     Args:
         callbacks: `callback_map` of the application.
@@ -118,12 +118,12 @@ def check_callback(callbacks: Mapping[str, Mapping[str, Any]], body: Any) -> Non
 
 
 def _name(component: str | dict[str, Any]) -> str:
-    """A component's id as `changedPropIds` spells it."""
+    """The id of a component as `changedPropIds` spells it."""
     return component if isinstance(component, str) else json.dumps(component, sort_keys=True, separators=(",", ":"))
 
 
 def _addresses(entry: Any, pattern: Mapping[str, str]) -> bool:
-    """Whether an entry of a request names the component, or a list of entries the components of a wildcard."""
+    """Whether an entry of a request names the component, or a list of entries those of a wildcard."""
     if not pattern["id"].startswith("{"):
         return _is_property(entry, pattern["property"]) and entry["id"] == pattern["id"]
     keys = json.loads(pattern["id"]).keys()
@@ -142,38 +142,38 @@ def _is_property(entry: Any, name: str) -> bool:
 
 
 def whole(value: Any, low: int, high: int, name: str) -> int:
-    """A whole number in [low, high] of a callback; anything else is a BadRequest."""
+    """Check that a callback value is an integer in [low, high]; raises BadRequest."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise BadRequest(f"expected {name} from {low} to {high}, got {reprlib.repr(value)}")
     return value
 
 
 def number(value: Any, low: float, high: float, name: str) -> float:
-    """A number in [low, high] of a callback, where the rounding of a slider is cut off."""
+    """Check that a callback value is a number in [low, high], up to rounding, and clip it; raises BadRequest."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not low - 1e-9 <= value <= high + 1e-9:
         raise BadRequest(f"expected {name} from {low:g} to {high:g}, got {reprlib.repr(value)}")
     return min(max(float(value), low), high)
 
 
 def choice(value: Any, choices: Sequence[str], name: str) -> str:
-    """One of some words of a callback."""
+    """Check that a callback value is one of the choices; raises BadRequest."""
     if not isinstance(value, str) or value not in choices:
         raise BadRequest(f"expected {name} among {', '.join(choices)}, got {reprlib.repr(value)}")
     return value
 
 
 def nodes(value: Any, count: int) -> list[int]:
-    """The picked points of a callback: at most two different ones of `count`."""
+    """Check that a callback value lists at most two distinct points of `count`; raises BadRequest."""
     if not isinstance(value, list) or len(value) > 2:
         raise BadRequest(f"expected at most two points, got {reprlib.repr(value)}")
     picked = [whole(node, 0, count - 1, "point") for node in value]
     if len(set(picked)) < len(picked):
-        raise BadRequest(f"expected two different points, got {picked}")
+        raise BadRequest(f"expected two distinct points, got {picked}")
     return picked
 
 
 def selection(space: Space, value: Any) -> tuple[str, Int[np.ndarray, " m"]]:
-    """A selection of a callback, and its points."""
+    """Check a selection, and return it with its points; raises BadRequest."""
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise BadRequest(f"expected a selection of at most {MAX_TEXT} characters, got {reprlib.repr(value)}")
     try:
@@ -183,14 +183,14 @@ def selection(space: Space, value: Any) -> tuple[str, Int[np.ndarray, " m"]]:
 
 
 def codes(value: Any, num_codes: int) -> list[int]:
-    """Codes of a callback that are to be placed on the map, at most `MAX_CODES`."""
+    """Check that a callback value lists at most `MAX_CODES` codes; raises BadRequest."""
     if not isinstance(value, list) or len(value) > MAX_CODES:
         raise BadRequest(f"expected at most {MAX_CODES} codes, got {reprlib.repr(value)}")
     return [whole(code, 0, num_codes - 1, "code") for code in value]
 
 
 def presses(value: Any) -> int:
-    """How often a button was pressed; 0 before the first time."""
+    """Number of clicks on a button; 0 for None."""
     return 0 if value is None else whole(value, 0, 2**31 - 1, "presses")
 
 

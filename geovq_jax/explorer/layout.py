@@ -1,4 +1,4 @@
-"""The page of the explorer: tabs, and the controls and empty places of the map, which the callbacks fill."""
+"""Layout of the explorer: tabs, controls, and the placeholders that the callbacks fill."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from geovq_jax.explorer.pieces import aria, choice_of, graph, number_input
 from geovq_jax.explorer.space import STARTS, Space, first_k, metrics_of
 
 _HINT = (
-    "Click a point: its image, and the points nearest to it along the graph. Click another: curves between them. "
-    "Outline points with the box or the lasso above the map: what they have in common."
+    "Click a point to see its image and its nearest points along the graph. Click another for curves between the two. "
+    "Outline points with the box or lasso tool above the map for a summary of them."
 )
 
 
 def tabs_of(space: Space) -> list[str]:
-    """Names of the parts of the page."""
+    """Names of the tabs of the page."""
     wanted = {"prior": space.draw is not None, "compare": space.versus is not None}
     return ["latents", "codebook", *(name for name, shown in wanted.items() if shown)]
 
 
 def page(space: Space) -> html.Div:
-    """The whole page of one space."""
+    """The page of a space."""
     makers = {"latents": _latents, "codebook": codebook.part, "prior": prior.part, "compare": versus.part}
     tabs = tabs_of(space)
     head = html.Header(
@@ -31,7 +31,7 @@ def page(space: Space) -> html.Div:
             html.Nav(choice_of("tab", "part of the page", tabs, tabs[0]), **aria(label="parts of the page")),
         ]
     )
-    # All parts stay on the page: what was chosen in one is still there after a look at another.
+    # All parts stay on the page, so that choices in one survive a visit to another.
     parts = [
         html.Div(makers[name](space), id={"part": name}, className="part" if name == tabs[0] else "part away")
         for name in tabs
@@ -65,7 +65,7 @@ def _latents(space: Space) -> html.Div:
         choice_of("metric", "metric of the graph", metrics_of(space), metrics_of(space)[0]),
         number_input("k", "neighbours k", 1, space.neighbours.shape[1], first_k(space), 1),
         html.P(id="graph", className="note"),
-        choice_of("start-from", "geodesic found from the", STARTS, STARTS[0]),
+        choice_of("start-from", "geodesic started from the", STARTS, STARTS[0]),
         buttons,
     ]
     tooltip = dcc.Tooltip(id="hover", show=False, direction="right", className="hover", background_color="var(--paper)")

@@ -1,4 +1,4 @@
-"""Pieces of the page that several parts share: choices, numbers, pictures with captions, bars."""
+"""Components that several parts of the page share: choices, numbers, captioned images, bars."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,12 +22,12 @@ GRAPH: Any = {
 
 
 def aria(**attributes: str) -> Any:
-    """Attributes of accessibility, as keyword arguments of a component: `label` as aria-label."""
+    """ARIA attributes as keyword arguments of a component: `label` becomes aria-label."""
     return {f"aria-{name}": value for name, value in attributes.items()}
 
 
 def choice_of(name: str, label: str, values: Sequence[Any], first: Any, texts: Sequence[str] | None = None) -> html.Div:
-    """Buttons of which one is pressed; the page's script writes its value into the store `name`."""
+    """Buttons of which one is pressed; the script of the page writes its value into the store `name`."""
     buttons: list[Any] = [
         html.Button(
             text,
@@ -43,13 +43,13 @@ def choice_of(name: str, label: str, values: Sequence[Any], first: Any, texts: S
 
 
 def number_input(name: str, label: str, low: Number, high: Number, first: Number, step: Number) -> html.Div:
-    """A labelled field of a number, sent when it is left or after Enter."""
+    """A labelled number field, sent on blur or Enter."""
     field = dcc.Input(id=name, type="number", min=low, max=high, value=first, step=step, debounce=True)
     return html.Div([html.Label(label, htmlFor=name), field], className="control")
 
 
 def graph(name: str, figure: dict[str, Any], size: str) -> html.Div:
-    """A plotly figure that fills a box of the class `size`."""
+    """A plotly figure that fills a box of CSS class `size`."""
     plot = dcc.Graph(
         id=name, figure=figure, config=GRAPH, responsive=True, clear_on_unhover=True, style={"height": "100%"}
     )
@@ -57,7 +57,7 @@ def graph(name: str, figure: dict[str, Any], size: str) -> html.Div:
 
 
 def picture(image: np.ndarray, caption: str, title: str, frame: Frame = None) -> html.Figure:
-    """An image with its caption, and a box around its cell."""
+    """An image with a caption, and optionally a frame around its cell."""
     parts: list[Any] = [html.Img(src=png_address(image), alt=title, title=title)]
     if frame is not None:
         top, left, height, width = (f"{100.0 * share:.2f}%" for share in frame)
@@ -66,7 +66,7 @@ def picture(image: np.ndarray, caption: str, title: str, frame: Frame = None) ->
 
 
 def bars(names: Sequence[str], counts: Sequence[int]) -> html.Table:
-    """Counts as horizontal bars, the longest filling the row."""
+    """Counts as horizontal bars; the longest fills the row."""
     longest = max(max(counts), 1)
     rows = [
         html.Tr(

@@ -1,4 +1,4 @@
-"""The part of the page that draws from the run's prior, starting from the run's own settings."""
+"""Part of the page on the prior: draws samples, with the settings of the run as defaults."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from geovq_jax.explorer.pieces import aria, choice_of, number_input, picture
 from geovq_jax.explorer.space import Draw, Space, class_title
 
 MAX_SAMPLES = 400
-_CHUNK = 25  # images between two reports of progress
+_CHUNK = 25  # images between two progress updates
 _MAX_SEED = 2**31 - 1
 
 
@@ -21,7 +21,7 @@ class _Setting(NamedTuple):
     step: int | float
 
 
-# Numbers of the form, in the order of `Draw` after the class.
+# Number fields of the form, in the order of `Draw` after the class.
 SETTINGS = {
     "number": _Setting("images", 1, MAX_SAMPLES, 1),
     "temperature": _Setting("temperature", 0.0, 4.0, 0.05),
@@ -35,7 +35,7 @@ _WHOLE = ("number", "top_k", "seed")
 
 
 def part(space: Space) -> html.Div:
-    """The form, filled with the run's settings, and a place for samples."""
+    """The form, filled with the settings of the run, and a placeholder for samples."""
     first = space.sampling._asdict() | {"number": min(space.sampling.number, MAX_SAMPLES)}
     fields = [
         number_input(f"draw-{name}", text, low, high, first[name], step)
@@ -50,7 +50,7 @@ def part(space: Space) -> html.Div:
     ]
     samples = [
         html.P(
-            "The settings are those of the run. Press draw for images of sampled codes.",
+            "The settings are those of the run. Press draw to sample codes and decode them.",
             id="progress",
             className="note",
             role="status",
@@ -72,7 +72,8 @@ def part(space: Space) -> html.Div:
 def connect(app: Dash, space: Space) -> None:
     """Register the callbacks of this part.
 
-    Each answer draws some images and says in `draw-next` how to go on; the page's script asks for that in `drawing`.
+    Each response draws a chunk of images and sets `draw-next`, which the script of the page copies to `drawing` to
+    request the next chunk.
     """
 
     @app.callback(
@@ -91,7 +92,7 @@ def connect(app: Dash, space: Space) -> None:
         presses(clicks)
         nothing = (no_update,) * 5
         if ctx.triggered_id == "draw":
-            if None in values:  # a field whose text is no number in its range
+            if None in values:  # a field that is empty or out of range
                 wrong = next(one for one, value in zip(SETTINGS.values(), values, strict=True) if value is None)
                 return *nothing[:2], f"Expected {wrong.label} from {wrong.low:g} to {wrong.high:g}.", *nothing[3:]
             settings = _checked(space, label, dict(zip(SETTINGS, values, strict=True)))
@@ -103,7 +104,7 @@ def connect(app: Dash, space: Space) -> None:
             fresh = False
         rows = np.arange(start, start + _CHUNK)
         assert space.draw is not None
-        # Every chunk has the same size, so that it is compiled once.
+        # All chunks have the same size, so that there is one compilation.
         drawn = space.draw(settings, np.minimum(rows, settings.number - 1))
         count = min(_CHUNK, settings.number - start)
         figures = [
@@ -137,7 +138,7 @@ def _checked(space: Space, label: Any, values: dict[str, Any]) -> Draw:
 
 
 def _continued(space: Space, going: Any) -> tuple[Draw, int]:
-    """Settings and number of images done of a draw that goes on, as the page sends them back."""
+    """Settings and number of finished images of a draw in progress, as the page returns them."""
     going = going if isinstance(going, dict) else {}
     given = going.get("settings")
     given = given if isinstance(given, list) and len(given) == len(Draw._fields) else [None] * len(Draw._fields)

@@ -1,4 +1,4 @@
-"""What the page shows beside the map: a point and its neighbours, curves between two points, a selection."""
+"""Panels beside the map: a point and its neighbours, curves between two points, a selection."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from geovq_jax.figures.style import even_decimals
 
 _SHOWN_NEIGHBOURS = 12
 _WHY_LONGER = (
-    "A path of the graph goes from point to point, so its length is an upper bound of the distance. Where points are "
-    "sparse it makes detours and can be longer than the straight line. The geodesic is free of the points; it is found "
-    "from one of the other two, and is a shortest curve among its neighbours only."
+    "A graph path goes from point to point, so its length is an upper bound on the geodesic distance. Where points are "
+    "sparse it makes detours and can be longer than the straight line. The geodesic does not depend on the points; it "
+    "is optimised from one of the other two curves, to a local minimum of length."
 )
 
 
 def details_of(space: Space, reach: Reach, metric: str) -> list[Any]:
-    """The picked image, and the images nearest to it along the graph."""
+    """The picked image and its nearest images along the graph."""
     near = nearest(reach, _SHOWN_NEIGHBOURS)
     images = space.picture(np.concatenate([[reach.start], near]).astype(np.int64))
     name, code = class_title(space, space.labels[reach.start]), space.codes[reach.start]
@@ -43,7 +43,7 @@ def details_of(space: Space, reach: Reach, metric: str) -> list[Any]:
 
 
 def strips(space: Space, found: list[Curve]) -> html.Div:
-    """Decoded images along each curve, with its length."""
+    """Decoded images along each curve, with the length of the curve."""
     rows: list[Any] = []
     for curve in found:
         notes = f"{curve.length:.3f}" + ("" if curve.converged else " (not converged)")
@@ -58,26 +58,28 @@ def strips(space: Space, found: list[Curve]) -> html.Div:
             )
         )
     if len(found) < len(CURVE_COLOURS):
-        rows.append(html.P("No path of the graph joins these points; a larger k may.", className="note"))
+        rows.append(
+            html.P("These points are not connected in the graph; a larger k may connect them.", className="note")
+        )
     text = "Decoded at equal pull-back distances; lengths in units of the image."
     if space.frames(0) is not None:
-        text += " Each curve moves this one cell of the first image and holds the others."
+        text += " Each curve changes only this cell of the first image."
     why = html.Details([html.Summary("Why a graph path can be the longest"), html.P(_WHY_LONGER)], className="note")
     return html.Div([html.H2("Three curves"), *rows, html.P(text, className="note"), why], className="card")
 
 
 def summary_of(space: Space, text: str, inside: Int[np.ndarray, " m"], counts: Int[np.ndarray, " K"]) -> html.Div:
-    """Counts of the classes and codes of a selection, its mean image, and a button to save its ids.
+    """Class and code counts of a selection, its mean image, and a button to save its ids.
 
     Args:
         space: the space.
-        text: the selection.
-        inside: its points.
-        counts: points of each code in the whole space.
+        text: the selection as text.
+        inside: points of the selection.
+        counts: number of points per code in the whole space.
     """
     title = html.H2(f"{describe(space, text)}: {len(inside):,} points")
     if not len(inside):
-        return html.Div([title, html.P("Nothing lies inside.")], className="card")
+        return html.Div([title, html.P("No points are inside.")], className="card")
     summary = summarise(space, inside)
     tiles = [
         picture(space.code_pictures[code], f"{count:,} of {counts[code]:,}", f"code {code}")
@@ -94,7 +96,7 @@ def summary_of(space: Space, text: str, inside: Int[np.ndarray, " m"], counts: I
                 ],
                 className="beside",
             ),
-            html.H3(f"{summary.num_codes:,} codes, the most frequent of them"),
+            html.H3(f"{summary.num_codes:,} codes; the most frequent ones"),
             html.Div(tiles, className="pictures", id="selected-codes"),
             html.Button("save ids as CSV", id={"save": "csv"}, n_clicks=0, className="plain", type="button"),
         ],

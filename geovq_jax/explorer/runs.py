@@ -1,4 +1,4 @@
-"""A finished run as a latent space to look at: its training nodes, images, decoder, codebook and prior."""
+"""The space of a finished run: training nodes, images, decoder, codebook and prior."""
 
 from functools import partial
 from typing import Any
@@ -24,13 +24,13 @@ from geovq_jax.models.sampling import balanced_labels, sample
 from geovq_jax.stages.codes import code_pictures, representatives
 from geovq_jax.stages.run import Run
 
-MAX_COMPARED = 2_000  # test images on which two runs are compared
+MAX_COMPARED = 2_000  # test images used to compare two runs
 
 
 def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
-    """Nodes of a run's graph with everything the explorer shows of them; the stages up to `codes` must be finished.
+    """Build the space of a run from the nodes of its graph; the stages up to `codes` must have finished.
 
-    Where the graph has more than `max_points` nodes, whole images are left out at random, by the run's seed. Raises
+    If the graph has more than `max_points` nodes, a random subset of its images is kept, by the seed of the run. Raises
     FileNotFoundError for a missing stage and ValueError for a damaged file.
     """
     config, graph, latents = run.config, run.graph, run.latents("train")
@@ -39,7 +39,7 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
     rows = graph.rows
     if len(rows) * cells > max_points:
         rows = np.sort(np.random.default_rng(config.seed).choice(rows, max_points // cells, replace=False))
-    position = np.searchsorted(graph.rows, rows)  # rows of the graph file stand in ascending order
+    position = np.searchsorted(graph.rows, rows)  # rows of the graph are in ascending order
     nodes = (position[:, None] * cells + np.arange(cells)[None]).ravel()
     points = latents.mean[rows].reshape(-1, latents.mean.shape[-1])
     coordinates, *axes = on_plane(points, None, "principal axis")
@@ -97,9 +97,9 @@ def run_space(run: Run, *, max_points: int = MAX_POINTS) -> Space:
 
 
 def compare_runs(run: Run, other: Run, *, max_images: int = MAX_COMPARED) -> Versus:
-    """Test images of two runs, what each decodes from its codes, and the errors.
+    """Test images of two runs, the images that each decodes from its codes, and the errors.
 
-    Raises ValueError for runs with different test images, FileNotFoundError for a run that lacks codes.
+    Raises ValueError if the test images differ, and FileNotFoundError for a run without codes.
     """
     ours, theirs = run.dataset.test, other.dataset.test
     if not np.array_equal(ours.images, theirs.images):
@@ -131,16 +131,16 @@ def compare_runs(run: Run, other: Run, *, max_images: int = MAX_COMPARED) -> Ver
 def _decode_cell(
     decode_fn: Any, grid: Float[Array, "h w d"], where: Array, z: Float[Array | np.ndarray, " d"]
 ) -> Float[Array, "H W C"]:
-    """The image of a grid whose cell `where` is replaced by z."""
+    """The decoded image of a grid with its cell `where` replaced by z."""
     return decode_fn(grid.at[where[0], where[1]].set(z))
 
 
 def _sampler(run: Run, grid: tuple[int, ...]) -> Any:
-    """What draws images from the run's prior."""
+    """The function that draws samples from the prior of the run."""
     params, arch = run.prior
 
     def draw(settings: Draw, rows: np.ndarray) -> Drawn:
-        """The rows of what `run.sample` draws with these settings."""
+        """Rows of the samples that `run.sample` draws with these settings."""
         labels = balanced_labels(settings.number, settings.label, arch.num_classes)[rows]
         drawn = sample(
             jax.vmap(partial(jax.random.fold_in, jax.random.key(settings.seed)))(jnp.asarray(rows)),

@@ -1,6 +1,6 @@
-"""Selected points: what was outlined on the map or found by class, code or image, in words, figures and as CSV.
+"""Selected points: outlined on the map, or found by class, code or image; described, summarised and exported as CSV.
 
-A selection is a text, so that it fits into the address of a view: "class 3", "code 17", "image 40", or "outline plane
+A selection is text, so that it fits into the URL of a view: "class 3", "code 17", "image 40", or "outline plane
 x y x y x y ..." with the corners of a polygon in the coordinates of a view.
 """
 
@@ -16,18 +16,18 @@ from geovq_jax.explorer.space import Space, view_of
 
 MAX_TEXT = 8_000  # characters of a selection
 _SHOWN_CODES = 12
-_CHUNK = 1_000  # images averaged at once
+_CHUNK = 1_000  # images averaged per batch
 
 
 class Summary(NamedTuple):
-    """What selected points have in common.
+    """Summary of selected points.
 
     Attributes:
-        classes: points of each class.
+        classes: number of points per class.
         codes: the most frequent codes, at most 12.
-        counts: points of each of `codes`.
-        num_codes: number of different codes.
-        mean_image: mean of the images that the points come from, one for each point.
+        counts: number of points of each of `codes`.
+        num_codes: number of distinct codes.
+        mean_image: mean of the images of the points, with one image per point.
     """
 
     classes: Int[np.ndarray, " C"]
@@ -38,9 +38,9 @@ class Summary(NamedTuple):
 
 
 def selected(space: Space, text: str) -> Int[np.ndarray, " m"]:
-    """Nodes of a selection, in ascending order; none for an empty text.
+    """Nodes of a selection in ascending order; none for empty text.
 
-    Raises ValueError for a text that is not a selection of this space.
+    Raises ValueError for text that is not a selection of this space.
     """
     kind, _, rest = text.partition(" ")
     if not text:
@@ -65,17 +65,17 @@ def _outlined(space: Space, text: str) -> Int[np.ndarray, " m"]:
 
 
 def find(space: Space, text: str) -> tuple[int | None, str]:
-    """The point that a text names, or the selection that it names.
+    """Find the point or the selection that a text names.
 
     Args:
         space: the space.
         text: "12" or "point 12", "class 3" or the name of a class, "code 7", "image 40".
 
     Returns:
-        Node and "", or None and the text of a selection that is not empty.
+        (node, "") for a point, or (None, selection) for a non-empty selection.
 
     Raises:
-        ValueError: nothing of this name.
+        ValueError: nothing has this name.
     """
     kind, _, rest = text.strip().lower().partition(" ")
     kind, rest = ("point", kind) if kind.isdecimal() and not rest else (kind, rest.strip())
@@ -95,7 +95,7 @@ def find(space: Space, text: str) -> tuple[int | None, str]:
 
 
 def describe(space: Space, text: str) -> str:
-    """A selection in words."""
+    """Description of a selection."""
     kind, _, rest = text.partition(" ")
     if kind == "outline":
         return "Outlined points"
@@ -103,7 +103,7 @@ def describe(space: Space, text: str) -> str:
 
 
 def summarise(space: Space, nodes: Int[np.ndarray, " m"]) -> Summary:
-    """Counts and the mean image of selected points, at least one."""
+    """Counts and mean image of one or more selected points."""
     counts = np.bincount(space.codes[nodes], minlength=len(space.code_pictures))
     order = np.argsort(-counts, kind="stable")[: min(_SHOWN_CODES, int((counts > 0).sum()))]
     chunks = [nodes[start : start + _CHUNK] for start in range(0, len(nodes), _CHUNK)]
@@ -117,7 +117,7 @@ def summarise(space: Space, nodes: Int[np.ndarray, " m"]) -> Summary:
 
 
 def ids_as_csv(space: Space, nodes: Int[np.ndarray, " m"]) -> str:
-    """One line per point: its number, the row of its training image, class, name of the class, and code."""
+    """One line per point: its number, row of its training image, class, class name and code."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("point", "image", "class", "name", "code"))

@@ -1,4 +1,4 @@
-"""The model behind the explorer: points of a latent space, graphs over them, distances and curves between them."""
+"""The model of the explorer: points of a latent space, graphs over them, distances and curves between them."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -20,18 +20,18 @@ MAX_POINTS = 60_000
 MAX_NEIGHBOURS = 30
 METRICS = ("pull-back", "Euclidean")
 
-STARTS = ("shorter curve", "graph path", "straight line")  # from which the continuous geodesic can be found
+STARTS = ("shorter curve", "graph path", "straight line")  # initial curves of the continuous geodesic
 
-_FINE = 64  # points at which a curve is measured
-_START = 128  # points of the curve that a geodesic is found from
-_STRIP = 9  # pictures along a curve
+_FINE = 64  # points used to measure a curve
+_START = 128  # points of the initial curve of a geodesic
+_STRIP = 9  # images along a curve
 
 Images = Float[np.ndarray, "m height width channels"]
 Pictures = Callable[[Any], np.ndarray]
 
 
 class Draw(NamedTuple):
-    """What to draw from a prior: `label` (-1 for every class), `number` of images, and the settings of `sample`."""
+    """Settings of a draw from the prior: `label` (-1 for all classes), `number` of images, and those of `sample`."""
 
     label: int
     number: int
@@ -55,13 +55,13 @@ class Versus(NamedTuple):
     """Two runs on the same test images.
 
     Attributes:
-        names: of the runs, different.
+        names: distinct names of the runs.
         rows: rows of the images in the test split.
         images: the images in [0, 1].
         labels: their classes.
-        decoded: images decoded from the codes of each run.
+        decoded: images that each run decodes from its codes.
         codes: codes of each run.
-        errors: mean squared error of each run and image.
+        errors: mean squared error per run and image.
     """
 
     names: tuple[str, str]
@@ -77,23 +77,23 @@ class Space(NamedTuple):
     """A latent space of at most `MAX_POINTS` points; a point is the latent of an image, or of one cell of its grid.
 
     Attributes:
-        name: heading.
-        subject: what a point is, in words.
-        views: pictures of the points to choose from, at least one.
+        name: title of the page.
+        subject: description of what a point is.
+        views: one or more two-dimensional views of the points.
         images: row of the training image that each point comes from.
         class_names: name of each class.
-        metrics: pull-back metric at each point; None where only Euclidean lengths are known.
-        log_volume: logarithm (base 10) of the volume density at each point; None as `metrics`.
+        metrics: pull-back metric at each point; None if only Euclidean lengths are known.
+        log_volume: logarithm (base 10) of the volume density at each point; None if `metrics` is.
         neighbours: Euclidean neighbours of each point, nearest first, at most `MAX_NEIGHBOURS`.
-        picture: nodes [m] -> the images they come from [m, height, width, channels] in [0, 1].
-        decoder: node -> the map z [d] -> image in which curves that start there are measured and drawn.
-        frames: node -> (top, left, height, width) of its cell as shares of the image; None where it is all of it.
+        picture: nodes [m] -> their images [m, height, width, channels] in [0, 1].
+        decoder: node -> map of z [d] to an image, which measures and draws the curves that start at the node.
+        frames: node -> (top, left, height, width) of its cell as fractions of the image; None for the whole image.
         code_pictures: decoded codes, in [0, 1].
-        vectors: code vectors, latents as `points`.
-        medoids: node of the medoid of each code; -1 where it is not among the points.
-        draw: (settings, rows) -> those rows of the `number` samples; None without a prior.
-        sampling: the settings that the run samples with.
-        versus: this run and another on the same images; None without another.
+        vectors: code vectors, in the space of `points`.
+        medoids: node of the medoid of each code; -1 if it is not among the points.
+        draw: (settings, rows) -> the given rows of the `number` samples; None without a prior.
+        sampling: sampling settings of the run.
+        versus: comparison with another run on the same images; None without one.
     """
 
     name: str
@@ -119,7 +119,7 @@ class Space(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """Shortest distances from node `start`: `distance` [n], infinite where no path leads, and `predecessor` [n]."""
+    """Shortest distances from node `start`: `distance` [n], infinite if unreachable, and `predecessor` [n]."""
 
     start: int
     distance: Float[np.ndarray, " n"]
@@ -130,7 +130,7 @@ class Curve(NamedTuple):
     """One curve between two nodes.
 
     `name` is "straight", "graph" or "continuous", `length` the pull-back length in the decoder of the first node.
-    `pictures` lie at equal pull-back distances; `converged` is False only where the geodesic missed its tolerance.
+    `pictures` are at equal pull-back distances; `converged` is False only for a geodesic that missed its tolerance.
     """
 
     name: str
@@ -151,7 +151,7 @@ class Graphs(NamedTuple):
 
 
 def neighbour_table(points: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "n k"]:
-    """Euclidean neighbours of every point, nearest first: as many as the explorer offers, or all n - 1."""
+    """Euclidean neighbours of every point, nearest first: the largest k of the explorer, or all n - 1."""
     return np.asarray(geometry.knn(points, min(MAX_NEIGHBOURS, len(points) - 1)).indices)
 
 
@@ -161,7 +161,7 @@ def log_volumes(metrics: Float[np.ndarray, "n d d"]) -> Float[np.ndarray, " n"]:
 
 
 def view_of(space: Space, name: str) -> View:
-    """The view with this name; ValueError where it is not on offer."""
+    """The view with this name; raises ValueError if there is none."""
     names = [view.name for view in space.views]
     if name not in names:
         raise ValueError(f"expected a view among {names}, got {name!r}; choose one of them")
@@ -169,29 +169,29 @@ def view_of(space: Space, name: str) -> View:
 
 
 def class_title(space: Space, label: int | np.integer) -> str:
-    """The name of a class, "class 3" where it is a number."""
+    """The name of a class, or "class 3" if the name is a number."""
     name = space.class_names[label]
     return f"class {name}" if name.isdecimal() else name
 
 
 def metrics_of(space: Space) -> tuple[str, ...]:
-    """Names of the metrics that a space knows."""
+    """Names of the metrics of a space."""
     return METRICS if space.metrics is not None else METRICS[1:]
 
 
 def first_k(space: Space) -> int:
-    """Number of neighbours at the start of the page."""
+    """Initial number of neighbours."""
     return min(12, space.neighbours.shape[1])
 
 
 def build_graph(space: Space, k: int, metric: str) -> sparse.csr_array:
-    """Union graph of the k nearest neighbours, edges measured in one metric; components are not joined.
+    """Union graph of the k nearest neighbours with lengths in one metric, without joining components.
 
-    Raises ValueError for a k or a metric that the space does not offer.
+    Raises ValueError for a k or metric that the space does not support.
     """
     most = space.neighbours.shape[1]
     if not 1 <= k <= most:
-        raise ValueError(f"expected 1 <= k <= {most}, got {k}; choose a k on the slider")
+        raise ValueError(f"expected 1 <= k <= {most}, got {k}; choose another k")
     if metric not in metrics_of(space):
         raise ValueError(f"expected a metric among {metrics_of(space)}, got {metric!r}; choose one of them")
     metrics = space.metrics if metric == "pull-back" else None
@@ -199,11 +199,11 @@ def build_graph(space: Space, k: int, metric: str) -> sparse.csr_array:
 
 
 def graphs_of(space: Space) -> Graphs:
-    """Graphs and distances of a space; the edges are measured once per metric, for the largest k.
+    """Graphs and distances of a space; edges are measured once per metric, for the largest k.
 
-    Smaller graphs are the part of the largest whose edges join a node to one of its k nearest. Little is kept: at the
-    most points each graph takes 30 MB, and arrays of that size that come and go fragment the heap. Threads that ask for
-    a graph at the same time wait for each other.
+    A smaller graph keeps the edges of the largest that join a node to one of its k nearest. Caches are small: with
+    `MAX_POINTS` points each graph takes 30 MB, and allocating such arrays repeatedly fragments the heap. Threads that
+    request a graph at the same time wait for each other.
     """
     lock = Lock()
     count, most = space.neighbours.shape
@@ -235,7 +235,7 @@ def reach_from(graph: sparse.csr_array, node: int) -> Reach:
 
 
 def describe_graph(graph: sparse.csr_array) -> str:
-    """Number of edges and components of a graph, in words."""
+    """Number of edges and components of a graph, as text."""
     sizes = np.bincount(components(graph))
     plural = "" if len(sizes) == 1 else "s"
     share = 100.0 * sizes.max() / sizes.sum()
@@ -243,7 +243,7 @@ def describe_graph(graph: sparse.csr_array) -> str:
 
 
 def nearest(reach: Reach, count: int) -> Int[np.ndarray, " m"]:
-    """At most `count` nodes nearest along the graph, nearest first, without the start and unreachable nodes."""
+    """The `count` nearest nodes along the graph, nearest first, without the start and unreachable nodes."""
     count = min(count + 1, len(reach.distance))
     ids = np.argpartition(reach.distance, count - 1)[:count]
     ids = ids[(ids != reach.start) & np.isfinite(reach.distance[ids])]
@@ -251,7 +251,7 @@ def nearest(reach: Reach, count: int) -> Int[np.ndarray, " m"]:
 
 
 def path_to(reach: Reach, target: int) -> Int[np.ndarray, " t"] | None:
-    """Node ids of the shortest path to a node, ends included; None where no path exists."""
+    """Nodes of the shortest path to a node, ends included; None if there is no path."""
     if not np.isfinite(reach.distance[target]):
         return None
     path = [target]
@@ -262,7 +262,7 @@ def path_to(reach: Reach, target: int) -> Int[np.ndarray, " t"] | None:
 
 @jax.jit
 def _measure(decode_fn: Any, curve: Float[Array, "t d"]) -> tuple[Array, Array]:
-    """Pull-back length of a fine curve, and its decoded pictures at equal distances."""
+    """Pull-back length of a fine curve, and its decoded images at equal distances."""
     even = geometry.constant_speed(decode_fn, curve, num_points=_STRIP)
     return geometry.curve_length(decode_fn, curve, rule="chord"), jnp.clip(jax.vmap(decode_fn)(even), 0.0, 1.0)
 
@@ -270,14 +270,14 @@ def _measure(decode_fn: Any, curve: Float[Array, "t d"]) -> tuple[Array, Array]:
 def curves_between(space: Space, reach: Reach, stop: int, start_from: str = STARTS[0]) -> list[Curve]:
     """The straight line, the shortest path of the graph (if any) and the continuous geodesic, in this order.
 
-    The decoder of the first node, `reach.start`, measures and draws all of them.
+    All are measured and drawn with the decoder of the first node, `reach.start`.
 
     Args:
         space: the space.
         reach: distances from the first node.
         stop: the second node.
-        start_from: one of `STARTS`, the curve that the geodesic, a local one, is found from; the straight line where no
-            path of the graph exists.
+        start_from: one of `STARTS`, the initial curve of the geodesic, which is a local minimum; the straight line if
+            there is no path in the graph.
     """
     decode_fn = space.decoder(reach.start)
     ends = space.points[[reach.start, stop]]
@@ -287,7 +287,7 @@ def curves_between(space: Space, reach: Reach, stop: int, start_from: str = STAR
         curves.append(_curve(decode_fn, "graph", space.points[path], converged=True))
     initial = {STARTS[0]: min(curves, key=lambda curve: curve.length), STARTS[1]: curves[-1], STARTS[2]: curves[0]}
     d = space.points.shape[1]
-    # d tangents at each point and step: a wide latent gets fewer points, so that the answer takes a second.
+    # d tangents per point and step: wide latents get fewer points, so that a response takes about a second.
     found = geometry.geodesics(
         decode_fn,
         ends[:1],
@@ -312,9 +312,9 @@ def code_counts(space: Space) -> Int[np.ndarray, " K"]:
 
 
 def members(space: Space, code: int, count: int) -> Int[np.ndarray, " m"]:
-    """At most `count` points of one cell, spread evenly over it in order of their distance to the medoid.
+    """At most `count` points of a cell, evenly spaced in the order of their distance to the medoid.
 
-    The medoid comes first; where it is not among the points, the mean of the cell takes its place as the centre.
+    The medoid comes first; if it is not among the points, distances are to the mean of the cell.
     """
     nodes = np.flatnonzero(space.codes == code)
     centre = space.points[nodes].mean(axis=0) if space.medoids[code] < 0 else space.points[space.medoids[code]]

@@ -1,4 +1,4 @@
-"""The part of the page that shows two runs side by side: the same test images, the codes and the errors of both."""
+"""Part of the page that compares two runs on the same test images: codes and errors side by side."""
 
 from typing import Any
 
@@ -17,14 +17,17 @@ _ORDERS = ("first better", "second better", "even", "worst for both", "as in the
 
 
 def part(space: Space) -> html.Div:
-    """What both runs reach on the whole, the map of errors, and a place for images."""
+    """Overall errors of both runs, their scatter plot, and a placeholder for images."""
     versus = space.versus
     assert versus is not None
     left = [
         html.H2("Two runs on the same images"),
         _headline(versus),
         graph("errors", error_scatter(versus), "square"),
-        html.P("Each point is a test image; below the line the second run is better. Click one.", className="note"),
+        html.P(
+            "Each point is a test image; below the line, the second run is better. Click one to see it.",
+            className="note",
+        ),
     ]
     right = [
         choice_of("order", "images", _ORDERS, _ORDERS[0]),
@@ -34,7 +37,7 @@ def part(space: Space) -> html.Div:
 
 
 def _headline(versus: Versus) -> html.Table:
-    """Mean squared error of both runs, their PSNR, and how often each is better."""
+    """Mean squared error and PSNR of both runs, and how often each is better."""
     first, second = versus.errors
     wins = (first < second, second < first)
     rows = [
@@ -48,13 +51,13 @@ def _headline(versus: Versus) -> html.Table:
         )
         for name, errors, won in zip(versus.names, versus.errors, wins, strict=True)
     ]
-    names = ("run", "mean squared error", "PSNR of that", "images on which it is better")
+    names = ("run", "mean squared error", "its PSNR", "images on which it is better")
     head = html.Thead(html.Tr([html.Th(name, scope="col") for name in names]))
     return html.Table([head, html.Tbody(rows)], className="table")
 
 
 def shown(versus: Versus, order: str) -> np.ndarray:
-    """Positions of the images that an order puts first."""
+    """Positions of the first images in an order."""
     first, second = versus.errors
     keys = dict(
         zip(
@@ -67,7 +70,7 @@ def shown(versus: Versus, order: str) -> np.ndarray:
 
 
 def pairs(space: Space, positions: np.ndarray) -> html.Div:
-    """For each image: the original, and both decoded images with error and codes."""
+    """Per image: the original, and both decoded images with their errors and codes."""
     versus = space.versus
     assert versus is not None
     errors = [even_decimals(part) for part in versus.errors[:, positions]]
@@ -78,7 +81,7 @@ def pairs(space: Space, positions: np.ndarray) -> html.Div:
         for run, decoded, codes, texts in zip(versus.names, versus.decoded, versus.codes, errors, strict=True):
             figures.append(picture(decoded[i], texts[place], f"{name} by {run}"))
             text = codes_as_text(np.atleast_2d(codes[i]))
-            # A wide grid is scrolled, from the keyboard too.
+            # A wide grid scrolls, also by keyboard.
             figures.append(html.Pre(text, title=f"codes of {name} by {run}", tabIndex=0 if len(text) > 80 else None))
         rows.append(html.Div(figures, className="pair"))
     names = ("image", versus.names[0], "its codes", versus.names[1], "its codes")
@@ -87,7 +90,7 @@ def pairs(space: Space, positions: np.ndarray) -> html.Div:
 
 
 def codes_as_text(codes: Int[np.ndarray, "h w"]) -> str:
-    """A grid of codes in rows, one below the other."""
+    """A grid of codes as lines of text."""
     width = len(str(codes.max()))
     return "\n".join(" ".join(f"{code:>{width}d}" for code in row) for row in codes.tolist())
 

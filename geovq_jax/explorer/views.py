@@ -1,4 +1,4 @@
-"""Flat pictures of the points of a latent space: along its axes, by distances of a graph, by UMAP."""
+"""Two-dimensional views of the points of a latent space: along its axes, by graph distances, by UMAP."""
 
 import warnings
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ _UMAP_NEIGHBOURS = 15
 
 
 class View(NamedTuple):
-    """A flat picture of the points: coordinates, labels of both axes, and whether it is affine in the latents."""
+    """A two-dimensional view: coordinates, axis labels, and whether it is affine in the latents."""
 
     name: str
     points: Float[np.ndarray, "n 2"]
@@ -24,7 +24,7 @@ class View(NamedTuple):
 
 
 def geodesic_view(graph: sparse.csr_array, nodes: Int[np.ndarray, " n"], *, seed: int) -> tuple[View, ...]:
-    """The given nodes laid out by their distances along a graph; no view where the graph is not connected."""
+    """The given nodes embedded by their distances along a graph; no view if the graph is not connected."""
     if components(graph).max() > 0:
         return ()
     laid = geometry.geodesic_map(graph, seed=seed)
@@ -39,10 +39,10 @@ def umap_view(
     *,
     seed: int,
 ) -> tuple[View, ...]:
-    """The points laid out by UMAP from the lengths to their neighbours; no view without umap-learn, or of few points.
+    """The points embedded by UMAP from the lengths to their neighbours; no view without umap-learn or for few points.
 
-    The lengths are those of the straight lines, in the pull-back metric where it is given. One thread lays the points
-    out, so that equal seeds give equal views; 24,000 points take about 15 seconds.
+    Lengths are those of straight lines, in the pull-back metric if given. UMAP runs in one thread, so that equal seeds
+    give equal views; 24,000 points take about 15 seconds.
 
     Reference: McInnes, Healy and Melville, UMAP, arXiv:1802.03426.
     """
@@ -54,11 +54,11 @@ def umap_view(
     order = np.argsort(lengths, axis=1, kind="stable")
     ids = np.take_along_axis(edges[:, 1].reshape(count, k), order, axis=1)
     lengths = np.take_along_axis(lengths, order, axis=1)
-    # UMAP counts each point as the first of its own neighbours.
+    # UMAP expects each point as its own first neighbour.
     ids = np.hstack([np.arange(count)[:, None], ids]).astype(np.int32)
     lengths = np.hstack([np.zeros((count, 1)), lengths]).astype(np.float32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on TensorFlow and on new points, neither of which is wanted
+        warnings.simplefilter("ignore")  # about TensorFlow and about new points, neither of which is used
         import umap
 
         model = umap.UMAP(n_neighbors=k + 1, precomputed_knn=(ids, lengths), init="pca", random_state=seed, n_jobs=1)

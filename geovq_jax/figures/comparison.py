@@ -20,14 +20,14 @@ def rate_distortion(
 ) -> Figure:
     """Quality against rate, one line per codebook: name -> (rates, qualities), in any order.
 
-    `intervals` hold the lower and upper limits of the qualities, in the order of the rates; labels name their units.
+    `intervals` holds the lower and upper limits of the qualities, in the order of the rates; labels include units.
     """
     many = len(curves) > 4
     figure, (axes,) = new_figure(width=WIDTH * (1.0 if many else 0.75), height=max(3.8, 0.22 * len(curves) + 0.6))
     for index, (name, (rates, qualities)) in enumerate(curves.items()):
         order = np.argsort(rates)
         rates, qualities = rates[order], qualities[order]
-        # Six colours: the marker of a colour that comes again is another.
+        # There are six colours; a repeated colour gets a different marker.
         marker = "osD^vP"[(index + index // 6) % 6]
         style = "-" if len(rates) > 1 else "none"
         (line,) = axes.plot(rates, qualities, linestyle=style, marker=marker, markersize=5.0, label=name)
@@ -74,7 +74,7 @@ def comparison(
 def elbow(
     num_clusters: Int[np.ndarray, " m"], costs: Mapping[str, Float[np.ndarray, " m"]], *, unit: str = "squared length"
 ) -> Figure:
-    """Clustering cost (mean squared distance to the codebook) of each method against the number of codes, log-log."""
+    """Clustering cost (mean squared distance to the codebook) per method against the number of codes, log-log."""
     figure, (axes,) = new_figure(width=WIDTH * 0.65, height=3.4)
     for index, (name, cost) in enumerate(costs.items()):
         axes.plot(num_clusters, cost, marker="osD^vP"[index % 6], markersize=4.5, label=name)
@@ -93,14 +93,14 @@ def elbow(
 def distance_histogram(
     distances: Mapping[str, Float[np.ndarray, " _"]], *, unit: str = "pull-back length", bins: int = 60
 ) -> Figure:
-    """Distribution of the finite distances, one outline per kind, in bins over their common range.
+    """Histograms of the finite distances, one per kind, with common bins.
 
-    Raises ValueError where no distance is finite.
+    Raises ValueError if no distance is finite.
     """
     finite = {name: values[np.isfinite(values)] for name, values in distances.items()}
     everything = np.concatenate(list(finite.values()))
     if everything.size == 0:
-        raise ValueError("expected finite distances, got none; the graph has no path between the chosen nodes")
+        raise ValueError("expected finite distances, got none; choose nodes that are connected in the graph")
     edges = np.linspace(min(0.0, everything.min()), everything.max() or 1.0, bins + 1)
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=3.0)
     for name, values in finite.items():

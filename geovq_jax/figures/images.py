@@ -27,7 +27,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 def mosaic(
     images: Float[np.ndarray, "r c h w channels"] | UInt[np.ndarray, "r c h w channels"], *, gap: int = 2
 ) -> Float[np.ndarray, "height width colours"]:
-    """A grid of images, see `as_picture`, side by side on white, `gap` pixels apart, as floats in [0, 1]."""
+    """A grid of images (see `as_picture`) on white, `gap` pixels apart, as floats in [0, 1]."""
     pictures = as_picture(images)
     rows, columns, height, width, channels = pictures.shape
     canvas = np.ones((rows, height + gap, columns, width + gap, channels))
@@ -59,7 +59,7 @@ def image_grid(
 ) -> Figure:
     """Rows of images, floats in [0, 1] or integers, with a caption per row and, if given, per column.
 
-    Raises ValueError where the captions do not match the rows or columns.
+    Raises ValueError if the captions do not match the rows or columns.
     """
     images = as_picture(images)
     rows, columns, height, width, _ = images.shape
@@ -70,7 +70,7 @@ def image_grid(
     gap = max(1, width // 14)
     picture = mosaic(images, gap=gap)
     caption_inches = 0.3 + 0.075 * max(len(caption) for caption in row_captions)
-    # A cell is at most 0.7 inch wide, so that a few images are not blown up to the full width.
+    # Images are at most 0.7 inches wide, so that a few of them are not enlarged to the full width.
     inches = min(WIDTH - caption_inches, 0.7 * columns)
     tall = inches * picture.shape[0] / picture.shape[1] + 0.1 + 0.3 * bool(title) + 0.2 * bool(column_captions)
     figure, (axes,) = new_figure(width=inches + caption_inches, height=tall)
@@ -96,7 +96,7 @@ def training_curves(
         best_step: step whose weights were kept, marked by a dashed line.
 
     Raises:
-        ValueError: no panel.
+        ValueError: there are no panels.
     """
     if not panels:
         raise ValueError("expected at least one panel of curves, got none; pass {label: {line: (steps, values)}}")
@@ -122,7 +122,7 @@ def training_curves(
 
 @styled
 def code_usage(counts: Int[np.ndarray, " K"]) -> Figure:
-    """How often each code is used on a log scale, most frequent first, against uniform use; not all counts are zero."""
+    """Usage of each code on a log scale, most used first, against uniform usage; some count must be positive."""
     share = np.sort(counts)[::-1] / counts.sum()
     size = len(counts)
     positive = share[share > 0]
@@ -141,7 +141,7 @@ def code_usage(counts: Int[np.ndarray, " K"]) -> Figure:
 
 @styled
 def position_maps(panels: Mapping[str, Float[np.ndarray, "h w"]]) -> Figure:
-    """One map of the grid per quantity (a label with its unit), each value written into its cell, row 0 at the top."""
+    """One map of the grid per quantity (label with unit), with the values written into the cells, row 0 at the top."""
     height, width = next(iter(panels.values())).shape
     wide = 0.75 * WIDTH
     figure, axes = new_figure(
@@ -168,18 +168,18 @@ def code_atlas(
     max_codes: int = 128,
     columns: int = 16,
 ) -> Figure:
-    """Decoded codes (float in [0, 1]), the `max_codes` most used first, each with the number of its members.
+    """Decoded codes (floats in [0, 1]): the `max_codes` most used, in that order, each with its count.
 
-    Raises ValueError where the numbers of counts and pictures differ.
+    Raises ValueError if the numbers of counts and images differ.
     """
     if len(images) != len(counts):
-        raise ValueError(f"expected one count per code, got {len(counts)} for {len(images)} pictures; align them")
+        raise ValueError(f"expected one count per code, got {len(counts)} for {len(images)} images; align them")
     images = as_picture(images)
     order = np.argsort(-counts, kind="stable")[:max_codes]
     columns = min(columns, len(order))
     rows = -(-len(order) // columns)
     height, width, channels = images.shape[1:]
-    gap, room = max(1, width // 10), max(1, round(0.2 * width))  # pixels between pictures, and above each for its count
+    gap, room = max(1, width // 10), max(1, round(0.2 * width))  # pixels between images, and above each for its count
     tiles = np.ones((rows * columns, height + room, width, channels))
     tiles[: len(order), room:] = images[order]
     picture = mosaic(tiles.reshape(rows, columns, height + room, width, channels), gap=gap)
@@ -196,9 +196,9 @@ def code_atlas(
 def interpolation_strips(
     pairs: Sequence[Mapping[str, Float[np.ndarray, "t h w channels"]]], *, lengths: Sequence[Mapping[str, float]]
 ) -> Figure:
-    """Decoded curves between the latents of several pairs, one block per pair and one row per curve with its length.
+    """Decoded curves between pairs of latents, one block per pair and one row per curve, labelled with its length.
 
-    Raises ValueError where the curves have different numbers of images.
+    Raises ValueError if the curves have different numbers of images.
     """
     counts = {len(strip) for strips in pairs for strip in strips.values()}
     if len(counts) != 1:

@@ -22,12 +22,12 @@ from geovq_jax.figures.style import (
 )
 from geovq_jax.geometry.graphs.embedding import Plane, principal_plane, project
 
-_OUTSIDE = "#d5d8dc"  # points that are not reached, or in no group
-_CODES_SHOWN = 20  # more colours than these cannot be told apart
+_OUTSIDE = "#d5d8dc"  # points that are unreachable, or in no group
+_CODES_SHOWN = 20  # more colours cannot be told apart
 
 
 def on_plane(points: Float[np.ndarray, "n d"], plane: Plane | None, axis: str) -> tuple[np.ndarray, str, str]:
-    """Points on a plane, by default that of largest variance, and its axes; two-dimensional ones stay as they are."""
+    """Points projected on a plane, by default the principal one, and its axis labels; 2-D points are unchanged."""
     if points.shape[1] == 2 and plane is None:
         return points, "latent 1", "latent 2"
     plane = principal_plane(points) if plane is None else plane
@@ -52,25 +52,25 @@ def latent_map(
     plane: Plane | None = None,
     axis: str = "principal axis",
 ) -> Figure:
-    """Latents in the plane of largest variance, coloured by class, by code (the most frequent ones) or by a value.
+    """Latents in their principal plane, coloured by class, by code (the most used ones) or by a value.
 
     Args:
-        latents: two-dimensional ones are drawn as they are.
-        classes, codes, values: at most one of them; infinite values, such as unreachable distances, are drawn in grey.
-        value_label: what the values are, with their unit.
+        latents: those with two dimensions are drawn unprojected.
+        classes, codes, values: at most one of these; infinite values, such as unreachable distances, are drawn in grey.
+        value_label: name of the values, with their unit.
         codebook: codebook vectors, drawn as crosses.
-        plane: plane to project on, to share one map between figures; `axis` names its axes.
+        plane: plane to project on, so that figures can share one map; `axis` names its axes.
 
     Raises:
-        ValueError: more than one colouring.
+        ValueError: more than one colouring is given.
     """
     if sum(colouring is not None for colouring in (classes, codes, values)) > 1:
         raise ValueError("expected one of classes, codes and values, got several; draw one map each")
     if plane is None and latents.shape[1] > 2:
-        plane = principal_plane(latents)  # of the latents, also for the codebook
+        plane = principal_plane(latents)  # the codebook uses the plane of the latents, too
     points, first, second = on_plane(latents, plane, axis)
     figure, (axes,) = new_figure(width=WIDTH * 0.75, height=WIDTH * 0.62)
-    # A fixed shuffle: in data-set order the last class would cover the others.
+    # A fixed shuffle: in the order of the data set, the last class would cover the others.
     order = np.random.default_rng(0).permutation(len(points))
     x, y = points[order, 0], points[order, 1]
     size = _marker_area(len(points))
@@ -98,7 +98,7 @@ def latent_map(
 
 
 def _name_classes(axes: Axes, points: np.ndarray, classes: np.ndarray, names: Sequence[str] | None) -> None:
-    """Write each class at its median, unless another name is there: not every reader can tell the colours apart."""
+    """Write each class at its median unless it would overlap another: not every reader can distinguish the colours."""
     reach = 0.05 * np.ptp(points, axis=0).max()
     placed: list[np.ndarray] = []
     for label in np.unique(classes):
@@ -171,7 +171,7 @@ def connectivity_bars(
     num_components: Int[np.ndarray, " m"],
     largest_fraction: Float[np.ndarray, " m"],
 ) -> Figure:
-    """Number of components, and the share of the nodes in the largest (in [0, 1]), by number of neighbours."""
+    """Number of components, and share of nodes in the largest (in [0, 1]), by number of neighbours."""
     figure, (left, right) = new_figure(1, 2, height=2.7)
     names = [str(k) for k in num_neighbours]
     panels = (
@@ -196,10 +196,10 @@ def ball_map(
     share: float = 0.1,
     plane: Plane | None = None,
 ) -> Figure:
-    """The nearest `share` of all latents by geodesic and by Euclidean distance from one of them, and where they differ.
+    """The `share` of latents nearest to one of them by geodesic and by Euclidean distance, and where the two differ.
 
-    `geodesic` is zero at the centre. Latents of more than two dimensions are projected on `plane`, by default that of
-    largest variance.
+    `geodesic` is zero at the centre. Latents of more than two dimensions are projected on `plane`, by default the
+    principal one.
     """
     points, first, second = on_plane(latents, plane, "principal axis")
     count = max(1, round(share * len(latents)))

@@ -32,7 +32,7 @@ def _bounds(points: Float[np.ndarray, "n 2"], margin: float = 0.04) -> tuple[flo
 
 
 def _canvas(bounds: tuple[float, float, float, float], *, colour_bar: bool = False) -> tuple[Figure, Axes]:
-    """Axes of equal units that fill a figure of the map's own shape."""
+    """Axes with equal units that fill a figure of the aspect ratio of the map."""
     left, right, bottom, top = bounds
     width = WIDTH * 0.75
     height = np.clip((width - (1.4 if colour_bar else 0.6)) * (top - bottom) / (right - left), 1.5, 1.3 * width) + 0.5
@@ -53,11 +53,11 @@ def voronoi_map(
 ) -> Figure:
     """Cells of a codebook over the latent plane: each point of the plane takes the code of the nearest latent.
 
-    Regions farther from any latent than three times the usual spacing stay white, as no code was ever computed there.
+    Regions farther from any latent than three times the median spacing stay white, as no codes were computed there.
     `resolution` is the number of pixels along the longer side. Raises ValueError for 8 latents or fewer.
     """
     if len(latents) <= 8:
-        raise ValueError(f"expected more than 8 latents, got {len(latents)}; a map needs points to draw from")
+        raise ValueError(f"expected more than 8 latents, got {len(latents)}; draw the map from more latents")
     bounds = left, right, bottom, top = _bounds(latents)
     step = max(right - left, top - bottom) / resolution
     x, y = np.arange(left, right, step) + step / 2.0, np.arange(bottom, top, step) + step / 2.0
@@ -91,14 +91,14 @@ def metric_ellipses(
 ) -> Figure:
     """The metric as ellipses of constant pull-back length: long where a step changes the image little.
 
-    {p + v : v'G(p)v = r^2}, with one r for all, chosen so that the larger ellipses just fit the spacing of the points.
-    `latents` are drawn behind, coloured by `classes`.
+    {p + v : v'G(p)v = r^2}, with one r chosen so that the larger ellipses just fit the spacing of the points. `latents`
+    are drawn behind, coloured by `classes`.
     """
     eigenvalues, vectors = np.linalg.eigh(metrics)
     radii = 1.0 / np.sqrt(np.maximum(eigenvalues, 1e-12 * eigenvalues.max()))
     bounds = left, right, bottom, top = _bounds(points)
     spacing = np.sqrt((right - left) * (top - bottom) / len(points))
-    # The 90 % quantile fits; where the decoder is nearly flat the ellipse is cut rather than flooding the map.
+    # The 90 % quantile fits; where the decoder is nearly flat, the ellipse is clipped.
     diameters = np.minimum(radii * 0.9 * spacing / np.quantile(radii[:, 0], 0.9), 1.5 * spacing)
     angles = np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0]))
     figure, axes = _canvas(bounds)

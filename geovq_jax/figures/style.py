@@ -1,4 +1,4 @@
-"""One look for every figure: colours that colour-blind readers tell apart, constant class colours, quiet axes."""
+"""Style of all figures: colours that colour-blind readers can distinguish, fixed class colours, quiet axes."""
 
 import base64
 import colorsys
@@ -38,7 +38,7 @@ MUTED = "#7a828c"
 GRID = "#e7e9ec"
 ACCENT = "#2f74b5"
 CONTRAST = "#d9661f"
-SEQUENTIAL = "cividis"  # more is lighter, in every figure
+SEQUENTIAL = "cividis"  # larger is lighter in every figure
 
 # Width of a full-width figure in inches, and the resolution at which figures are saved.
 WIDTH = 8.0
@@ -80,7 +80,7 @@ _SETTINGS: Any = {
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run a drawing function under the package's style, whatever the caller's matplotlib settings."""
+    """Run a drawing function in the style of the package, independent of the matplotlib settings of the caller."""
 
     @wraps(draw)
     def inner(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -97,7 +97,7 @@ def new_figure(
 ) -> tuple[Figure, list[Axes]]:
     """A figure (sizes in inches) and its panels in raster order.
 
-    It is outside pyplot's registry, so that it is freed with its last reference.
+    It is not registered with pyplot, so that it is freed with its last reference.
     """
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -122,7 +122,7 @@ def code_colours(count: int) -> list[str]:
 
 
 def even_decimals(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[str]:
-    """Numbers with the same number of decimals, three significant digits in the median of them.
+    """Format numbers with equally many decimals, so that their median has three significant digits.
 
     Example:
         >>> even_decimals([0.041, 0.0478, 0.123])
@@ -134,14 +134,14 @@ def even_decimals(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[str
 
 
 def figure_png(figure: Figure, *, dpi: int = DPI) -> bytes:
-    """A figure as PNG, with no time or version in it, so that equal figures are equal files; `dpi` is dots per inch."""
+    """A figure as PNG without time or version, so that equal figures give equal files; `dpi` is dots per inch."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def as_picture(images: Float[np.ndarray, "*n h w c"] | UInt[np.ndarray, "*n h w c"]) -> Float[np.ndarray, "*n h v c2"]:
-    """Images, floats in [0, 1] or integers, as floats of one or three channels: others side by side, in grey."""
+    """Images (floats in [0, 1] or integers) as floats with one or three channels; others are tiled in grey."""
     scale = np.iinfo(images.dtype).max if images.dtype.kind == "u" else 1.0
     *leading, height, width, channels = images.shape
     if channels not in (1, 3):

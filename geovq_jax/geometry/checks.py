@@ -179,7 +179,7 @@ def _check_shape(name: str, shape: tuple[int, ...], axes: str) -> None:
 
 def _on_host(name: str, value: Any) -> np.ndarray:
     if is_traced(value):
-        raise ValueError(f"expected {name} that are known in advance, got a traced array; pass them from outside jit")
+        raise ValueError(f"expected concrete {name}, got a traced array; pass them from outside jit")
     try:
         return np.asarray(value)
     except Exception as error:  # ragged lists, or an object that raises

@@ -109,7 +109,7 @@ def _sample(decode_fn: DecodeFn, points: Points, weights: Weights | None) -> tup
     points = np.asarray(points, jnp.result_type(float))
     share = np.ones(len(points)) if weights is None else np.asarray(check_lengths("weights", weights, str(len(points))))
     if not share.sum() > 0:
-        raise ValueError("expected weights of which one is above 0, got none; leave them out to count all alike")
+        raise ValueError("expected a positive weight, got none; omit them for equal weights")
     return points, share / share.sum()
 
 

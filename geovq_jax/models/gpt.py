@@ -58,9 +58,9 @@ def loss(
         Loss, and metrics `bits_per_code` (never smoothed) and `accuracy` (share of codes that were the most likely).
     """
     if not 0 <= label_smoothing < 1:
-        raise ValueError(f"expected label_smoothing in [0, 1), got {label_smoothing}")
+        raise ValueError(f"expected label_smoothing in [0, 1), got {label_smoothing}; 0 turns it off")
     if not 0 <= label_dropout <= 1:
-        raise ValueError(f"expected label_dropout in [0, 1], got {label_dropout}")
+        raise ValueError(f"expected label_dropout in [0, 1], got {label_dropout}; 0 turns it off")
     dropout_key = None
     if train:
         dropout_key, label_key = jax.random.split(key)
@@ -148,7 +148,7 @@ def _choose(log_p: Float[Array, "*t k"], codes: Integer[Array, "*t"]) -> Float[A
 def _check(arch: Architecture) -> None:
     for name in ("num_codes", "length", "embed_dim", "num_layers", "num_heads", "mlp_ratio"):
         if getattr(arch, name) < 1:
-            raise ValueError(f"expected {name} >= 1, got {getattr(arch, name)}")
+            raise ValueError(f"expected {name} >= 1, got {getattr(arch, name)}; raise it")
     if arch.num_classes < 0:
         raise ValueError(f"expected num_classes >= 0, got {arch.num_classes}; 0 is an unconditional prior")
     if arch.embed_dim % arch.num_heads:
@@ -156,7 +156,7 @@ def _check(arch: Architecture) -> None:
             f"expected num_heads that divides embed_dim, got {arch.num_heads} and {arch.embed_dim}; change one of them"
         )
     if not 0 <= arch.dropout < 1:
-        raise ValueError(f"expected dropout in [0, 1), got {arch.dropout}")
+        raise ValueError(f"expected dropout in [0, 1), got {arch.dropout}; 0 turns it off")
     if arch.grid is not None and arch.grid[0] * arch.grid[1] != arch.length:
         raise ValueError(
             f"expected grid (h, w) with h * w = length = {arch.length}, got {arch.grid}; change grid or length"

@@ -41,7 +41,9 @@ def check_choices(settings: tuple[Any, ...], choices: Mapping[str, tuple[str, ..
     """Raise ValueError for a field whose value is not among its choices."""
     for field, known in choices.items():
         if getattr(settings, field) not in known:
-            raise ValueError(f"expected {field} to be one of {', '.join(known)}, got {getattr(settings, field)!r}")
+            raise ValueError(
+                f"expected {field} to be one of {', '.join(known)}, got {getattr(settings, field)!r}; choose one"
+            )
 
 
 def check(objective: Objective) -> None:

@@ -45,7 +45,9 @@ def kmeans_codebook(
     Reference: Arthur & Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
     """
     if latents.shape[0] < num_codes:
-        raise ValueError(f"expected at least {num_codes} latents to seed as many codes, got {latents.shape[0]}")
+        raise ValueError(
+            f"expected at least {num_codes} latents to seed as many codes, got {latents.shape[0]}; pass more"
+        )
 
     def draw(state: tuple[Array, Array], key: Key[Array, ""]) -> tuple[tuple[Array, Array], Array]:
         newest, distances = state

@@ -62,7 +62,9 @@ def fit_precision(
         ValueError: shapes that do not fit, values that are not finite, no latents.
     """
     if latents.ndim != 2 or squares.ndim != 2 or not 0 < len(latents) == len(squares):
-        raise ValueError(f"expected latents [n, d] and squares [n, p], got {latents.shape} and {squares.shape}")
+        raise ValueError(
+            f"expected latents [n, d] and squares [n, p], got {latents.shape} and {squares.shape}; reshape"
+        )
     if not (np.isfinite(latents).all() and np.isfinite(squares).all()):
         raise ValueError("expected finite latents and squares, got NaN or infinity; check encoder and decoder")
     found = KMeans(min(num_centres, len(latents)), n_init=1, random_state=seed).fit(latents)

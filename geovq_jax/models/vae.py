@@ -129,7 +129,9 @@ def check(arch: Architecture) -> None:
     choices = {"kind": ("vanilla", "spatial"), "norm": ("none", "group", "layer"), "output": ("sigmoid", "identity")}
     objectives.check_choices(arch, choices)
     if not arch.channels or min(arch.channels) < 1 or arch.latent_dim < 1:
-        raise ValueError(f"expected positive channels and latent_dim, got {arch.channels} and {arch.latent_dim}")
+        raise ValueError(
+            f"expected positive channels and latent_dim, got {arch.channels} and {arch.latent_dim}; raise them"
+        )
 
 
 def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]:

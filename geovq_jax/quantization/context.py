@@ -102,9 +102,7 @@ def encode_in_context(
     check_number("rate_weight", rate_weight)
     if rate is not None and (rate.num_cells, rate.num_codes) != (codes[0].size, len(vectors)):
         got = f"{rate.num_cells} cells and {rate.num_codes} codes"
-        raise ValueError(
-            f"expected a rate of {codes[0].size} cells and {len(vectors)} codes, got {got}; fit its model anew"
-        )
+        raise ValueError(f"expected a rate of {codes[0].size} cells and {len(vectors)} codes, got {got}; refit it")
     decode, book = as_pytree(decode_fn), jnp.asarray(vectors)
     priced = None if rate is None else (rate.bits, rate.candidates, jnp.asarray(rate_weight, book.dtype))
     found = map_chunks(

@@ -189,7 +189,7 @@ def fit(method: str, nodes: Nodes, num_codes: int, *, seed: int) -> tuple[Quanti
         True
     """
     if method not in METHODS:
-        raise ValueError(f"expected a method among {', '.join(METHODS)}, got {method!r}")
+        raise ValueError(f"expected a method among {', '.join(METHODS)}, got {method!r}; choose one")
     spatial = nodes.latents.ndim == 4
     assignment = assignment_of(method, spatial=spatial, distance=nodes.distance)
     vectors, transform = METHODS[method].fit(nodes, num_codes, seed)

@@ -1,4 +1,4 @@
-"""Stage `report`: measure a run on the test split, and write report/metrics.json and report/index.html."""
+"""Stage `report`: measures a run on the test split and writes report/metrics.json and report/index.html."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +19,8 @@ from geovq_jax.stages.records import decode_images
 from geovq_jax.stages.run import Run
 from geovq_jax.workdir import to_json, write_json
 
-_POSITION = {"perplexity": "perplexity", "information on the class [bits]": "mutual_information_bits"}
-_UNEVEN = 1.25  # ratio of the perplexities of two cells from which they differ
+_POSITION = {"perplexity": "perplexity", "mutual information with the class [bits]": "mutual_information_bits"}
+_UNEVEN = 1.25  # ratio of the largest to the smallest perplexity above which cells differ
 _DISTANCE = {
     "linear": "distance to the code vector, after the linear map of the method [latent units]",
     "local": "pull-back distance to the code vector, in the metric at the latent",
@@ -31,7 +31,7 @@ _DISTANCE = {
 
 
 def write_geometry(run: Run) -> str:
-    """Measure the graph and the metric alone, without codes, into geometry/; returns the page's path."""
+    """Measure only the graph and the metric, without codes, into geometry/; returns the path of the page."""
     metrics = to_json({"geometry": geometry.measure(run)})
     write_json(run.workdir / "geometry" / "metrics.json", metrics)
     page = write_report(
@@ -44,7 +44,7 @@ def write_geometry(run: Run) -> str:
 
 
 def write(run: Run) -> str:
-    """Measure the run on the test split, write metrics, figures, page and summary; returns the page's path."""
+    """Measure the run on the test split and write metrics, figures, page and summary; returns the path of the page."""
     config, truth, codes = run.config, run.images("test"), run.codes("test")
     continuous = decode_images(run.decode_fn, run.latents("test").mean)
     quantized = run.decode(codes.codes)
@@ -106,7 +106,7 @@ def _records(entries: Sequence[Finding | Suggestion]) -> list[dict[str, str]]:
 
 
 def _squared_error(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean squared difference of two sets of images, over all their pixels."""
+    """Mean squared difference of two sets of images over all pixels."""
     return float(np.mean((first.astype(np.float64) - second) ** 2))
 
 
@@ -124,7 +124,7 @@ def _reconstructions(
     columns = ["pair", "PSNR [dB]", "SSIM"]
     return Section(
         "Images",
-        "Images spread over the test split; intervals are 95 % bootstrap intervals over images.",
+        "Images spread evenly over the test split; intervals are 95 % bootstrap intervals over images.",
         tables=[Table("Mean over the test split", columns, table, higher=columns[1:])],
         figures=[ReportFigure("Truth, decoded latent, decoded code.", figure, "reconstructions", data, finding)],
     )
@@ -142,7 +142,7 @@ def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> S
     note = "" if latents.mean.ndim == 2 else ", each in the cell of an image of its cluster"
     pictures = [
         ReportFigure(
-            "Use of the codes on the test split.",
+            "Code usage on the test split.",
             figures.code_usage(sizes),
             "code_usage",
             {"counts": usage["cell_sizes"]},
@@ -153,32 +153,33 @@ def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> S
             by_code,
             "latents_by_code",
             {"explained": to_json(plane.explained)},
-            f"The coloured codes, at most 20, hold {100 * ordered[:20].sum() / sizes.sum():.0f} % of the latents.",
+            f"The coloured codes, at most 20, cover {100 * ordered[:20].sum() / sizes.sum():.0f} % of the latents.",
         ),
     ]
     if latents.mean.ndim == 2:
         by_class = figures.latent_map(
             points[chosen], classes=latents.label[chosen], class_names=run.class_names, plane=plane
         )
-        known = f"A code holds {usage['mutual_information_bits']:.2f} of {usage['label_entropy_bits']:.2f} bits on it."
+        shared, whole = usage["mutual_information_bits"], usage["label_entropy_bits"]
+        known = f"A code carries {shared:.2f} of the {whole:.2f} bits of the class."
         pictures.append(ReportFigure("Test latents by class.", by_class, "latents_by_class", None, known))
     else:
         pictures.append(_positions(usage, codes.codes.shape[1:]))
-    most_used = f"{half} of {len(sizes)} codes make up half of all use."
+    most_used = f"{half} of {len(sizes)} codes account for half of the usage."
     pictures.append(
-        ReportFigure(f"Decoded codes{note}, and their use on the test split.", atlas, "code_atlas", None, most_used)
+        ReportFigure(f"Decoded codes{note}, with their counts on the test split.", atlas, "code_atlas", None, most_used)
     )
     return Section(
         "Codes",
-        "Latents (one point per cell of the grid) in the plane of their two largest variances. "
-        "`python -m geovq_jax.explore --workdir=W` shows the training latents to click on.",
+        "Latents (one point per cell of the grid) in the plane of their first two principal components. "
+        "`python -m geovq_jax.explore --workdir=W` shows the training latents interactively.",
         tables=[_usage_table(usage, codes.distance, run.codebook.radii, _DISTANCE[run.quantizer.assignment])],
         figures=pictures,
     )
 
 
 def _positions(usage: dict[str, Any], grid: tuple[int, ...]) -> ReportFigure:
-    """Perplexity and information on the class at each cell of the grid."""
+    """Perplexity, and mutual information with the class, of each cell of the grid."""
     panels = {
         label: np.array([entry[name] for entry in usage["per_position"]]).reshape(grid)
         for label, name in _POSITION.items()
@@ -186,9 +187,9 @@ def _positions(usage: dict[str, Any], grid: tuple[int, ...]) -> ReportFigure:
     data = {name: panels[label] for label, name in _POSITION.items()}
     perplexity = data["perplexity"]
     low, high = perplexity.min(), perplexity.max()
-    verdict = "cells differ in what they tell" if high > _UNEVEN * low else "all cells tell about as much"
-    finding = f"Perplexity is from {low:.3g} to {high:.3g}: {verdict}."
-    return ReportFigure("Codes at each cell of the grid.", figures.position_maps(panels), "positions", data, finding)
+    verdict = "cells carry unequal amounts" if high > _UNEVEN * low else "all cells carry about the same amount"
+    finding = f"Perplexity ranges from {low:.3g} to {high:.3g}: {verdict}."
+    return ReportFigure("Codes by cell of the grid.", figures.position_maps(panels), "positions", data, finding)
 
 
 def _usage_table(usage: dict[str, Any], distances: np.ndarray, radii: np.ndarray, unit: str) -> Table:
@@ -198,13 +199,13 @@ def _usage_table(usage: dict[str, Any], distances: np.ndarray, radii: np.ndarray
         ["codes never used", usage["dead"]],
         ["entropy [bits per code]", usage["entropy_bits"]],
         ["perplexity", usage["perplexity"]],
-        ["Gini coefficient of the use", usage["usage_gini"]],
-        ["items of a code: median", usage["cell_size_median"]],
-        ["items of a code: largest", usage["cell_size_max"]],
+        ["Gini coefficient of the usage", usage["usage_gini"]],
+        ["items per code: median", usage["cell_size_median"]],
+        ["items per code: largest", usage["cell_size_max"]],
         ["distance, test items: median", float(middle)],
         ["distance, test items: 95 %", float(high)],
-        ["distance, clusters: median of the radii", float(np.median(radii))],
-        ["information on the class [bits per code]", usage["mutual_information_bits"]],
+        ["distance, clusters: median radius", float(np.median(radii))],
+        ["mutual information with the class [bits per code]", usage["mutual_information_bits"]],
         ["entropy of the class [bits]", usage["label_entropy_bits"]],
     ]
     caption = f"{usage['num_codes']} codes on {usage['num_items']:,} items of the test split; distance: {unit}"
@@ -227,12 +228,10 @@ def _training(records: list[dict[str, Any]]) -> Section:
     panels = {label: lines for label, lines in panels.items() if len(lines["valid"][0])}  # what this run trained
     curves = {label: {name: line[1].tolist() for name, line in lines.items()} for label, lines in panels.items()}
     figure = figures.training_curves(panels)
-    kept = [
-        f"the {name} was kept at step {best:,} of {last:,}" for name, (best, last) in overview.kept(records).items()
-    ]
-    finding = f"By its validation objective, {', '.join(kept)}."
+    kept = [f"the {name} of step {best:,} of {last:,}" for name, (best, last) in overview.kept(records).items()]
+    finding = f"Selected by the validation objective: {', '.join(kept)}."
     return Section(
         "Training",
         figures=[ReportFigure("Training and validation.", figure, "training_curves", curves, finding)],
-        links=[("every figure of training, one line per evaluation", "../metrics.jsonl")],
+        links=[("training metrics, one line per evaluation", "../metrics.jsonl")],
     )

@@ -1,4 +1,4 @@
-"""What a run shows, as sentences, and what to try next: pure functions of the numbers in report/metrics.json.
+"""Conclusions from a run in sentences, and what to try next: pure functions of the numbers in report/metrics.json.
 
 `W` in a command stands for the work directory.
 """
@@ -10,29 +10,29 @@ import numpy as np
 
 from geovq_jax.report.page import Finding
 
-_SAME = 0.1  # decibels; a smaller difference is none
-_UNUSED = 0.1  # share of codes, beyond what even use of few items leaves out
-_SPREAD = 1.5  # ratio of pull-back to Euclidean length, 95 % over 5 % of edges, from which a metric is not flat
-_LEARNT = 0.2  # of the squared error of the mean image, which an autoencoder that has learnt anything removes
-_SURER = 0.01  # difference of mean confidences below which they are equal
+_SAME = 0.1  # decibels; smaller differences count as none
+_UNUSED = 0.1  # share of codes, beyond those that so few items would miss under uniform usage
+_SPREAD = 1.5  # 95 % over 5 % quantile of pull-back / Euclidean edge lengths above which a metric is not flat
+_LEARNT = 0.2  # share of the mean image's squared error that a trained autoencoder removes at least
+_SURER = 0.01  # smaller differences of mean confidence count as none
 _RUN = "python -m geovq_jax.run --workdir=W"
 
 
 class Suggestion(NamedTuple):
-    """A command worth running next, and the `reason` in the run's numbers."""
+    """A command worth running next, and its `reason` in the numbers of the run."""
 
     reason: str
     command: str
 
 
 def findings(metrics: dict[str, Any]) -> list[Finding]:
-    """Conclusions from the numbers of a run; one that needs a number that was not measured is left out.
+    """Conclusions from the numbers of a run, without those whose numbers were not measured.
 
     Args:
         metrics: content of report/metrics.json.
 
     Returns:
-        Five to eight findings, the most important first.
+        Five to eight findings, most important first.
     """
     first = next_commands(metrics)[0]
     found = [
@@ -53,11 +53,11 @@ def quality(metrics: dict[str, Any]) -> str:
     prior, codes = metrics["prior"], metrics["run"]["codes_per_image"]
     bits, bigram, fixed = (prior[name]["bits_per_image"] for name in ("gpt", "bigram", "uniform"))
     saved = 100.0 * (1.0 - bits / bigram)
-    verdict = f"{saved:.0f} % fewer than bigram counts" if saved >= 0.5 else "no fewer than bigram counts"
+    verdict = f"{saved:.0f} % fewer than with bigram counts" if saved >= 0.5 else "no fewer than with bigram counts"
     text = (
         f"{metrics['images']['truth-quantized']['psnr']:.2f} dB PSNR at {bits:.1f} coded bits per image "
         f"({count(codes, 'code')} at {prior['gpt']['bits_per_code']:.2f} bits under the prior): {verdict} "
-        f"({bigram:.1f}) where fixed-length codes take {fixed:.0f}."
+        f"({bigram:.1f}); fixed-length codes take {fixed:.0f}."
     )
     sweep = metrics["sizes"]
     best = max((kind for kind in ("pullback", "euclidean") if kind in sweep), key=lambda kind: sweep[kind]["psnr"][-1])
@@ -68,34 +68,34 @@ def quality(metrics: dict[str, Any]) -> str:
 
 
 def quantization_share(metrics: dict[str, Any]) -> float:
-    """Share of the mean squared error of decoded codes that the decoded latents do not have."""
+    """Share of the mean squared error of decoded codes that decoded latents do not have."""
     return 1.0 - metrics["errors"]["continuous"] / metrics["errors"]["quantized"]
 
 
 def learnt_share(metrics: dict[str, Any]) -> float:
-    """Share of the squared error of the mean training image that the decoded latents do not have; at least 0."""
+    """Share of the squared error of the mean training image that decoded latents do not have; at least 0."""
     return max(0.0, 1.0 - metrics["errors"]["continuous"] / metrics["errors"]["mean image"])
 
 
 def error_share(metrics: dict[str, Any]) -> str:
-    """Whether quantization or the autoencoder makes the error."""
+    """Whether quantization or the autoencoder causes the error."""
     share, reach = quantization_share(metrics), metrics["images"]["truth-continuous"]["psnr"]
     if learnt_share(metrics) < _LEARNT:
         return (
-            f"The autoencoder has learnt little: the images that it decodes ({reach:.2f} dB) are "
-            f"{100 * learnt_share(metrics):.0f} % nearer to the test images, in squared error, than the mean training "
-            "image is. What follows says little before it trains longer."
+            f"The autoencoder has learnt little: the squared error of its reconstructions ({reach:.2f} dB) is "
+            f"{100 * learnt_share(metrics):.0f} % below that of the mean training image. "
+            "Train it longer before reading on."
         )
     if share <= 0.0:
         return (
             "Quantization adds no squared error: the fine-tuned decoder is as good on codes as the autoencoder is "
-            f"without them ({reach:.2f} dB)."
+            f"on continuous latents ({reach:.2f} dB)."
         )
     rest = 100 * (1 - share)
     parts = f"{100 * share:.0f} % of the squared error comes from quantization, {rest:.0f} % from the autoencoder"
     if share > 0.5:
-        return f"{parts}: quantization dominates; without it, images decode at {reach:.2f} dB."
-    return f"{parts}: the autoencoder dominates; even without quantization, images decode at only {reach:.2f} dB."
+        return f"{parts}: quantization dominates; without it, reconstructions reach {reach:.2f} dB."
+    return f"{parts}: the autoencoder dominates; even without quantization, reconstructions reach only {reach:.2f} dB."
 
 
 def metric_spread(metrics: dict[str, Any]) -> str:
@@ -112,7 +112,7 @@ def metric_spread(metrics: dict[str, Any]) -> str:
 
 
 def gain_at_equal_bits(sweep: dict[str, Any]) -> float | None:
-    """Mean PSNR in dB of pull-back minus Euclidean K-medoids over the coded bits that both reach; None without both."""
+    """Mean PSNR of pull-back minus Euclidean K-medoids [dB], over the coded bits of both; None without both."""
     if not {"pullback", "euclidean"} <= sweep.keys():
         return None
     curves = [
@@ -127,7 +127,7 @@ def gain_at_equal_bits(sweep: dict[str, Any]) -> float | None:
 
 
 def metric_gain(metrics: dict[str, Any]) -> str:
-    """What clustering in the pull-back metric brings over the Euclidean one."""
+    """What clustering in the pull-back metric gains over the Euclidean one."""
     sweep = metrics["sizes"]
     gain = gain_at_equal_bits(sweep)
     if gain is None:
@@ -148,7 +148,7 @@ def _decibels(gain: float) -> str:
 
 
 def unused_share(codes: dict[str, Any]) -> float:
-    """Share of codes that the test split does not use, beyond that which even use of so few items would leave out."""
+    """Share of codes that the test split does not use, beyond those that uniform usage would leave out."""
     return codes["dead"] / codes["num_codes"] - math.exp(-codes["num_items"] / codes["num_codes"])
 
 
@@ -160,16 +160,16 @@ def code_use(metrics: dict[str, Any]) -> str:
     )
     if unused_share(codes) > _UNUSED:
         return f"{text}: {100 * codes['dead'] / codes['num_codes']:.0f} % of the codebook is wasted."
-    return f"{text}: the codebook is in use."
+    return f"{text}: the codebook is well used."
 
 
 def own_samples(metrics: dict[str, Any]) -> dict[str, Any] | None:
-    """Scores of samples under the run's own guidance; None where nothing was scored."""
+    """Scores of the samples at the guidance of the run; None if nothing was scored."""
     return metrics["scores"].get("sets", {}).get(f"samples, guidance {metrics['run']['guidance']:g}")
 
 
 def samples_are_good(metrics: dict[str, Any]) -> bool:
-    """Whether the Frechet distances of samples and of real images have overlapping intervals."""
+    """Whether the intervals of the Frechet distances of samples and of real images overlap."""
     own, real = own_samples(metrics), metrics["scores"]["sets"]["real"]
     return own is not None and own["frechet"]["low"] <= real["frechet"]["high"]
 
@@ -180,14 +180,14 @@ def sample_quality(metrics: dict[str, Any]) -> str:
     if own is None:
         return ""
     real = metrics["scores"]["sets"]["real"]
-    verdict = "not measurably farther from the test images than real images are, intervals overlap"
+    verdict = "as close to the test images as real images are, within the intervals"
     if not samples_are_good(metrics):
-        verdict = "short of real images"
+        verdict = "farther from the test images than real images are"
     close = own["memorisation"]["share_close"]
     copies = "; some copy training images" if close["low"] > 2 * 0.05 else ""
     return (
         f"Samples are {verdict} (Frechet distance {own['frechet']['value']:.2f}, real {real['frechet']['value']:.2f}); "
-        f"the classifier reads {100 * own['consistency']['value']:.0f} % as the class asked for "
+        f"the classifier assigns {100 * own['consistency']['value']:.0f} % to the requested class "
         f"(real {100 * real['consistency']['value']:.0f} %){copies}."
     )
 
@@ -204,16 +204,16 @@ def path_quality(metrics: dict[str, Any]) -> str:
         f"{path['confidence']:.2f} against {straight['confidence']:.2f}",
     )
     if gain < -_SURER:
-        verdict = f"the classifier is less sure along them ({sure}), as along a cross-fade"
+        verdict = f"the classifier is less confident along them ({sure}), as along a cross-fade"
     elif gain > _SURER:
-        verdict = f"the classifier is surer along them ({sure}), so they stay on the data"
+        verdict = f"the classifier is more confident along them ({sure}), so they stay closer to the data"
     else:
-        verdict = f"the classifier is as sure along them ({sure})"
+        verdict = f"the classifier is equally confident along them ({sure})"
     saved = 100 * (1 - path["length"] / straight["length"])
     shorter = f"{saved:.0f} % shorter than" if saved >= 0.5 else "as long as"
     return (
         f"{names[-1].capitalize()}s are {shorter} straight lines; {verdict}; the nearest training image is "
-        f"{path['distance']:.3f} away, {straight['distance']:.3f} from straight lines (RMS)."
+        f"{path['distance']:.3f} away (RMS), {straight['distance']:.3f} for straight lines."
     )
 
 
@@ -232,22 +232,23 @@ def next_commands(metrics: dict[str, Any]) -> list[Suggestion]:
         else:
             suggest("quantization dominates the error; try more codes", "codebook.num_clusters", 2 * run["num_codes"])
     elif run["vae_best_step"] and run["vae_best_step"] >= 0.9 * run["vae_steps"]:
-        reason = "the autoencoder dominates the error and still learns; train longer"
+        reason = "the autoencoder dominates the error and is still improving; train it longer"
         suggest(reason, "vae.num_steps", 2 * run["vae_steps"])
     elif run["vae_best_step"]:
         suggest("the autoencoder dominates the error; try wider latents", "vae.latent_dim", 2 * run["latent_dim"])
     if own_samples(metrics) is not None and not samples_are_good(metrics):
         if run["prior_best_step"] >= 0.9 * run["prior_steps"]:
-            reason = "samples fall short and the prior still learns; train it longer"
+            reason = "samples fall short of real images and the prior is still improving; train it longer"
             suggest(reason, "prior.num_steps", 2 * run["prior_steps"])
         else:
             dropout = round(min(0.5, run["prior_dropout"] + 0.1), 3)
-            suggest("samples fall short and the prior stopped early; raise its dropout", "prior.dropout", dropout)
+            reason = "samples fall short of real images and the prior overfits; raise its dropout"
+            suggest(reason, "prior.dropout", dropout)
     if run["search"] == "context" and not run["rate_weight"]:
-        suggest("searched codes cost bits; let them pay", "codes.rate_weight", 0.1)
+        suggest("the code search ignores the rate; give it a weight", "codes.rate_weight", 0.1)
     elif run["kind"] == "spatial" and run["search"] == "none" and quantization_share(metrics) <= 0.5:
         suggest("codes are not searched; search them", "codes.search", "context")
-    found.append(Suggestion("look at latents, paths and codes", "python -m geovq_jax.explore --workdir=W"))
+    found.append(Suggestion("explore latents, paths and codes", "python -m geovq_jax.explore --workdir=W"))
     found.append(Suggestion("draw cleaner samples", "python -m geovq_jax.generate --workdir=W --guidance=2"))
     return found
 

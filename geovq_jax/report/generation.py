@@ -1,4 +1,4 @@
-"""The report's parts on the prior and what it draws: code length, samples, completions, scores."""
+"""Parts of the report on the prior: code lengths, samples, completions, scores."""
 
 from typing import Any, NamedTuple
 
@@ -40,13 +40,13 @@ def code_lengths(run: Run) -> dict[str, Any]:
 
 
 def headline(scores: dict[str, Any]) -> dict[str, Any]:
-    """The scores that a reader wants first, name with unit -> value with its 95 % interval."""
+    """The main scores: name with unit -> value with its 95 % interval."""
     if not scores:
         return {}
     sets = {name: row for name, row in scores["sets"].items() if name == "real" or name.startswith("samples")}
     return {
         **{f"Frechet distance, {name}": Interval(**row["frechet"]) for name, row in sets.items()},
-        **{f"read as their class [%], {name}": _percent(row["consistency"]) for name, row in sets.items()},
+        **{f"classified as their class [%], {name}": _percent(row["consistency"]) for name, row in sets.items()},
     }
 
 
@@ -55,7 +55,7 @@ def _percent(share: dict[str, float]) -> Interval:
 
 
 def code_length_table(prior: dict[str, Any]) -> Table:
-    """Code length of the test codes, of `code_lengths`."""
+    """Table of the code lengths of the test codes, from `code_lengths`."""
     columns = ["model of the codes", "bits per code", "bits per image", "standard error", "bits per dimension"]
     parts = ("bits_per_code", "bits_per_image", "standard_error", "bits_per_dimension")
     rows = [[MODELS[name], *(bits[part] for part in parts)] for name, bits in prior.items()]
@@ -63,28 +63,28 @@ def code_length_table(prior: dict[str, Any]) -> Table:
 
 
 def interval(bits: dict[str, float]) -> Interval:
-    """Bits per code with their 95 % interval from the standard error over images; no width for a single image."""
+    """Bits per code with a 95 % interval from the standard error over images, of width zero for a single image."""
     error = 1.96 * (bits["standard_error"] or 0.0) * bits["bits_per_code"] / bits["bits_per_image"]
     return Interval(bits["bits_per_code"], bits["bits_per_code"] - error, bits["bits_per_code"] + error)
 
 
 class Readings(NamedTuple):
-    """What the run's classifier reads in the samples, and the training image nearest to each."""
+    """Predictions of the run's classifier for the samples, and the nearest training image of each."""
 
     predictions: Predictions
     nearest: Nearest
 
 
 def read_samples(run: Run) -> Readings:
-    """The classifier's reading of every sample, and its nearest training image."""
+    """Classify every sample and find its nearest training image."""
     images = run.samples["images"]
     return Readings(predict(*run.classifier, images), nearest_training_images(images, run.images("train")))
 
 
 def read_as_asked(run: Run, readings: Readings) -> dict[str, Any]:
-    """Numbers of the drawn samples: how many are read as their class, and their distance to the training images."""
+    """How many samples are classified as their class, and how far they are from the training images."""
     labels = run.samples["labels"]
-    asked = (labels == readings.predictions.labels) | (labels == run.num_classes)  # that one stands for no class
+    asked = (labels == readings.predictions.labels) | (labels == run.num_classes)  # num_classes stands for no class
     return {
         "drawn": len(asked),
         "read_as_asked": int(asked.sum()),
@@ -93,27 +93,27 @@ def read_as_asked(run: Run, readings: Readings) -> dict[str, Any]:
 
 
 def samples_section(run: Run, readings: Readings, metrics: dict[str, Any]) -> Section:
-    """Samples with their readings, completions of upper halves beside the images that they come from, and scores."""
+    """Samples with their predicted classes, completions of upper halves beside the originals, and scores."""
     drawn, scores = run.samples, metrics["scores"]
     shown, numbers = [], metrics["samples"]
     if "completion_rows" in drawn:
         originals = run.images("valid")[drawn["completion_rows"]]
-        words = "Validation images, their codes decoded, the codes kept, and lower halves drawn from the prior."
+        words = "Validation images, their decoded codes, the kept codes, and lower halves drawn from the prior."
         figure, settings = completion_figure(drawn, originals), {name: float(drawn[name]) for name in SETTINGS}
         shown.append(ReportFigure(words, figure, "completions", settings, _agreement(drawn)))
     finding = (
-        f"{numbers['read_as_asked']} of {numbers['drawn']} are read as the class asked for, the others have a frame. "
-        f"The nearest training image, shown when you point at a sample, is {numbers['nearest_distance_median']:.3f} "
-        "away in the median (RMS)."
+        f"{numbers['read_as_asked']} of {numbers['drawn']} are classified as requested; the others are framed. "
+        f"The nearest training image (hover over a sample to see it) is {numbers['nearest_distance_median']:.3f} "
+        "away (RMS, median)."
     )
-    words = "Samples with the class that the classifier reads and its probability."
+    words = "Samples with their predicted class and its probability."
     gallery = Gallery(words, *_tiles(run, readings), finding=finding)
     text = "Codes drawn from the prior given the class, then decoded. " + (_scores_text(scores) if scores else "")
     return Section("Samples", text, tables=_score_tables(scores), figures=shown, gallery=gallery)
 
 
 def _tiles(run: Run, readings: Readings) -> tuple[list[Tile], str, int]:
-    """Tiles of the first samples of each class, the gallery's name, and tiles per row."""
+    """Tiles of the first samples of each class, the name of the gallery, and the number of tiles per row."""
     images, labels, train = run.samples["images"], run.samples["labels"], run.images("train")
     names = run.class_names
     classes = np.unique(labels)
@@ -124,7 +124,7 @@ def _tiles(run: Run, readings: Readings) -> tuple[list[Tile], str, int]:
         read, sure = readings.predictions.labels[row], 100.0 * readings.predictions.confidences[row]
         near = readings.nearest.indices[row]
         right = labels[row] in (read, run.num_classes)
-        words = f"{names[read]}, {sure:.0f} %" if right else f"{names[labels[row]]} read as {names[read]}"
+        words = f"{names[read]}, {sure:.0f} %" if right else f"{names[labels[row]]} classified as {names[read]}"
         behind = f"training image {near}, RMS {readings.nearest.distances[row]:.2f}"
         tiles.append(Tile(images[row], words, train[near], behind, marked=not right))
     return tiles, "samples", min(10, max(5, per_class))
@@ -136,27 +136,27 @@ def sample_picture(run: Run) -> bytes:
 
 
 def _agreement(drawn: dict[str, np.ndarray]) -> str:
-    """How often the drawn codes of the lower halves are those of the image itself."""
+    """How often the drawn codes of the lower halves equal those of the image."""
     codes, places = drawn["completion_codes"], drawn["completion_drawn"]
     same = 100.0 * np.mean(codes[:, 1:, places] == codes[:, :1, places])
-    return f"{same:.0f} % of the drawn codes are those of the image itself."
+    return f"{same:.0f} % of the drawn codes equal those of the image."
 
 
 def _scores_text(scores: dict[str, Any]) -> str:
-    """What the score tables measure."""
+    """Explanation of the score tables."""
     accuracy = 100.0 * scores["classifier_accuracy"]["value"]
-    return f"""Features are those of a classifier that this run trained on its own training split (test accuracy
-        {accuracy:.2f} %): the distances compare with those of other runs only under the same classifier, and are no
-        FID. Every set has {scores["num_items"]:,} images and is scored against as many other test images; `real` are
-        test images again, the level that samples can reach. Below each number is its 95 % interval.
+    return f"""Features come from a classifier that this run trained on its own training split (test accuracy
+        {accuracy:.2f} %): the distances are comparable only between runs with the same classifier, and are not the
+        FID. Every set has {scores["num_items"]:,} images and is scored against as many other test images; `real` is
+        a second set of test images, the best that samples can reach. Below each number is its 95 % interval.
 
-        Consistency is the share of images that the classifier puts in the requested class. Diversity is the mean
-        distance of two images of a class. A set is near the training images where more than 5 % of it lie nearer to
-        one than 95 % of the test images do."""
+        Consistency is the share of images that the classifier assigns to the requested class. Diversity is the mean
+        distance between two images of a class. A set copies training images where more than 5 % of it is closer to
+        one than 95 % of the test images are."""
 
 
 def _score_tables(scores: dict[str, Any]) -> list[Table]:
-    """Distances to real images; classes, diversity and memorisation; none where nothing was scored."""
+    """Distances to real images; classes, diversity and memorisation; no tables if nothing was scored."""
     if not scores:
         return []
     sets = scores["sets"]
@@ -167,7 +167,7 @@ def _score_tables(scores: dict[str, Any]) -> list[Table]:
         share = Interval(**near["share_close"])
         classes.append([name, Interval(**row["consistency"]), row["diversity"], near["sample_median"], share])
     names = list(_DISTANCES.values())
-    columns = ["images", "in its class", "diversity", "distance to training (RMS)", "nearer than 95 % of test"]
+    columns = ["images", "in its class", "diversity", "distance to training (RMS)", "closer than 95 % of test"]
     return [
         Table("Distance to real images", ["images", *names], distances, higher=names[2:], lower=names[:2]),
         Table("Classes, diversity, memorisation", columns, classes, higher=columns[1:3]),

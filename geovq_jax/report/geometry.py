@@ -1,4 +1,4 @@
-"""The geometry part of a run's report: how the metric of the decoder differs from a flat one."""
+"""Part of the report on geometry: how the metric of the decoder differs from a flat one."""
 
 from typing import Any
 
@@ -17,11 +17,11 @@ from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 
 _ERROR_EDGES = 500
-_CENTRES = 64  # nodes of which the nearest is sought along the graph and by geodesics
+_CENTRES = 64  # nodes among which the nearest is found along the graph and by geodesics
 
 
 def measure(run: Run) -> dict[str, Any]:
-    """Figures of the graph, of its edges and paths, of the node metrics and of continuous geodesics."""
+    """Numbers on the graph, its edges and paths, the node metrics and continuous geodesics."""
     stored = run.graph
     edges, lengths = geometry.edges_of(stored.graph)
     euclidean = geometry.straight_lengths(stored.points, edges)
@@ -40,7 +40,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 
 def _paths(run: Run, edges: np.ndarray, euclidean: np.ndarray) -> dict[str, Any]:
-    """Shortest paths between random nodes under pull-back and under Euclidean lengths of the same edges."""
+    """Shortest paths between random nodes under pull-back and Euclidean lengths of the same edges."""
     graph, points, config, size = run.graph.graph, run.graph.points, run.config, len(run.graph.points)
     straight = geometry.graph_from_edges(edges, euclidean, size)
     rng = np.random.default_rng(config.seed)
@@ -58,13 +58,13 @@ def _paths(run: Run, edges: np.ndarray, euclidean: np.ndarray) -> dict[str, Any]
 
 
 def _sample(points: np.ndarray) -> np.ndarray:
-    """Some nodes of a graph, at most as many as have metrics of 2^25 numbers."""
+    """A subset of the nodes whose metrics hold at most 2^25 numbers."""
     number = min(5000, max(1, 2**25 // points.shape[1] ** 2), len(points))
     return np.linspace(0, len(points) - 1, number).astype(np.int64)
 
 
 def _metrics(metrics: np.ndarray | None) -> dict[str, float]:
-    """Volume, condition and effective rank over a sample of the nodes."""
+    """Volume density, condition number and effective rank over a sample of the nodes."""
     chosen = jnp.asarray(metrics)
     low, middle, high = np.quantile(np.asarray(geometry.log_volume(chosen)) / np.log(10), [0.05, 0.5, 0.95])
     return {
@@ -77,7 +77,7 @@ def _metrics(metrics: np.ndarray | None) -> dict[str, float]:
 
 
 def _quadrature(run: Run, edges: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
-    """Relative difference of the edges' endpoint rule to four Gauss nodes inside the edge, on a sample."""
+    """Relative difference of the endpoint rule for edges to four Gauss nodes, over a sample of edges."""
     chosen = np.linspace(0, len(edges) - 1, min(_ERROR_EDGES, len(edges))).astype(np.int64)
     latents, decode_fn = run.graph_latents, run.metric_fn
     if latents.ndim == 2:
@@ -132,7 +132,7 @@ def _geodesics(run: Run) -> dict[str, Any]:
 
 
 def _nearest(run: Run, nodes: np.ndarray) -> dict[str, float]:
-    """Share of nodes whose nearest of `_CENTRES` others is the same as by continuous geodesics, by other distances."""
+    """For other distances: share of nodes whose nearest of `_CENTRES` others agrees with continuous geodesics."""
     latents = run.graph_latents
     others = np.setdiff1d(np.arange(len(latents)), nodes)
     centres = np.random.default_rng(run.config.seed).choice(others, min(_CENTRES, len(others)), replace=False)
@@ -148,7 +148,7 @@ def _nearest(run: Run, nodes: np.ndarray) -> dict[str, float]:
 
 
 def section(run: Run, metrics: dict[str, Any], paths: Paths | None, *, with_codes: bool = True) -> Section:
-    """Edge lengths, paths between images, and the metric over the latents; `metrics` as in report/metrics.json."""
+    """Edge lengths, paths between images, and the metric over the latents; `metrics` is that of report/metrics.json."""
     stored, numbers = run.graph, metrics["geometry"]
     edges, lengths = geometry.edges_of(stored.graph)
     chosen = np.linspace(0, len(edges) - 1, min(20_000, len(edges))).astype(np.int64)
@@ -167,23 +167,23 @@ def section(run: Run, metrics: dict[str, Any], paths: Paths | None, *, with_code
             pictures += _plane(run)
     return Section(
         "Geometry",
-        "Edges of the training graph: their length under the metric that the decoder induces against their Euclidean "
-        "length. A shortest path in images can be a cross-fade: short, but between images that no one would draw. The "
-        "scores of paths say whether they stay on the data." + _quality(numbers),
+        "Edges of the training graph: length under the metric that the decoder induces against Euclidean length. A "
+        "shortest path in image space can be a cross-fade: short, but through unrealistic images. The scores of paths "
+        "show whether they stay on the data." + _quality(numbers),
         tables=tables,
         figures=pictures,
     )
 
 
 def _shares(metrics: dict[str, Any]) -> dict[str, float]:
-    """Distance -> share of nodes for which it names the nearest of others as geodesics do; empty for grids."""
+    """Distance -> share of nodes for which it finds the same nearest node as geodesics; empty for grids."""
     found = metrics["geodesics"].get("nearest", {})
     names = {"graph": "along the graph", "decoded": "decoded distance", "euclidean": "Euclidean"}
     return {words: found[name] for name, words in names.items() if name in found}
 
 
 def _quality(metrics: dict[str, Any]) -> str:
-    """A sentence on how well distances along the graph stand for geodesic ones."""
+    """A sentence on how well distances along the graph approximate geodesic distances."""
     if not (shares := _shares(metrics)):
         return ""
     graph, others = shares["along the graph"], max(value for name, value in shares.items() if name != "along the graph")
@@ -192,20 +192,20 @@ def _quality(metrics: dict[str, Any]) -> str:
         "worse than a distance that needs no graph" if graph < others else "no worse than distances without a graph"
     )
     return (
-        f" Paths of the graph are on average {excess:.0f} % longer than continuous geodesics and name the nearest of "
-        f"other nodes as geodesics do in {100.0 * graph:.0f} % of cases: {verdict}."
+        f" Paths of the graph are on average {excess:.0f} % longer than continuous geodesics and find the same nearest "
+        f"node in {100.0 * graph:.0f} % of cases: {verdict}."
     )
 
 
 def _table(metrics: dict[str, Any]) -> Table:
-    """The figures of `measure` in words."""
+    """Table of the numbers of `measure`."""
     graph, edges, paths, ways = (metrics[part] for part in ("connectivity", "edges", "paths", "geodesics"))
     rows: list[list[Any]] = [
         ["nodes", graph["num_nodes"]],
         ["edges", graph["num_edges"]],
-        ["edges per node: least", graph["degree_min"]],
+        ["edges per node: minimum", graph["degree_min"]],
         ["edges per node: mean", graph["degree_mean"]],
-        ["edges per node: most", graph["degree_max"]],
+        ["edges per node: maximum", graph["degree_max"]],
         ["components before repair", metrics["components_before_repair"]],
         ["edges, pull-back against Euclidean: correlation", edges["correlation"]],
         ["edges, pull-back over Euclidean: median", edges["ratio_median"]],
@@ -219,8 +219,8 @@ def _table(metrics: dict[str, Any]) -> Table:
             ["volume density, log10: median", node["log10_volume_median"]],
             ["condition number of the metric: median", node["condition_median"]],
             ["effective rank of the metric: mean", node["effective_rank_mean"]],
-            ["error of the edges' endpoint rule [%]: median", 100.0 * error["relative_error_median"]],
-            ["error of the edges' endpoint rule [%]: 95 %", 100.0 * error["relative_error_high"]],
+            ["error of the endpoint rule for edges [%]: median", 100.0 * error["relative_error_median"]],
+            ["error of the endpoint rule for edges [%]: 95 %", 100.0 * error["relative_error_high"]],
         ]
     if ways["pairs"]:
         rows.append([f"straight line over geodesic: mean ({ways['pairs']} pairs)", ways["straight_over_geodesic"]])
@@ -232,15 +232,15 @@ def _table(metrics: dict[str, Any]) -> Table:
 
 
 def _volume(points: np.ndarray, metrics: np.ndarray, numbers: dict[str, float]) -> ReportFigure:
-    """Nodes in the plane of their two largest variances, coloured by the volume density of the metric."""
+    """Nodes in the plane of their first two principal components, coloured by the volume density of the metric."""
     chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
     density = np.asarray(geometry.log_volume(jnp.asarray(metrics[chosen])), np.float64) / np.log(10)
-    # A few cells of no ink at all would take the whole scale.
+    # A few blank cells would otherwise dominate the colour scale.
     density = np.clip(density, *np.quantile(density, [0.01, 0.99]))
     label = "log10 of the volume density, 1 % to 99 %"
     figure = figures.latent_map(points[chosen], values=density, value_label=label, plane=principal_plane(points))
     spread = numbers["log10_volume_high"] - numbers["log10_volume_low"]
-    finding = f"From 5 % to 95 % of the nodes it grows by {spread:.1f} powers of ten."
+    finding = f"It spans {spread:.1f} orders of magnitude between the 5 % and 95 % quantiles."
     return ReportFigure(
         "Training nodes by the volume density of the metric.", figure, "latents_by_volume", None, finding
     )
@@ -260,12 +260,12 @@ def _map(run: Run) -> ReportFigure:
         axis="geodesic axis",
     )
     words = "Training nodes laid out by their distances along the graph (landmark Isomap)."
-    finding = f"The two axes hold {100 * sum(found.explained[:2]):.0f} % of the variance of these distances."
+    finding = f"The two axes explain {100 * sum(found.explained[:2]):.0f} % of the variance of these distances."
     return ReportFigure(words, figure, "geodesic_map", None, finding)
 
 
 def _plane(run: Run) -> list[ReportFigure]:
-    """Metric ellipses, volume with geodesics against straight lines, and the codebook's cells on a latent plane."""
+    """Metric ellipses, volume density with geodesics and straight lines, and the cells of the codebook, in 2-D."""
     latents, decode_fn, labels = run.graph_latents, run.metric_fn, run.graph_labels
     low, high = np.quantile(latents, 0.005, axis=0), np.quantile(latents, 0.995, axis=0)
 
@@ -290,13 +290,13 @@ def _plane(run: Run) -> list[ReportFigure]:
             "Ellipses of equal pull-back length.",
             ellipses,
             "metric_ellipses",
-            finding=f"The longer axis is {ratio:.3g} times the shorter one in the median.",
+            finding=f"The median ratio of the longer to the shorter axis is {ratio:.3g}.",
         ),
         ReportFigure(
             "Volume density and paths between two latents.",
             volumes,
             "volume_map",
-            finding=f"The density spans {span:.1f} powers of ten over the map.",
+            finding=f"The density spans {span:.1f} orders of magnitude over the map.",
         ),
         ReportFigure(
             "Cells of the codebook.",

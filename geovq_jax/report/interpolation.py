@@ -1,4 +1,4 @@
-"""The report's part on paths between images: how long they are, and whether they stay on the data."""
+"""Part of the report on paths between images: how long they are, and whether they stay on the data."""
 
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -18,18 +18,18 @@ from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 
 PAIRS = 6
-_STEPS = 10  # images of a path
+_STEPS = 10  # images per path
 _FINE = 96  # points at which a path is measured
-POINTS = 16  # of a curve between vanilla latents
-GRID_POINTS = 8  # of one between grids: every step costs h w d tangents per point
+POINTS = 16  # per curve between vanilla latents
+GRID_POINTS = 8  # per curve between grids, where every step costs h w d tangents per point
 _GRID_ITERATIONS = 10
 
 
 class Paths(NamedTuple):
     """Decoded paths of several pairs of images.
 
-    `numbers` holds, per kind of path, means of its `length` in the run's metric, of the classifier's `confidence` and
-    of the root mean square `distance` to the nearest training image, both over the images between the ends.
+    `numbers` holds, per kind of path, the mean `length` in the metric of the run, the mean `confidence` of the
+    classifier and the mean `distance` (RMS) to the nearest training image, the last two over the interior images.
     """
 
     numbers: dict[str, Any]
@@ -38,13 +38,13 @@ class Paths(NamedTuple):
 
 
 def flat_decoder(decode_fn: jax.tree_util.Partial, shape: tuple[int, ...]) -> jax.tree_util.Partial:
-    """The decoder as a map of one flat vector: a whole latent, all cells of a grid together."""
+    """The decoder as a function of one flat vector that holds all cells of a grid."""
     return jax.tree_util.Partial(_of_flat(shape), decode_fn)
 
 
 @cache
 def _of_flat(shape: tuple[int, ...]) -> partial[Array]:
-    """One function per shape, since jax compiles once per function."""
+    """Cached per shape, since jax compiles once per function."""
     return partial(_decode_flat, shape)
 
 
@@ -55,8 +55,8 @@ def _decode_flat(shape: tuple[int, ...], decode_fn: Any, z: Array) -> Array:
 def curves(run: Run, a: int, b: int) -> dict[str, np.ndarray]:
     """Paths between the latents of two images of the graph, by kind, each [t, d].
 
-    The straight line, the graph's path (vanilla latents), the geodesic in pixels, and that in the run's metric where it
-    is another one.
+    The straight line, the path along the graph (vanilla latents only), the geodesic in pixel space, and the geodesic
+    in the metric of the run if that is another one.
     """
     latents = run.graph_latents
     flat = latents.reshape(len(latents), -1)
@@ -78,13 +78,13 @@ def curves(run: Run, a: int, b: int) -> dict[str, np.ndarray]:
 
 @jax.jit
 def _even(measure_fn: Any, curve: Array) -> tuple[Array, Array]:
-    """Points of a curve at equal distances along it, and its length."""
+    """Points at equal arc length along a curve, and its length."""
     even = geometry.constant_speed(measure_fn, curve, num_points=_STEPS)
     return even, geometry.curve_length(measure_fn, curve, rule="chord")
 
 
 def measure(run: Run) -> Paths:
-    """Paths between random pairs of training images of two classes, decoded at equal steps of the run's metric."""
+    """Paths between random training images of different classes, decoded at equal steps in the metric of the run."""
     shape = run.graph_latents.shape[1:]
     labels = run.latents("train").label[run.graph.rows]
     rng, measure_fn = np.random.default_rng(run.config.seed), flat_decoder(run.metric_fn, shape)
@@ -117,7 +117,7 @@ def measure(run: Run) -> Paths:
 
 def table(numbers: dict[str, Any]) -> Table:
     """Length and scores of each kind of path, from `Paths.numbers`."""
-    columns = ["path", "mean length", "confidence of the classifier", "distance to training (RMS)"]
+    columns = ["path", "mean length", "classifier confidence", "distance to training (RMS)"]
     rows = [
         [name, *(row[part] for part in ("length", "confidence", "distance"))] for name, row in numbers["paths"].items()
     ]
@@ -128,5 +128,5 @@ def table(numbers: dict[str, Any]) -> Table:
 def figure(paths: Paths, finding: str) -> ReportFigure:
     """Strips of all pairs."""
     drawn = figures.interpolation_strips(paths.images, lengths=paths.lengths)
-    words = "Paths between training images, at equal speed, with lengths in the run's metric."
+    words = "Paths between training images at constant speed, with lengths in the metric of the run."
     return ReportFigure(words, drawn, "interpolation", paths.numbers, finding)

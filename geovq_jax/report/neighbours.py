@@ -1,4 +1,4 @@
-"""The part of a run's report on the graph as its number of neighbours grows: connectivity, distances, balls."""
+"""Part of the report on the graph as its number of neighbours grows: connectivity, distances, balls."""
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +14,7 @@ _BALL = 0.1
 
 
 def section(run: Run) -> Section:
-    """Union graphs of 1, 2, 4, ... neighbours over nodes of the training graph, components not joined."""
+    """Union graphs of 1, 2, 4, ... neighbours over nodes of the training graph, without joining components."""
     stored = run.graph
     rows = np.sort(np.random.default_rng(run.config.seed).permutation(len(stored.points))[:_NODES])
     points, labels = stored.points[rows], run.graph_labels[rows]
@@ -27,13 +27,13 @@ def section(run: Run) -> Section:
     graph_states = list(zip(sizes.tolist(), states, strict=True))
     counts = [{"k": k, **state._asdict()} for k, state in graph_states]
     least = next((k for k, state in graph_states if state.num_components == 1), None)
-    shown = sizes <= (least or most)  # more neighbours than connect all nodes change nothing
+    shown = sizes <= (least or most)  # once all nodes are connected, more neighbours change nothing
     bars = figures.connectivity_bars(
         sizes[shown],
         np.array([s.num_components for s in states])[shown],
         np.array([s.largest_fraction for s in states])[shown],
     )
-    # The node nearest to the mean: most ways lead past it.
+    # The node nearest to the mean, which most paths pass nearby.
     start = int(np.argmin(np.linalg.norm(points - points.mean(axis=0, keepdims=True), axis=1)))
     plane = None if points.shape[1] == 2 else principal_plane(points)
     joined = f"{least} neighbours connect all nodes." if least else "No number of neighbours connects all nodes."
@@ -58,7 +58,7 @@ def section(run: Run) -> Section:
     size = max(1, round(_BALL * len(points)))
     shared = len(np.intersect1d(np.argsort(reach, kind="stable")[:size], np.argsort(direct, kind="stable")[:size]))
     text = f"The nearest {100 * _BALL:.0f} % of nodes by geodesic and by Euclidean distance."
-    finding = f"{100 * shared / size:.0f} % are the same."
+    finding = f"{100 * shared / size:.0f} % are in both."
     pictures.append(ReportFigure(text, balls, "balls", {"nodes": size, "in_both": shared}, finding))
     sources = np.linspace(0, len(points) - 1, _SOURCES).astype(np.int64)
     table = np.asarray(geometry.dijkstra(graphs[most], sources))
@@ -69,13 +69,13 @@ def section(run: Run) -> Section:
         share = overlap(*kinds.values())
         means = {"overlap": share, **{name: values.mean() for name, values in kinds.items()}}
         histogram = figures.distance_histogram(kinds, unit="length of the graph's edges")
-        verdict = "says little on the class" if share > 0.8 else "tells classes apart"
+        verdict = "says little about the class" if share > 0.8 else "separates the classes"
         finding = f"The two histograms overlap by {100 * share:.0f} %: distance {verdict}."
         pictures.append(ReportFigure("Geodesic distances between nodes.", histogram, "pair_distances", means, finding))
     return Section(
         "Neighbours",
-        f"{len(points):,} nodes of the training graph; union graphs of their k nearest neighbours, components not "
-        "joined. Grey nodes cannot be reached.",
+        f"{len(points):,} nodes of the training graph; union graphs of their k nearest neighbours, without joining "
+        "components. Grey nodes cannot be reached.",
         figures=pictures,
         links=[("the graph of the run", "../graph.npz")],
     )

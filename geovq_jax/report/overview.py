@@ -1,4 +1,4 @@
-"""The head and the end of a run's report: what it shows, the figures that a reader wants first, and what was run."""
+"""First and last parts of the report: findings, headline numbers, and what was run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from geovq_jax.stages.run import Run
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The most important figures in report/metrics.json: group -> name with unit -> number, words or `Interval`."""
+    """The main numbers of report/metrics.json: group -> name with unit -> number, words or `Interval`."""
     images, codes, prior, edges = metrics["images"], metrics["codes"], metrics["prior"], metrics["geometry"]["edges"]
 
     def image(pair: str, name: str) -> Interval:
@@ -49,7 +49,7 @@ def headline(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def kept(records: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    """Model -> step whose weights were kept, and last step of its training, from the records of training."""
+    """Model -> (step whose weights were kept, last step of training), from the training records."""
     found = {}
     for stage, name in (("vae", "VAE"), ("prior", "prior")):
         own = [record for record in records if record["stage"] == stage]
@@ -59,7 +59,7 @@ def kept(records: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
 
 
 def facts(run: Run) -> dict[str, Any]:
-    """What was run, as far as conclusions depend on it."""
+    """Settings of the run that the conclusions depend on."""
     config, steps = run.config, kept(run.training_records)
     codes, latents = run.codes("test").codes, run.latents("test").mean
     return {
@@ -80,9 +80,9 @@ def facts(run: Run) -> dict[str, Any]:
 
 
 def better(figures: dict[str, Any]) -> dict[str, list[str]]:
-    """Figures of a group of which more, or less, is better."""
+    """Numbers of a group of which higher, or lower, is better."""
     lower = ("coded bits", "prior", "bigram", "unigram", "Frechet")
-    higher = ("PSNR", "SSIM", "read as", "NMI", "purity")
+    higher = ("PSNR", "SSIM", "classified as", "NMI", "purity")
     return {
         "higher": [name for name in figures if name.startswith(higher)],
         "lower": [name for name in figures if name.startswith(lower)],
@@ -95,17 +95,17 @@ def findings_section(found: list[Finding]) -> Section:
 
 
 def figures_section(run: Run, groups: dict[str, dict[str, Any]], commands: Sequence[Suggestion]) -> Section:
-    """Figures of `headline` in their groups, and what to run next."""
+    """Numbers of `headline` by group, and what to run next."""
     dataset = run.dataset
     counts = ", ".join(f"{len(getattr(dataset, name).images):,} {name}" for name in ("train", "valid", "test"))
-    text = f"""Images: {dataset.name} ({counts}). Every figure is of the test split, which no training has seen; below
-        it is its 95 % interval over images."""
+    text = f"""Images: {dataset.name} ({counts}). All numbers are of the test split, which is not used for
+        training; below each is its 95 % interval over images."""
     tables = [headline_table(group, figures, **better(figures)) for group, figures in groups.items()]
     rows = [[entry.reason, entry.command] for entry in commands]
     tables.append(
         Table("Next commands", ["why", "command (W: work directory; what it changes is rerun in place)"], rows)
     )
-    return Section("Figures", text, tables=tables, links=[("all figures", "metrics.json")])
+    return Section("Figures", text, tables=tables, links=[("all numbers", "metrics.json")])
 
 
 def settings_section(run: Run) -> Section:

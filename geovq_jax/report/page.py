@@ -22,8 +22,8 @@ from geovq_jax.workdir import to_json, write_atomically
 class Table(NamedTuple):
     """A table: `caption`, `columns` (headings), `rows` of strings, numbers, None or `Interval`.
 
-    The numbers of a column have one number of decimals; each row of a `mixed` table has its own. `higher` and `lower`
-    name the columns, or rows of a mixed table, whose better direction an arrow shows.
+    Numbers of a column share their number of decimals; in a `mixed` table those of a row do. `higher` and `lower` name
+    the columns (rows of a mixed table) that are marked by an arrow as better when higher or lower.
     """
 
     caption: str
@@ -35,7 +35,7 @@ class Table(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Words of a table cell, and of the interval below them."""
+    """Text of a table cell, and of the interval below it."""
 
     words: str
     interval: str = ""
@@ -52,9 +52,9 @@ class ReportFigure(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """An image in [0, 1] with its `words`; `behind` is shown instead while the reader points at it, with its words.
+    """An image in [0, 1] with its caption `words`; `behind` and its caption replace them on hover.
 
-    `marked` tiles have a frame.
+    `marked` tiles are framed.
     """
 
     image: Float[np.ndarray, "h w c"]
@@ -65,7 +65,7 @@ class Tile(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """Tiles in rows of `columns` over the width of the page; `caption`, `name` and `finding` as of a figure."""
+    """Tiles in rows of `columns` across the page; `caption`, `name` and `finding` as in `ReportFigure`."""
 
     caption: str
     tiles: Sequence[Tile]
@@ -75,7 +75,7 @@ class Gallery(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A conclusion: `topic`, `sentence`, and the figure name or table caption that shows it as `anchor`."""
+    """A conclusion: `topic`, `sentence`, and as `anchor` the figure name or table caption that shows it."""
 
     topic: str
     sentence: str
@@ -99,7 +99,7 @@ class Section(NamedTuple):
 
 
 def format_cell(value: Any) -> str:
-    """Words of a table cell: about four significant digits, an interval in brackets, a dash for None and NaN."""
+    """Text of a table cell: about four significant digits, intervals in brackets, a dash for None and NaN."""
     if isinstance(value, Interval):
         return f"{format_cell(value.value)} [{format_cell(value.low)}, {format_cell(value.high)}]"
     if isinstance(value, np.generic):
@@ -122,7 +122,7 @@ def format_cell(value: Any) -> str:
 
 
 def format_table(table: Table) -> list[list[Cell]]:
-    """Cells of a table, the numbers of each column, or of each row of a mixed table, to one number of decimals."""
+    """Cells of a table; the numbers of a column (of a row in a mixed table) have equally many decimals."""
     if table.mixed:
         decimals = [[_decimals(row)] * len(row) for row in table.rows]
     else:
@@ -139,12 +139,12 @@ def headline_table(
 
 
 def format_rows(rows: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, value and interval of named numbers, as words."""
+    """Name, value and interval of named numbers, as text."""
     return [(name.words, value.words, value.interval) for name, value in format_table(headline_table("", rows))]
 
 
 def _decimals(values: Sequence[Any]) -> int | None:
-    """Decimals that show two digits of the width of the intervals, else four of the largest value; None for neither."""
+    """Decimals that show two digits of the median interval width, else four of the largest value; else None."""
     widths = sorted(
         value.high - value.low for value in values if isinstance(value, Interval) and value.high > value.low
     )
@@ -173,13 +173,13 @@ def _slug(words: str) -> str:
 
 
 def _paragraphs(text: str) -> list[list[str]]:
-    """Paragraphs, each as pieces of plain text and of `code` in turn."""
+    """Paragraphs, each a list that alternates between plain text and `code`."""
     paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
     return [re.split(r"`([^`]+)`", paragraph) for paragraph in paragraphs]
 
 
 def _numeric_columns(table: Table) -> list[bool]:
-    """Whether no cell of a column is a string, or in a mixed table not each; such columns are aligned to the right."""
+    """Per column: whether to right-align, as no cell (in a mixed table, not every cell) is a string."""
     if not table.rows:
         return [False] * len(table.columns)
     strings = all if table.mixed else any
@@ -187,13 +187,13 @@ def _numeric_columns(table: Table) -> list[bool]:
 
 
 def _is_wide(table: Table) -> bool:
-    """Whether a table needs the width of the page."""
+    """Whether a table needs the full width of the page."""
     longest = max((len(value) for row in table.rows for value in row if isinstance(value, str)), default=0)
     return len(table.columns) > 3 or longest > 60
 
 
 def _arrow(name: Any, table: Table) -> str:
-    """Which direction of a column, or of a row of a mixed table, is better."""
+    """Arrow that shows which direction of a column, or of a row of a mixed table, is better."""
     return "↑" if name in table.higher else "↓" if name in table.lower else ""
 
 
@@ -206,7 +206,7 @@ def _write(content: bytes, file: IO[bytes]) -> None:
 
 
 def _environment() -> Environment:
-    """Templates of `geovq_jax/report/templates`; every value is escaped."""
+    """Templates of `geovq_jax/report/templates`, with every value escaped."""
     environment = Environment(
         loader=PackageLoader("geovq_jax.report"),
         autoescape=True,
@@ -229,7 +229,7 @@ def _environment() -> Environment:
 
 
 def write_summary(path: Path, title: str, groups: Mapping[str, Mapping[str, Any]], picture: bytes) -> None:
-    """Write a piece of HTML with the headline figures in their groups and a PNG, which a notebook shows for a run."""
+    """Write an HTML fragment with the headline numbers by group and a PNG, which notebooks display for a run."""
     tables = [headline_table(group, rows) for group, rows in groups.items()]
     content = (
         _environment()
@@ -240,23 +240,24 @@ def write_summary(path: Path, title: str, groups: Mapping[str, Mapping[str, Any]
 
 
 def write_report(path: str | Path, *, title: str, subtitle: str, sections: Sequence[Section], footer: str = "") -> Path:
-    """Write one HTML file that holds everything it shows, and each figure as `figures/<name>.png` beside it.
+    """Write one self-contained HTML file, and each figure as `figures/<name>.png` beside it.
 
-    The page makes no request: pictures are inline, and its content policy forbids everything else. It follows the
-    reader's light or dark setting and fits a phone. `footer` is one line at the end; the folder is created.
+    The page makes no requests: images are inline, and its content security policy forbids everything else. It follows
+    the light or dark setting of the browser and fits small screens. `footer` is one line at the end; the folder is
+    created if needed.
 
-    Raises ValueError where two figures share a name, or a table row does not fit its columns.
+    Raises ValueError if two figures share a name, or if a table row does not match the columns.
     """
     path = Path(path)
     figures = [figure for section in sections for figure in section.figures]
     names = [figure.name for figure in figures] + [part.gallery.name for part in sections if part.gallery]
     if len(set(map(_slug, names))) != len(names):
-        raise ValueError(f"expected a name of its own for each figure, got {sorted(names)}; rename the repeated ones")
+        raise ValueError(f"expected a distinct name for each figure, got {sorted(names)}; rename the repeated ones")
     for table in (table for section in sections for table in section.tables):
         for row in table.rows:
             if len(row) != len(table.columns):
                 raise ValueError(
-                    f"expected {len(table.columns)} cells per row in '{table.caption}', got {len(row)}; add the others"
+                    f"expected {len(table.columns)} cells per row in '{table.caption}', got {len(row)}; fill all"
                 )
     pictures = {figure.name: figure_png(figure.figure) for figure in figures}
     template = _environment().get_template("report.html")

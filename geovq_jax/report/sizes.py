@@ -1,4 +1,4 @@
-"""The part of a run's report on rate: code lengths, coded bits against PSNR, clustering cost as K grows."""
+"""Part of the report on rate: code lengths, coded bits against PSNR, clustering cost as K grows."""
 
 from itertools import product
 from typing import Any
@@ -21,17 +21,18 @@ from geovq_jax.terminal import progress_bar
 _NODES = 4_000
 _IMAGES = 200
 _SIZES = (16, 32, 64, 128, 256, 512)
-_MEMBERS = 8  # nodes a code at least
+_MEMBERS = 8  # least number of nodes per code
 NAMES = {"pullback": "K-medoids, pull-back lengths", "euclidean": "K-medoids, Euclidean lengths"}
 
 
 def measure(run: Run) -> dict[str, Any]:
-    """Codebooks of several sizes on a part of the graph's images, each tried on test images.
+    """Fit codebooks of several sizes to some images of the graph, and evaluate each on test images.
 
-    K-medoids by swaps, under pull-back and under Euclidean lengths of the same edges; the VAE's own decoder, not
-    fine-tuned. Costs of both are taken along the pull-back graph, so that they have one unit. For each kind of lengths
-    the result holds lists: `cost`, `entropy_bits` of the use of the codes by the nodes, `bits_per_image` of the codes
-    of test images under unigram counts of the nodes, and `psnr` of these images with limits `psnr_low` and `psnr_high`.
+    K-medoids by swaps, under pull-back and Euclidean lengths of the same edges, with the decoder of the VAE before
+    fine-tuning. Both costs are measured along the pull-back graph, so that they have the same unit. For each kind of
+    lengths the result holds lists: `cost`, `entropy_bits` of the code usage by the nodes, `bits_per_image` of the
+    codes of test images under unigram counts of the nodes, and `psnr` of these images with limits `psnr_low` and
+    `psnr_high`.
     """
     config, stored = run.config, run.graph
     cells = len(stored.points) // len(stored.rows)
@@ -85,7 +86,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 
 def _graphs(points: np.ndarray, metrics: dict[str, np.ndarray | None], k: int) -> dict[str, sparse.csr_array]:
-    """One connected graph over the points for each kind of lengths, all of the same edges."""
+    """One connected graph over the points per kind of lengths, all with the same edges."""
     neighbours = np.asarray(geometry.knn(points, min(k, len(points) - 1)).indices)
     edges, _ = geometry.edges_of(geometry.metric_graph(points, neighbours))
     return {
@@ -120,15 +121,15 @@ def section(metrics: dict[str, Any]) -> Section:
             "Cost along the pull-back graph.", elbow, "elbow", sweep, _doublings(sizes, costs[NAMES[kinds[0]]])
         ),
     ]
-    text = f"""What an arithmetic coder spends on the codes of a test image under each model; the run's own codes are
-        decoded by the fine-tuned decoder. Unigram and bigram count the training codes. K-medoids: codebooks of
-        {sizes[0]} to {sizes[-1]} codes on {sweep["nodes"]:,} nodes of the training graph, decoded by the VAE, not
-        fine-tuned, for {sweep["images"]:,} test images, coded by unigram counts."""
+    text = f"""Bits that an arithmetic coder spends on the codes of a test image under each model. The codes of this run
+        are decoded by the fine-tuned decoder. Unigram and bigram are counts of the training codes. K-medoids: codebooks
+        of {sizes[0]} to {sizes[-1]} codes on {sweep["nodes"]:,} nodes of the training graph, decoded by the VAE without
+        fine-tuning, for {sweep["images"]:,} test images, coded by unigram counts."""
     return Section("Rate", text, tables=[generation.code_length_table(prior)], figures=pictures)
 
 
 def _doublings(sizes: np.ndarray, cost: np.ndarray) -> str:
-    """By how much the first and the last doubling of K lower the cost."""
+    """How much the first and the last doubling of K lower the cost."""
     if len(sizes) < 2:
         return ""
     first, last = (100.0 * (1.0 - cost[i + 1] / cost[i]) for i in (0, len(cost) - 2))

@@ -37,7 +37,7 @@ def check_memory(config: ConfigDict, num_nodes: int, latent_shape: tuple[int, ..
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if are_read(config, latent_shape) and needed > memory:
         raise ValueError(
-            f"expected room for two copies of the metric tensors of {num_nodes:,} nodes, {needed / 2**30:.0f} GiB, got "
-            f"{memory / 2**30:.0f} GiB of memory; lower --config.graph.num_images, or set "
+            f"expected memory for two copies of the metrics of {num_nodes:,} nodes, {needed / 2**30:.0f} GiB, got "
+            f"{memory / 2**30:.0f} GiB; lower --config.graph.num_images, or set "
             "--config.codebook.method=kmeans and --config.graph.weights=euclidean"
         )

@@ -40,7 +40,7 @@ def check_sizes(run: Run) -> None:
     nodes = images * int(np.prod(shape[:-1]))
     k, num_clusters = num_neighbours(config.graph.k, shape[-1], spatial=spatial), config.codebook.num_clusters
     if spatial and (method := config.codebook.method) in OF_VECTORS:
-        raise ValueError(f"expected another codebook.method for grids of latents, got {method}; choose another")
+        raise ValueError(f"expected a codebook.method for grids of latents, got {method}; choose another")
     if k >= nodes:
         raise ValueError(f"expected graph.k below the number of nodes {nodes}, got {k}; lower --config.graph.k")
     tensors.check_memory(config, nodes, shape)

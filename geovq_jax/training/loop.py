@@ -229,7 +229,9 @@ def fit(
         FloatingPointError: if loss, gradient or objective is not finite; names the step and the last good checkpoint.
     """
     if num_steps < 1 or evaluate_every < 1:
-        raise ValueError(f"expected num_steps and evaluate_every of at least 1, got {num_steps} and {evaluate_every}")
+        raise ValueError(
+            f"expected num_steps and evaluate_every of at least 1, got {num_steps} and {evaluate_every}; raise them"
+        )
     if len(indices_fn(0)) % mesh.size():
         raise ValueError(
             f"expected a batch that {mesh.size()} devices can share, got {len(indices_fn(0))} examples; change the "

@@ -22,7 +22,9 @@ def make_schedule(
         schedule: "cosine", "step", which halves the rate after each third of the training, or "constant".
     """
     if not 0 <= warmup_steps < num_steps:
-        raise ValueError(f"expected 0 <= warmup_steps < num_steps = {num_steps}, got {warmup_steps}")
+        raise ValueError(
+            f"expected 0 <= warmup_steps < num_steps = {num_steps}, got {warmup_steps}; lower warmup_steps"
+        )
     length = num_steps - warmup_steps
     if schedule == "cosine":
         decay = optax.cosine_decay_schedule(learning_rate, length)
@@ -31,7 +33,7 @@ def make_schedule(
     elif schedule == "constant":
         decay = optax.constant_schedule(learning_rate)
     else:
-        raise ValueError(f"expected schedule to be cosine, step or constant, got {schedule!r}")
+        raise ValueError(f"expected schedule to be cosine, step or constant, got {schedule!r}; choose one")
     if not warmup_steps:
         return decay
     return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), decay], [warmup_steps])

@@ -245,7 +245,7 @@ def test_unequal_bits_share_no_table(tmp_path, config):
     cells(tmp_path, config, [("kmeans", "frozen"), ("vqvae", "joint")])
     path = tmp_path / "seed0" / "cells" / "vqvae.json"
     path.write_text(path.read_text().replace('"bits": 16.0', '"bits": 18.0'))
-    with pytest.raises(ValueError, match="same bits per image"):
+    with pytest.raises(ValueError, match="equal bits per image"):
         tables.write_results(tmp_path, config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

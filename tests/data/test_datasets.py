@@ -121,7 +121,7 @@ def test_unknown_names_are_refused(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seed": -1}, "expected a seed that is not negative, got -1"),
+        ({"seed": -1}, "expected seed >= 0, got -1"),
         ({"max_train": 0}, "expected a positive max_train, got 0"),
         ({"max_test": -5}, "expected a positive max_test, got -5"),
         ({"image_size": (32, 32)}, "expected no image_size for digits"),

@@ -28,7 +28,7 @@ def test_an_unknown_name_is_one_line_and_exit_code_2(name, capsys):
     assert main([name]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == f"error: expected a data set among mnist, fashion, cifar10, got {name!r}\n"
+    assert captured.err == f"error: expected a data set among mnist, fashion, cifar10, got {name!r}; choose one\n"
 
 
 def test_a_damaged_or_missing_file_is_one_line_and_exit_code_2(idx_folder, known_mnist, capsys):

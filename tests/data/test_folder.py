@@ -72,10 +72,10 @@ def test_orientation_of_a_camera_is_applied(tmp_path):
         (b"GIF89a" + bytes(40), "expected an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "expected an image"),
         (b"", "expected an image"),
-        ("truncated", "expected a whole image"),
-        ("sixteen bits", "expected images of 16 bits among grey ones, got .*bad.png beside colours"),
-        ("floats", "expected 8 bits per channel, or grey of 16, got mode F"),
-        ("bomb", "expected an image of usual size"),
+        ("truncated", "expected a complete image"),
+        ("sixteen bits", "expected 16 bits in grey images only, got .*bad.png among colour images"),
+        ("floats", "expected 8 bits per channel, or 16-bit grey, got mode F"),
+        ("bomb", "expected an image below the size limit"),
     ],
 )
 def test_a_file_that_would_be_read_wrongly_is_refused_by_name(images, monkeypatch, content, message):

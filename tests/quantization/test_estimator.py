@@ -53,6 +53,7 @@ def test_codes_are_those_of_the_table_of_methods(method):
     np.testing.assert_array_equal(quantizer.inverse_transform(column), truth.vectors[column[:, 0]])
 
 
+@pytest.mark.slow
 def test_geodesic_codes_are_nearest_in_geodesic_distance():
     quantizer = GeodesicQuantizer(6, random_state=0).fit(LATENTS, decode_fn=DECODE)
     ends = np.repeat(HELD_OUT, 6, axis=0), np.tile(quantizer.code_vectors_, (20, 1))

@@ -78,7 +78,7 @@ def said(run, topic):
 
 
 OPPOSITES = [
-    ("Quality", "prior/gpt", likelihood(6.0), "20 % fewer than bigram counts", "no fewer than bigram counts"),
+    ("Quality", "prior/gpt", likelihood(6.0), "20 % fewer than with bigram counts", "no fewer than with bigram counts"),
     ("Source of error", "errors/continuous", 0.002, "autoencoder dominates", "80 % of the squared error comes from"),
     ("Source of error", "errors/continuous", 0.002, "20 % of the squared error", "quantization dominates"),
     ("Source of error", "errors/quantized", 0.007, "20 % of the squared error", "adds no squared error"),
@@ -93,15 +93,15 @@ OPPOSITES = [
         "gain 1.00 dB at equal K",
         "change nothing: +0.00 dB at equal coded bits, +0.00 dB at equal K",
     ),
-    ("Codes", "codes/dead", 128, "the codebook is in use", "50 % of the codebook is wasted"),
-    ("Samples", "scores/sets/samples, guidance 1", scored(9.0, 0.5), "intervals overlap", "short of real"),
+    ("Codes", "codes/dead", 128, "the codebook is well used", "50 % of the codebook is wasted"),
+    ("Samples", "scores/sets/samples, guidance 1", scored(9.0, 0.5), "within the intervals", "farther from"),
     ("Samples", "scores/sets/samples, guidance 1", scored(2.0, 0.9, close=0.9), "95 %", "some copy training images"),
     (
         "Paths",
         "interpolation/paths/pixel geodesic/confidence",
         0.95,
         "as along a cross-fade",
-        "so they stay on the data",
+        "so they stay closer to the data",
     ),
     ("Paths", "interpolation/paths/pixel geodesic/length", 10.0, "are 20 % shorter than", "as long as straight lines"),
     ("Next", "errors/continuous", 0.002, "--config.vae.num_steps=2000", "--config.codebook.num_clusters=512"),

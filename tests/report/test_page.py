@@ -214,7 +214,7 @@ def test_json_of_records_and_arrays():
 
 def test_refusals(tmp_path):
     twice = [Section("A", figures=[usage_figure()]), Section("B", figures=[usage_figure("Usage")])]
-    with pytest.raises(ValueError, match="a name of its own"):
+    with pytest.raises(ValueError, match="a distinct name"):
         write_report(tmp_path / "x.html", title="", subtitle="", sections=twice)
     ragged = [Section("A", tables=[Table("T", ["a", "b"], [[1]])])]
     with pytest.raises(ValueError, match="expected 2 cells per row in 'T', got 1"):

@@ -196,7 +196,7 @@ def test_tensors_without_room_are_refused_before_training():
     with config.unlocked():
         config.vae.kind, config.codebook.method = "vanilla", "mean_metric"
     tensors.check_memory(config, 10_000, (16,))
-    with pytest.raises(ValueError, match="room for two copies of the metric tensors of 1,000,000,000 nodes"):
+    with pytest.raises(ValueError, match="memory for two copies of the metrics of 1,000,000,000 nodes"):
         tensors.check_memory(config, 10**9, (128,))
     config.codebook.method = "geodesic_decoded"
     tensors.check_memory(config, 10**9, (128,))

@@ -1,8 +1,8 @@
-// What the page answers by itself. Arguments and results are those of the callbacks in callbacks.py.
+// Client-side callbacks. Arguments and results match their registration in callbacks.py.
 (() => {
   const skip = () => window.dash_clientside.no_update;
   const MAX_CORNERS = 150;
-  // Names of address.py's PARTS, in their order.
+  // Names of PARTS in address.py, in the same order.
   const PARTS = ["k", "tab", "colour", "view", "metric", "from", "points", "select", "code"];
 
   const short = value => Number(value.toPrecision(5));
@@ -26,7 +26,7 @@
 
     open: (tab, ids) => ids.map(id => id.part === tab ? "part" : "part away"),
 
-    // A second point joins the first, any other starts anew.
+    // A second point joins the first; a third starts over.
     pick: (click, picked) => {
       const point = click?.points?.[0];
       if (!point || point.curveNumber !== 0) return [skip(), skip()];

@@ -169,7 +169,7 @@ def load_state(arrays: Mapping[str, np.ndarray]) -> State:
     for kind in (SwapState, AlternateState):
         if set(arrays) == set(kind._fields):
             return kind(**{name: arrays[name] for name in kind._fields})
-    raise ValueError(f"expected the arrays of a state of kmedoids, got {sorted(arrays)}; start the search anew")
+    raise ValueError(f"expected the arrays of a state of kmedoids, got {sorted(arrays)}; restart the search")
 
 
 def result(graph: Graph, state: State) -> KMedoids:

@@ -59,7 +59,9 @@ def geodesic_map(graph: Graph, *, seed: int, num_dimensions: int = 2, num_landma
     check_count("num_landmarks", num_landmarks)
     size = graph.shape[0]
     if size <= num_dimensions:
-        raise ValueError(f"expected more than {num_dimensions} nodes for as many dimensions, got {size}; lower them")
+        raise ValueError(
+            f"expected more than {num_dimensions} nodes for as many dimensions, got {size}; lower num_dimensions"
+        )
     landmarks = np.sort(np.random.default_rng(seed).permutation(size)[: max(num_landmarks, num_dimensions + 1)])
     squared = np.asarray(dijkstra(graph, landmarks), np.float64) ** 2
     if not np.isfinite(squared).all():

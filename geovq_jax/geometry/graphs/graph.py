@@ -182,7 +182,7 @@ def _check_parts(graph: Graph, remedy: str) -> None:
             raise ValueError(f"expected {name} of the graph as {numbers} of 32 or 64 bits, got {found}; {remedy}")
     size, indptr, lengths = graph.shape[0], graph.indptr, (len(graph.indices), len(graph.data))
     if len(indptr) != size + 1 or indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any():
-        raise ValueError(f"expected indptr as {size + 1} integers from 0 that never fall, got others; {remedy}")
+        raise ValueError(f"expected indptr as {size + 1} non-decreasing integers from 0, got others; {remedy}")
     if lengths != (indptr[-1], indptr[-1]):
         raise ValueError(f"expected {indptr[-1]} indices and edge lengths, as indptr says, got {lengths}; {remedy}")
     check_ids("indices of the graph", graph.indices, size, "e*")

@@ -122,5 +122,5 @@ def test_bad_arguments_are_refused(unchecked, change, words):
 
 
 def test_weights_that_are_all_zero_are_refused():
-    with pytest.raises(ValueError, match="one is above 0"):
+    with pytest.raises(ValueError, match="a positive weight"):
         frechet_mean(bent, latents(9, 3), weights=np.zeros(3))
