@@ -109,7 +109,7 @@ def _called(*arguments: Any, call: _Call, batch_axes: int) -> list[jax.Array]:
     return [jnp.asarray(result) for result in _on_host(call, batch_axes, *arguments)]
 
 
-def _lowered(ctx: mlir.LoweringRuleContext, *arguments: Any, call: _Call, batch_axes: int) -> Any:
+def _lowered(ctx: Any, *arguments: Any, call: _Call, batch_axes: int) -> Any:
     # Not by jax.pure_callback: it wraps the arguments in arrays of JAX, and waits for their copies in the pool of
     # threads of which the callback holds one. Where there is one core, it waits forever.
     results, _, _ = mlir.emit_python_callback(
