@@ -7,7 +7,6 @@ three, so that vmap, jit, forward and reverse mode and derivatives of any order 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -107,9 +106,23 @@ def _on_host(call: _Call, batch_axes: int, *arrays: Any) -> list[np.ndarray]:
 
 
 def _called(*arguments: Any, call: _Call, batch_axes: int) -> list[jax.Array]:
-    avals = _abstract(*arguments, call=call, batch_axes=batch_axes)
-    results = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
-    return jax.pure_callback(partial(_on_host, call, batch_axes), results, *arguments)
+    return [jnp.asarray(result) for result in _on_host(call, batch_axes, *arguments)]
+
+
+def _lowered(ctx: Any, *arguments: Any, call: _Call, batch_axes: int) -> Any:
+    # Not by jax.pure_callback: it wraps the arguments in arrays of JAX, and waits for their copies in the pool of
+    # threads of which the callback holds one. Where there is one core, it waits forever.
+    results, _, _ = mlir.emit_python_callback(
+        ctx,
+        lambda *arrays: tuple(_on_host(call, batch_axes, *arrays)),
+        None,
+        list(arguments),
+        ctx.avals_in,
+        ctx.avals_out,
+        has_side_effect=False,
+        returns_token=False,
+    )
+    return results
 
 
 def _batched(arguments: Any, axes: Any, *, call: _Call, batch_axes: int) -> tuple[list[jax.Array], list[int]]:
@@ -141,7 +154,7 @@ def _transposed(cotangents: Any, *arguments: Any, call: _Call, batch_axes: int) 
 
 _torch_p.def_impl(_called)
 _torch_p.def_abstract_eval(_abstract)
-mlir.register_lowering(_torch_p, mlir.lower_fun(_called, multiple_results=True))
+mlir.register_lowering(_torch_p, _lowered, cacheable=False)
 batching.primitive_batchers[_torch_p] = _batched
 ad.primitive_jvps[_torch_p] = _jvp
 ad.primitive_transposes[_torch_p] = _transposed

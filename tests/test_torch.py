@@ -1,5 +1,6 @@
 """Decoders in PyTorch against the same network written in JAX, and the example through the pipeline."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -140,3 +141,24 @@ def test_the_example_goes_through_every_stage(tmp_path):
     codes = np.load(tmp_path / "run" / "codes" / "test.npz")["codes"]
     assert codes.shape == (24, 8, 8)
     assert (tmp_path / "run" / "report" / "index.html").stat().st_size > 0
+
+
+ON_ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before the imports: XLA sizes its pool of threads by it
+import jax
+import jax.numpy as jnp
+import numpy as np
+from geovq_jax.torch import decode_fn_of
+decode = jax.jit(jax.vmap(decode_fn_of(lambda z: 2.0 * z)))
+for n in (1_000, 20_000):
+    z = np.ones((n, 16), np.float32)
+    for _ in range(50):
+        assert jax.device_get(decode(1.5 * jnp.asarray(z))).sum() == 3.0 * z.size
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are not pinned here")
+def test_one_core_does_not_wait_for_itself():
+    done = subprocess.run([sys.executable, "-c", ON_ONE_CORE], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
