@@ -103,3 +103,9 @@ def map_rows(function: Callable[..., Any], arrays: tuple, *, num_tangents: int) 
 def num_threads() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_batch_size(num_tangents: int) -> int:
+    """Latents per chunk, each with `num_tangents` tangents: enough to hide the overhead of a call."""
+    tangents_at_once = 128 if jax.default_backend() == "cpu" else 16384
+    return max(1, tangents_at_once // num_tangents)

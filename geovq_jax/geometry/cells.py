@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from geovq_jax.geometry.batching import Progress, map_chunks, map_rows
+from geovq_jax.geometry.batching import Progress, default_batch_size, map_chunks, map_rows
 from geovq_jax.geometry.checks import check_choice, check_finite, check_form, check_ids, check_latents
 from geovq_jax.geometry.curves import RULES
-from geovq_jax.geometry.edges import Edges, default_batch_size, lengths_by_rule, measure_lengths
+from geovq_jax.geometry.edges import Edges, lengths_by_rule, measure_lengths
 from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, speed
 from geovq_jax.geometry.windows import Window, product_flops, push_window
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from geovq_jax.geometry.batching import Progress, map_chunks, map_rows
+from geovq_jax.geometry.batching import Progress, default_batch_size, map_chunks, map_rows
 from geovq_jax.geometry.checks import (
     CHECK_DECODER,
     check_array,
@@ -356,9 +356,3 @@ def _fans(
     partners = np.repeat(rows[:, None], width, axis=1)
     partners.reshape(-1)[place] = ends[:, ::-1].ravel()
     return rows, partners, place.reshape(ends.shape)
-
-
-def default_batch_size(num_tangents: int) -> int:
-    """Latents per chunk, each with `num_tangents` tangents: enough to hide the overhead of a call."""
-    tangents_at_once = 128 if jax.default_backend() == "cpu" else 16384
-    return max(1, tangents_at_once // num_tangents)

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from geovq_jax.geometry.batching import Progress, map_chunks
+from geovq_jax.geometry.batching import Progress, default_batch_size, map_chunks
 from geovq_jax.geometry.checks import check_array, check_form, check_latents, check_lengths
 from geovq_jax.geometry.curves import curve_length, resample, straight_line
-from geovq_jax.geometry.edges import default_batch_size
 from geovq_jax.geometry.geodesic import Geodesic, check_settings, geodesic
 from geovq_jax.geometry.metric import DecodeFn, as_pytree
 
