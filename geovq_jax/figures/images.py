@@ -46,6 +46,7 @@ def _bare(axes: Axes) -> None:
 
 def _show(axes: Axes, picture: Float[np.ndarray, "h w c"]) -> None:
     axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0.0, vmax=1.0)
+    axes.set_anchor("W")  # centred, the room beside the picture would be taken for that of its row captions
     _bare(axes)
 
 

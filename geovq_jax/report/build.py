@@ -134,12 +134,14 @@ def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> S
     latents, codes, sizes = run.latents("test"), run.codes("test"), np.asarray(usage["cell_sizes"])
     points = latents.mean.reshape(-1, latents.mean.shape[-1])
     chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
-    plane = principal_plane(points)
+    plane = None if points.shape[1] == 2 else principal_plane(points)
     ordered = np.sort(sizes)[::-1]
     half = int(np.searchsorted(np.cumsum(ordered), 0.5 * sizes.sum())) + 1
     by_code = figures.latent_map(points[chosen], codes=codes.codes.ravel()[chosen], plane=plane)
     atlas = figures.code_atlas(code_pictures(run), sizes)
     note = "" if latents.mean.ndim == 2 else ", each in the cell of an image of its cluster"
+    shown = "" if latents.mean.ndim == 2 else ", one point per cell of the grid,"
+    shown += "" if plane is None else " in the plane of their two largest variances"
     pictures = [
         ReportFigure(
             "Use of the codes on the test split.",
@@ -152,7 +154,7 @@ def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> S
             "Test latents by code.",
             by_code,
             "latents_by_code",
-            {"explained": to_json(plane.explained)},
+            None if plane is None else {"explained": to_json(plane.explained)},
             f"The coloured codes, at most 20, hold {100 * ordered[:20].sum() / sizes.sum():.0f} % of the latents.",
         ),
     ]
@@ -170,8 +172,7 @@ def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> S
     )
     return Section(
         "Codes",
-        "Latents (one point per cell of the grid) in the plane of their two largest variances. "
-        "`python -m geovq_jax.explore --workdir=W` shows the training latents to click on.",
+        f"Latents{shown}. `python -m geovq_jax.explore --workdir=W` shows the training latents to click on.",
         tables=[_usage_table(usage, codes.distance, run.codebook.radii, _DISTANCE[run.quantizer.assignment])],
         figures=pictures,
     )

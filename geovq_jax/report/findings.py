@@ -51,13 +51,17 @@ def findings(metrics: dict[str, Any]) -> list[Finding]:
 def quality(metrics: dict[str, Any]) -> str:
     """Coded bits and PSNR of the codes, against simpler coders and codebooks."""
     prior, codes = metrics["prior"], metrics["run"]["codes_per_image"]
-    bits, bigram, fixed = (prior[name]["bits_per_image"] for name in ("gpt", "bigram", "uniform"))
-    saved = 100.0 * (1.0 - bits / bigram)
-    verdict = f"{saved:.0f} % fewer than bigram counts" if saved >= 0.5 else "no fewer than bigram counts"
+    simple = "bigram" if codes > 1 else "unigram"
+    bits, alone, counts, fixed = (
+        prior[name]["bits_per_image"] for name in ("gpt", "gpt_without_class", simple, "uniform")
+    )
+    saved = 100.0 * (1.0 - alone / counts)
+    verdict = f"{saved:.0f} % fewer" if saved >= 0.5 else "no fewer"
     text = (
         f"{metrics['images']['truth-quantized']['psnr']:.2f} dB PSNR at {bits:.1f} coded bits per image "
-        f"({count(codes, 'code')} at {prior['gpt']['bits_per_code']:.2f} bits under the prior): {verdict} "
-        f"({bigram:.1f}) where fixed-length codes take {fixed:.0f}."
+        f"({count(codes, 'code')} at {prior['gpt']['bits_per_code']:.2f} bits under the prior given the class). Without "
+        f"the class, the prior takes {alone:.1f} bits: {verdict} than {simple} counts ({counts:.1f}); fixed-length codes "
+        f"take {fixed:.0f}."
     )
     sweep = metrics["sizes"]
     best = max((kind for kind in ("pullback", "euclidean") if kind in sweep), key=lambda kind: sweep[kind]["psnr"][-1])

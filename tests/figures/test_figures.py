@@ -164,6 +164,13 @@ def test_training_curves_and_strips():
     ]
 
 
+def test_captions_of_strips_are_whole():
+    names = ("straight", "graph", "pixel geodesic")
+    strips, lengths = {name: RNG.random((10, 28, 28, 1)) for name in names}, dict.fromkeys(names, 12.5)
+    figure = figures.interpolation_strips([strips] * 6, lengths=[lengths] * 6)
+    assert (render(figure)[:, 0] == 255).all()
+
+
 def test_comparisons():
     rates, quality = np.array([128.0, 64.0]), np.array([19.0, 17.0])
     figure = figures.rate_distortion(

@@ -46,7 +46,13 @@ def run():
         "images": {"truth-continuous": {"psnr": 22.0}, "truth-quantized": {"psnr": 21.0}},
         "errors": {"mean image": 0.05, "continuous": 0.008, "quantized": 0.010},
         "codes": {"used": 256, "dead": 0, "num_codes": 256, "num_items": 8000, "perplexity": 106.0},
-        "prior": {"gpt": likelihood(4.0), "bigram": likelihood(5.0), "uniform": likelihood(8.0)},
+        "prior": {
+            "gpt": likelihood(3.5),
+            "gpt_without_class": likelihood(4.0),
+            "bigram": likelihood(5.0),
+            "unigram": likelihood(6.0),
+            "uniform": likelihood(8.0),
+        },
         "scores": {"sets": {"real": scored(2.0, 0.98), "samples, guidance 1": scored(2.5, 0.95)}},
         "geometry": {"edges": {"ratio_low": 0.1, "ratio_high": 2.0, "rank_correlation": 0.9}},
         "interpolation": {
@@ -78,7 +84,8 @@ def said(run, topic):
 
 
 OPPOSITES = [
-    ("Quality", "prior/gpt", likelihood(6.0), "20 % fewer than bigram counts", "no fewer than bigram counts"),
+    ("Quality", "prior/gpt_without_class", likelihood(6.0), "20 % fewer than bigram", "no fewer than bigram"),
+    ("Quality", "run/codes_per_image", 1, "20 % fewer than bigram counts", "33 % fewer than unigram counts"),
     ("Source of error", "errors/continuous", 0.002, "autoencoder dominates", "80 % of the squared error comes from"),
     ("Source of error", "errors/continuous", 0.002, "20 % of the squared error", "quantization dominates"),
     ("Source of error", "errors/quantized", 0.007, "20 % of the squared error", "adds no squared error"),
