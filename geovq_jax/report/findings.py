@@ -59,8 +59,8 @@ def quality(metrics: dict[str, Any]) -> str:
     verdict = f"{saved:.0f} % fewer" if saved >= 0.5 else "no fewer"
     text = (
         f"{metrics['images']['truth-quantized']['psnr']:.2f} dB PSNR at {bits:.1f} coded bits per image "
-        f"({count(codes, 'code')} at {prior['gpt']['bits_per_code']:.2f} bits under the prior given the class). Without "
-        f"the class, the prior takes {alone:.1f} bits: {verdict} than {simple} counts ({counts:.1f}); fixed-length codes "
+        f"({count(codes, 'code')} at {prior['gpt']['bits_per_code']:.2f} bits under the prior given the class). "
+        f"Without the class it takes {alone:.1f} bits, {verdict} than {simple} counts ({counts:.1f}); fixed-length codes "
         f"take {fixed:.0f}."
     )
     sweep = metrics["sizes"]
