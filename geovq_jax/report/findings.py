@@ -60,8 +60,8 @@ def quality(metrics: dict[str, Any]) -> str:
     text = (
         f"{metrics['images']['truth-quantized']['psnr']:.2f} dB PSNR at {bits:.1f} coded bits per image "
         f"({count(codes, 'code')} at {prior['gpt']['bits_per_code']:.2f} bits under the prior given the class). "
-        f"Without the class it takes {alone:.1f} bits, {verdict} than {simple} counts ({counts:.1f}); fixed-length codes "
-        f"take {fixed:.0f}."
+        f"Without the class it takes {alone:.1f} bits, {verdict} than {simple} counts ({counts:.1f}); fixed-length "
+        f"codes take {fixed:.0f}."
     )
     sweep = metrics["sizes"]
     best = max((kind for kind in ("pullback", "euclidean") if kind in sweep), key=lambda kind: sweep[kind]["psnr"][-1])
