@@ -92,8 +92,8 @@ def error_share(metrics: dict[str, Any]) -> str:
         )
     if share <= 0.0:
         return (
-            "Quantization adds no squared error: the fine-tuned decoder is as good on codes as the autoencoder is "
-            f"without them ({reach:.2f} dB)."
+            "Quantization adds no squared error: the fine-tuned decoder is at least as good on codes as the "
+            f"autoencoder is without them ({reach:.2f} dB)."
         )
     rest = 100 * (1 - share)
     parts = f"{100 * share:.0f} % of the squared error comes from quantization, {rest:.0f} % from the autoencoder"

@@ -134,7 +134,8 @@ def test_position_maps_write_each_value_in_its_cell():
         np.testing.assert_array_equal(axes.images[0].get_array(), values)
         for text in axes.texts:
             column, row = text.get_position()
-            assert float(text.get_text()) == pytest.approx(values[row, column], rel=1e-2)
+            assert float(text.get_text()) == pytest.approx(values[row, column], abs=1e-2)
+        assert len({len(text.get_text().partition(".")[2]) for text in axes.texts}) == 1
         assert len(axes.texts) == 12
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["perplexity", "information [bits]"]
 
