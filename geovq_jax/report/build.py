@@ -51,6 +51,7 @@ def write(run: Run) -> str:
     scores = image_metrics.reconstruction_scores(truth, continuous, quantized)
     num_codes = len(run.codebook.vectors)
     usage = code_usage(codes.codes, num_codes, codes.label)
+    unused = num_codes - len(np.unique(run.codes("train").codes))
     readings, paths = generation.read_samples(run), interpolation.measure(run)
     measured = {
         "run": overview.facts(run),
@@ -60,7 +61,7 @@ def write(run: Run) -> str:
             "continuous": _squared_error(truth, continuous),
             "quantized": _squared_error(truth, quantized),
         },
-        "codes": {k: v for k, v in usage.items() if k != "cell_sizes"},
+        "codes": {k: v for k, v in usage.items() if k != "cell_sizes"} | {"unused_in_training": unused},
         "classes": clustering_scores(codes.codes, codes.label)._asdict(),
         "prior": generation.code_lengths(run),
         "scores": run.scores,
@@ -196,7 +197,7 @@ def _usage_table(usage: dict[str, Any], distances: np.ndarray, radii: np.ndarray
     middle, high = np.quantile(distances, [0.5, 0.95])
     rows: list[list[Any]] = [
         ["codes used", usage["used"]],
-        ["codes never used", usage["dead"]],
+        ["codes not used", usage["dead"]],
         ["entropy [bits per code]", usage["entropy_bits"]],
         ["perplexity", usage["perplexity"]],
         ["Gini coefficient of the use", usage["usage_gini"]],

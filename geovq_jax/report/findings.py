@@ -3,7 +3,6 @@
 `W` in a command stands for the work directory.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from geovq_jax.report.page import Finding
 
 _SAME = 0.1  # decibels; a smaller difference is none
-_UNUSED = 0.1  # share of codes, beyond what even use of few items leaves out
+_UNUSED = 0.1  # share of codes that are too many without use
 _SPREAD = 1.5  # ratio of pull-back to Euclidean length, 95 % over 5 % of edges, from which a metric is not flat
 _LEARNT = 0.2  # of the squared error of the mean image, which an autoencoder that has learnt anything removes
 _SURER = 0.01  # difference of mean confidences below which they are equal
@@ -152,18 +151,19 @@ def _decibels(gain: float) -> str:
 
 
 def unused_share(codes: dict[str, Any]) -> float:
-    """Share of codes that the test split does not use, beyond that which even use of so few items would leave out."""
-    return codes["dead"] / codes["num_codes"] - math.exp(-codes["num_items"] / codes["num_codes"])
+    """Share of codes that no training image uses; a test split can be too small to show every code."""
+    return codes["unused_in_training"] / codes["num_codes"]
 
 
 def code_use(metrics: dict[str, Any]) -> str:
     """Whether the codes are used."""
     codes = metrics["codes"]
     text = (
-        f"{codes['used']} of {codes['num_codes']} codes occur in the test split, perplexity {codes['perplexity']:.0f}"
+        f"{codes['used']} of {codes['num_codes']} codes occur in the test split, perplexity {codes['perplexity']:.0f}; "
+        f"{codes['num_codes'] - codes['unused_in_training']} in the training split"
     )
     if unused_share(codes) > _UNUSED:
-        return f"{text}: {100 * codes['dead'] / codes['num_codes']:.0f} % of the codebook is wasted."
+        return f"{text}: {100 * unused_share(codes):.0f} % of the codebook is wasted."
     return f"{text}: the codebook is in use."
 
 
