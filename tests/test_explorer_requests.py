@@ -13,6 +13,8 @@ from threading import Thread
 import numpy as np
 import pytest
 
+from geovq_jax.keys import METHODS, OF_VECTORS
+
 pytest.importorskip("dash", reason="the extra explore is not installed")
 
 ADDRESS = "/_dash-update-component"
@@ -401,6 +403,55 @@ def test_memory_stays_flat_over_several_hundred_callbacks():
     for _ in range(150):
         answer([request(rng.choice(starts)) for _ in range(2)])
     assert resident() < before + 150
+
+
+@pytest.fixture(scope="module", params=["spatial", "vanilla"])
+def encoded(request, tmp_path_factory):
+    """Work directory of a small trained VAE, and its configuration."""
+    from geovq_jax import pipeline
+    from geovq_jax.config import experiment
+    from geovq_jax.presets import SMOKE
+
+    workdir = tmp_path_factory.mktemp("run")
+    small = {"data.name": "digits", "vae.kind": request.param, "vae.channels": (8, 16), "codebook.finetune_steps": 2}
+    config = experiment("digits", SMOKE | small)
+    pipeline.entry("vae", "latents")(workdir, config)
+    return workdir, config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [*METHODS, "geodesic along the graph"])
+def test_codes_of_every_method_are_shown(encoded, method):
+    from geovq_jax import load_run, pipeline
+    from geovq_jax.explorer.app import build_app
+    from geovq_jax.explorer.drawing import colourings
+    from geovq_jax.explorer.runs import run_space
+
+    workdir, config = encoded
+    if config.vae.kind == "spatial" and method in OF_VECTORS:
+        pytest.skip("of vectors only")
+    config.codebook.method, _, graph = method.partition(" ")
+    config.codebook.distance = "graph" if graph else "geodesic"
+    pipeline.entry("metrics", "graph", "codebook", "decoder", "codes")(workdir, config)
+    space = run_space(load_run(workdir))
+    client = build_app(space).server.test_client()
+    registered = client.get("/_dash-dependencies").get_json()
+
+    def post(start: str, trigger: str | None = None, **changed) -> str:
+        body = well_formed(registered, start, trigger, **{"view.data": space.views[0].name, "k.value": 6}, **changed)
+        response = client.post(ADDRESS, json=body)
+        assert response.status_code == 200, (start, response.get_data(as_text=True))
+        return response.get_data(as_text=True)
+
+    assert client.get("/_dash-layout").get_data(as_text=True).count("points in the cell") == 1
+    for colouring in colourings(space):
+        post("scatter.figure", "colouring.data", **{"colouring.data": colouring})
+    code = int(space.codes[3])
+    assert f"code {code}" in post("hover.children", **{"hovered.data": 3})
+    assert f"its code {code}" in post("details.children")
+    assert "continuous" in post("scatter.figure@", **{"picked.data": [3, 90]})
+    assert f"Code {code}: {(space.codes == code).sum()}" in post("members", **{"code.data": code})
+    assert f"Code {code}: {(space.codes == code).sum()}" in post("summary", **{"selection.data": f"code {code}"})
 
 
 def resident() -> float:

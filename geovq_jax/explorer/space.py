@@ -13,6 +13,7 @@ from scipy import sparse
 
 from geovq_jax import geometry
 from geovq_jax.explorer.views import View
+from geovq_jax.figures import style
 from geovq_jax.geometry.curves import resample
 from geovq_jax.geometry.graphs.graph import components
 
@@ -170,8 +171,7 @@ def view_of(space: Space, name: str) -> View:
 
 def class_title(space: Space, label: int | np.integer) -> str:
     """The name of a class, or "class 3" if the name is a number."""
-    name = space.class_names[label]
-    return f"class {name}" if name.isdecimal() else name
+    return style.class_title(space.class_names[label])
 
 
 def metrics_of(space: Space) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ def _bare(axes: Axes) -> None:
 
 def _show(axes: Axes, picture: Float[np.ndarray, "h w c"]) -> None:
     axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0.0, vmax=1.0)
+    axes.set_anchor("W")  # centred, the room beside the picture would be taken for that of its row captions
     _bare(axes)
 
 
@@ -150,11 +151,10 @@ def position_maps(panels: Mapping[str, Float[np.ndarray, "h w"]]) -> Figure:
     for panel, (label, values) in zip(axes, panels.items(), strict=True):
         drawn = panel.imshow(values, cmap=SEQUENTIAL, interpolation="nearest")
         low, high = drawn.get_clim()
-        for (row, column), value in np.ndenumerate(values):
+        words = even_decimals(values.ravel())
+        for ((row, column), value), word in zip(np.ndenumerate(values), words, strict=True):
             ink = "white" if value < low + 0.55 * (high - low) else INK
-            panel.text(
-                column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=min(9.0, 48.0 / width)
-            )
+            panel.text(column, row, word, ha="center", va="center", color=ink, fontsize=min(9.0, 48.0 / width))
         _bare(panel)
         panel.set_title(label)
     return figure

@@ -121,6 +121,11 @@ def code_colours(count: int) -> list[str]:
     return colours
 
 
+def class_title(name: str) -> str:
+    """A class in a caption: its name, "class 3" where that is a number."""
+    return f"class {name}" if name.isdecimal() else name
+
+
 def even_decimals(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[str]:
     """Format numbers with equally many decimals, so that their median has three significant digits.
 

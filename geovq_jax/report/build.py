@@ -51,6 +51,7 @@ def write(run: Run) -> str:
     scores = image_metrics.reconstruction_scores(truth, continuous, quantized)
     num_codes = len(run.codebook.vectors)
     usage = code_usage(codes.codes, num_codes, codes.label)
+    unused = num_codes - len(np.unique(run.codes("train").codes))
     readings, paths = generation.read_samples(run), interpolation.measure(run)
     measured = {
         "run": overview.facts(run),
@@ -60,7 +61,7 @@ def write(run: Run) -> str:
             "continuous": _squared_error(truth, continuous),
             "quantized": _squared_error(truth, quantized),
         },
-        "codes": {k: v for k, v in usage.items() if k != "cell_sizes"},
+        "codes": {k: v for k, v in usage.items() if k != "cell_sizes"} | {"unused_in_training": unused},
         "classes": clustering_scores(codes.codes, codes.label)._asdict(),
         "prior": generation.code_lengths(run),
         "scores": run.scores,
@@ -134,12 +135,14 @@ def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> S
     latents, codes, sizes = run.latents("test"), run.codes("test"), np.asarray(usage["cell_sizes"])
     points = latents.mean.reshape(-1, latents.mean.shape[-1])
     chosen = np.linspace(0, len(points) - 1, min(5000, len(points))).astype(np.int64)
-    plane = principal_plane(points)
+    plane = None if points.shape[1] == 2 else principal_plane(points)
     ordered = np.sort(sizes)[::-1]
     half = int(np.searchsorted(np.cumsum(ordered), 0.5 * sizes.sum())) + 1
     by_code = figures.latent_map(points[chosen], codes=codes.codes.ravel()[chosen], plane=plane)
     atlas = figures.code_atlas(code_pictures(run), sizes)
     note = "" if latents.mean.ndim == 2 else ", each in the cell of an image of its cluster"
+    shown = "" if latents.mean.ndim == 2 else ", one point per cell of the grid,"
+    shown += "" if plane is None else " in the plane of their two largest variances"
     pictures = [
         ReportFigure(
             "Code usage on the test split.",
@@ -152,7 +155,7 @@ def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> S
             "Test latents by code.",
             by_code,
             "latents_by_code",
-            {"explained": to_json(plane.explained)},
+            None if plane is None else {"explained": to_json(plane.explained)},
             f"The coloured codes, at most 20, cover {100 * ordered[:20].sum() / sizes.sum():.0f} % of the latents.",
         ),
     ]
@@ -171,8 +174,7 @@ def _latent_space(run: Run, usage: dict[str, Any], metrics: dict[str, Any]) -> S
     )
     return Section(
         "Codes",
-        "Latents (one point per cell of the grid) in the plane of their first two principal components. "
-        "`python -m geovq_jax.explore --workdir=W` shows the training latents interactively.",
+        f"Latents{shown}. `python -m geovq_jax.explore --workdir=W` shows the training latents interactively.",
         tables=[_usage_table(usage, codes.distance, run.codebook.radii, _DISTANCE[run.quantizer.assignment])],
         figures=pictures,
     )
@@ -196,7 +198,7 @@ def _usage_table(usage: dict[str, Any], distances: np.ndarray, radii: np.ndarray
     middle, high = np.quantile(distances, [0.5, 0.95])
     rows: list[list[Any]] = [
         ["codes used", usage["used"]],
-        ["codes never used", usage["dead"]],
+        ["codes not used", usage["dead"]],
         ["entropy [bits per code]", usage["entropy_bits"]],
         ["perplexity", usage["perplexity"]],
         ["Gini coefficient of the usage", usage["usage_gini"]],

@@ -3,7 +3,6 @@
 `W` in a command stands for the work directory.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from geovq_jax.report.page import Finding
 
 _SAME = 0.1  # decibels; smaller differences count as none
-_UNUSED = 0.1  # share of codes, beyond those that so few items would miss under uniform usage
+_UNUSED = 0.1  # share of codes that may stay unused
 _SPREAD = 1.5  # 95 % over 5 % quantile of pull-back / Euclidean edge lengths above which a metric is not flat
 _LEARNT = 0.2  # share of the mean image's squared error that a trained autoencoder removes at least
 _SURER = 0.01  # smaller differences of mean confidence count as none
@@ -51,13 +50,17 @@ def findings(metrics: dict[str, Any]) -> list[Finding]:
 def quality(metrics: dict[str, Any]) -> str:
     """Coded bits and PSNR of the codes, against simpler coders and codebooks."""
     prior, codes = metrics["prior"], metrics["run"]["codes_per_image"]
-    bits, bigram, fixed = (prior[name]["bits_per_image"] for name in ("gpt", "bigram", "uniform"))
-    saved = 100.0 * (1.0 - bits / bigram)
-    verdict = f"{saved:.0f} % fewer than with bigram counts" if saved >= 0.5 else "no fewer than with bigram counts"
+    simple = "bigram" if codes > 1 else "unigram"
+    bits, alone, counts, fixed = (
+        prior[name]["bits_per_image"] for name in ("gpt", "gpt_without_class", simple, "uniform")
+    )
+    saved = 100.0 * (1.0 - alone / counts)
+    verdict = f"{saved:.0f} % fewer" if saved >= 0.5 else "no fewer"
     text = (
         f"{metrics['images']['truth-quantized']['psnr']:.2f} dB PSNR at {bits:.1f} coded bits per image "
-        f"({count(codes, 'code')} at {prior['gpt']['bits_per_code']:.2f} bits under the prior): {verdict} "
-        f"({bigram:.1f}); fixed-length codes take {fixed:.0f}."
+        f"({count(codes, 'code')} at {prior['gpt']['bits_per_code']:.2f} bits under the prior given the class). "
+        f"Without the class it takes {alone:.1f} bits, {verdict} than {simple} counts ({counts:.1f}); fixed-length "
+        f"codes take {fixed:.0f}."
     )
     sweep = metrics["sizes"]
     best = max((kind for kind in ("pullback", "euclidean") if kind in sweep), key=lambda kind: sweep[kind]["psnr"][-1])
@@ -88,8 +91,8 @@ def error_share(metrics: dict[str, Any]) -> str:
         )
     if share <= 0.0:
         return (
-            "Quantization adds no squared error: the fine-tuned decoder is as good on codes as the autoencoder is "
-            f"on continuous latents ({reach:.2f} dB)."
+            "Quantization adds no squared error: the fine-tuned decoder is at least as good on codes as the "
+            f"autoencoder is on continuous latents ({reach:.2f} dB)."
         )
     rest = 100 * (1 - share)
     parts = f"{100 * share:.0f} % of the squared error comes from quantization, {rest:.0f} % from the autoencoder"
@@ -148,18 +151,19 @@ def _decibels(gain: float) -> str:
 
 
 def unused_share(codes: dict[str, Any]) -> float:
-    """Share of codes that the test split does not use, beyond those that uniform usage would leave out."""
-    return codes["dead"] / codes["num_codes"] - math.exp(-codes["num_items"] / codes["num_codes"])
+    """Share of codes that no training image uses; a test split can be too small to show every code."""
+    return codes["unused_in_training"] / codes["num_codes"]
 
 
 def code_use(metrics: dict[str, Any]) -> str:
     """Whether the codes are used."""
     codes = metrics["codes"]
     text = (
-        f"{codes['used']} of {codes['num_codes']} codes occur in the test split, perplexity {codes['perplexity']:.0f}"
+        f"{codes['used']} of {codes['num_codes']} codes occur in the test split, perplexity {codes['perplexity']:.0f}; "
+        f"{codes['num_codes'] - codes['unused_in_training']} in the training split"
     )
     if unused_share(codes) > _UNUSED:
-        return f"{text}: {100 * codes['dead'] / codes['num_codes']:.0f} % of the codebook is wasted."
+        return f"{text}: {100 * unused_share(codes):.0f} % of the codebook is wasted."
     return f"{text}: the codebook is well used."
 
 

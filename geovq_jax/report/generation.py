@@ -132,7 +132,8 @@ def _tiles(run: Run, readings: Readings) -> tuple[list[Tile], str, int]:
 
 def sample_picture(run: Run) -> bytes:
     """Samples as a PNG, one row per class."""
-    return figure_png(figures.image_grid(*sample_rows(run.samples["images"], run.samples["labels"], run.num_classes)))
+    names = run.class_names[: run.num_classes]
+    return figure_png(figures.image_grid(*sample_rows(run.samples["images"], run.samples["labels"], names)))
 
 
 def _agreement(drawn: dict[str, np.ndarray]) -> str:

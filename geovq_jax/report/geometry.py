@@ -151,8 +151,7 @@ def section(run: Run, metrics: dict[str, Any], paths: Paths | None, *, with_code
     """Edge lengths, paths between images, and the metric over the latents; `metrics` is that of report/metrics.json."""
     stored, numbers = run.graph, metrics["geometry"]
     edges, lengths = geometry.edges_of(stored.graph)
-    chosen = np.linspace(0, len(edges) - 1, min(20_000, len(edges))).astype(np.int64)
-    scatter = figures.edge_scatter(geometry.straight_lengths(stored.points, edges[chosen]), lengths[chosen])
+    scatter = figures.edge_scatter(geometry.straight_lengths(stored.points, edges), lengths)
     pictures = [ReportFigure("Edge lengths.", scatter, "edge_lengths", numbers, findings.metric_spread(metrics))]
     tables = [_table(numbers)]
     if paths is not None:

@@ -22,8 +22,9 @@ from geovq_jax.workdir import to_json, write_atomically
 class Table(NamedTuple):
     """A table: `caption`, `columns` (headings), `rows` of strings, numbers, None or `Interval`.
 
-    Numbers of a column share their number of decimals; in a `mixed` table those of a row do. `higher` and `lower` name
-    the columns (rows of a mixed table) that are marked by an arrow as better when higher or lower.
+    Numbers of a column share their number of decimals; in a `mixed` table, rows with the same [unit] in their name do,
+    and every other row has its own. `higher` and `lower` name the columns (rows of a mixed table) that are marked by an
+    arrow as better when higher or lower.
     """
 
     caption: str
@@ -122,9 +123,14 @@ def format_cell(value: Any) -> str:
 
 
 def format_table(table: Table) -> list[list[Cell]]:
-    """Cells of a table; the numbers of a column (of a row in a mixed table) have equally many decimals."""
+    """Cells of a table; a column, or the rows of a mixed table with one unit, share their number of decimals."""
     if table.mixed:
-        decimals = [[_decimals(row)] * len(row) for row in table.rows]
+        units = [re.search(r"\[.+\]", str(row[0])) for row in table.rows]
+        names = [unit[0] if unit else str(index) for index, unit in enumerate(units)]
+        values: dict[str, list[Any]] = {}
+        for name, row in zip(names, table.rows, strict=True):
+            values.setdefault(name, []).extend(row)
+        decimals = [[_decimals(values[name])] * len(table.columns) for name in names]
     else:
         columns = [_decimals(column) for column in zip(*table.rows, strict=True)]
         decimals = [columns] * len(table.rows)
@@ -154,6 +160,8 @@ def _decimals(values: Sequence[Any]) -> int | None:
     sizes = [abs(float(x)) for x in numbers if isinstance(x, float | np.floating) and math.isfinite(x) and x != 0.0]
     if not sizes or max(sizes) < 1e-2:
         return None
+    if all(size.is_integer() for size in sizes):
+        return 0
     return min(4, max(0, 3 - math.floor(math.log10(max(sizes)))))
 
 

@@ -1,6 +1,6 @@
 """Stage `samples`: draw codes from the prior, complete given codes, decode both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from geovq_jax import figures
 from geovq_jax.config import given_codes
-from geovq_jax.figures.style import figure_png
+from geovq_jax.data.datasets import CLASS_NAMES
+from geovq_jax.figures.style import class_title, figure_png
 from geovq_jax.models.sampling import EVERY_CLASS, NO_CLASS, balanced_labels, complete, draw
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
@@ -71,7 +72,8 @@ def generate(run: Run, settings: Mapping[str, Any] | None = None, given: Given |
         upper = Given(valid.codes[rows], lower_half(valid.codes.shape[1:]))
         completed = {"completion_rows": rows} | _complete(completion_key, run, section, upper, valid.label[rows])
     save_npz(run.workdir / "samples.npz", images=images, **drawn, **completed)
-    picture = figure_png(figures.image_grid(*sample_rows(images, labels, arch.num_classes)))
+    names = CLASS_NAMES.get(run.config.data.name) or tuple(map(str, range(arch.num_classes)))
+    picture = figure_png(figures.image_grid(*sample_rows(images, labels, names[: arch.num_classes])))
     write_atomically(run.workdir / "samples.png", lambda file: file.write(picture))
     if completed:
         strips = figure_png(completion_figure(completed))
@@ -123,7 +125,7 @@ def completion_figure(
 
 
 def sample_rows(
-    images: np.ndarray, labels: np.ndarray, num_classes: int, *, columns: int = 10
+    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, columns: int = 10
 ) -> tuple[np.ndarray, list[str]]:
     """Samples with one row per class, white where a class has too few, with captions; a single class fills all rows."""
     classes = np.unique(labels)
@@ -132,10 +134,10 @@ def sample_rows(
         lines = -(-count // columns)
         rows = np.ones((lines * min(columns, count), *images.shape[1:]), np.float32)
         rows[:count] = images[:count]
-        caption = f"class {classes[0]}" if classes[0] < num_classes else "no class"
+        caption = class_title(class_names[classes[0]]) if classes[0] < len(class_names) else "no class"
         return rows.reshape(lines, -1, *images.shape[1:]), [caption, *[""] * (lines - 1)]
     rows = np.ones((len(classes), min(columns, int(np.bincount(labels).max())), *images.shape[1:]), np.float32)
     for row, label in zip(rows, classes, strict=True):
         chosen = images[labels == label][: len(row)]
         row[: len(chosen)] = chosen
-    return rows, [f"class {label}" for label in classes]
+    return rows, [class_title(class_names[label]) for label in classes]

@@ -134,7 +134,8 @@ def test_position_maps_write_each_value_in_its_cell():
         np.testing.assert_array_equal(axes.images[0].get_array(), values)
         for text in axes.texts:
             column, row = text.get_position()
-            assert float(text.get_text()) == pytest.approx(values[row, column], rel=1e-2)
+            assert float(text.get_text()) == pytest.approx(values[row, column], abs=1e-2)
+        assert len({len(text.get_text().partition(".")[2]) for text in axes.texts}) == 1
         assert len(axes.texts) == 12
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["perplexity", "information [bits]"]
 
@@ -162,6 +163,13 @@ def test_training_curves_and_strips():
         "straight 2.00",
         "graph 1.50",
     ]
+
+
+def test_captions_of_strips_are_whole():
+    names = ("straight", "graph", "pixel geodesic")
+    strips, lengths = {name: RNG.random((10, 28, 28, 1)) for name in names}, dict.fromkeys(names, 12.5)
+    figure = figures.interpolation_strips([strips] * 6, lengths=[lengths] * 6)
+    assert (render(figure)[:, 0] == 255).all()
 
 
 def test_comparisons():

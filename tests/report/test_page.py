@@ -175,6 +175,18 @@ def test_a_row_of_a_mixed_table_has_decimals_of_its_own():
     assert [row[1].words for row in cells] == ["20.96", "0.1235", "7"]
 
 
+def test_rows_of_a_mixed_table_with_one_unit_have_one_number_of_decimals():
+    rows = [
+        ["prior [bits per code]", Interval(3.462, 3.38, 3.54)],
+        ["unigram [bits per code]", Interval(6.5536, 6.509, 6.59)],
+        ["PSNR [dB]", 20.961],
+        ["items: median", 12.0],
+    ]
+    assert [row[1].words for row in format_table(Table("", ["figure", "value"], rows, mixed=True))] == [
+        "3.46", "6.55", "20.96", "12"
+    ]  # fmt: skip
+
+
 def test_arrows_point_to_the_better_direction(tmp_path):
     table = Table("T", ["name", "PSNR", "bits"], [["a", 1.0, 2.0]], higher=["PSNR"], lower=["bits"])
     rows = Table("R", ["figure", "value"], [["loss", 1.0], ["n", 2]], lower=["loss"], mixed=True)

@@ -70,15 +70,16 @@ def test_labels_are_balanced(count, class_id, expected):
 
 def test_rows_hold_one_class_each_and_one_class_fills_rows():
     images = RNG.random((5, 2, 2, 1)).astype(np.float32)
-    rows, captions = samples.sample_rows(images, np.array([0, 0, 0, 4, 4], np.int32), 5, columns=3)
-    assert captions == ["class 0", "class 4"]
+    names = ("0", "1", "2", "3", "sneaker")
+    rows, captions = samples.sample_rows(images, np.array([0, 0, 0, 4, 4], np.int32), names, columns=3)
+    assert captions == ["class 0", "sneaker"]
     np.testing.assert_array_equal(rows[0], images[:3])
     np.testing.assert_array_equal(rows[1, :2], images[3:])
     assert (rows[1, 2] == 1).all()
-    rows, captions = samples.sample_rows(images, np.full(5, 4, np.int32), 5, columns=3)
-    assert captions == ["class 4", ""]
+    rows, captions = samples.sample_rows(images, np.full(5, 4, np.int32), names, columns=3)
+    assert captions == ["sneaker", ""]
     np.testing.assert_array_equal(rows.reshape(6, 2, 2, 1)[:5], images)
-    assert samples.sample_rows(images, np.full(5, 5, np.int32), 5, columns=3)[1] == ["no class", ""]
+    assert samples.sample_rows(images, np.full(5, 5, np.int32), names, columns=3)[1] == ["no class", ""]
 
 
 @pytest.fixture
