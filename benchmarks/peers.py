@@ -4,7 +4,7 @@
 
 The decoder maps R^8 to R^100 by two tanh layers of 64 units, latents N(0, I); 64 pairs, 32 points per curve. Excess is
 the mean of length over that of `geodesics` with 64 points and tolerance 1e-7, less one; lengths are those of decoded
-curves at 1,000 points. stochman (with torch) is no dependency: install it by hand, or its lines are left out.
+curves at 1,000 points. stochman comes with the extra `bench`; without it its lines are left out.
 """
 
 import argparse
