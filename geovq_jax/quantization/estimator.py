@@ -60,7 +60,7 @@ class GeodesicQuantizer(ClusterMixin, ClassNamePrefixFeaturesOutMixin, Transform
         self.random_state = random_state
 
     def fit(
-        self, X: Any, y: None = None, *, decode_fn: DecodeFn | None = None, metrics: Metrics | None = None
+        self, X: Any, y: Any = None, *, decode_fn: DecodeFn | None = None, metrics: Metrics | None = None
     ) -> "GeodesicQuantizer":
         """Fits the codebook.
 

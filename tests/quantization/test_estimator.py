@@ -27,6 +27,8 @@ DECODE = jax.tree_util.Partial(lambda w, z: jnp.sin(z @ w), WEIGHTS)
 def test_conventions_of_scikit_learn(estimator, check):
     if os.environ.get("SCIPY_ARRAY_API") is None and "array_api" in str(check):
         pytest.skip("SCIPY_ARRAY_API is not set")
+    if "check_do_not_raise_errors_in_init" in str(check):
+        pytest.skip("the suite checks annotations, against which this check passes every argument on purpose")
     check(estimator)
 
 
