@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What CI checks. Usage: bash scripts/check.sh lint|tests|docs|wheel ... (default: lint tests, as .ci/run).
+# What CI checks. Usage: bash scripts/check.sh lint|tests|examples|docs|wheel ... (default: lint tests, as .ci/run).
 # PYTHON names the interpreter, as for scripts/setup_env.sh. PACKAGES=newest takes the newest packages for `tests`
 # instead of those of requirements.lock; it changes .venv, so use it in a clone of its own.
 set -euo pipefail
@@ -18,6 +18,12 @@ tests() {
         .venv/bin/python -m uv pip install --quiet --python .venv/bin/python --upgrade -e ".[test]"
     fi
     bash scripts/test.sh
+}
+
+# Autoencoders of another framework through every stage, in small.
+examples() {
+    bash scripts/setup_env.sh test torch
+    .venv/bin/python -m pytest tests/test_torch.py tests/stages/test_external.py
 }
 
 docs() {
@@ -80,7 +86,7 @@ END
 [ $# -gt 0 ] || set -- lint tests
 for check in "$@"; do
     case $check in
-    lint | tests | docs | wheel) "$check" ;;
-    *) echo "error: expected checks among lint, tests, docs, wheel, got '$check'" >&2 && exit 2 ;;
+    lint | tests | examples | docs | wheel) "$check" ;;
+    *) echo "error: expected checks among lint, tests, examples, docs, wheel, got '$check'" >&2 && exit 2 ;;
     esac
 done
