@@ -153,9 +153,8 @@ def test_a_decoder_with_other_weights_is_refused(tmp_path):
     file = tmp_path / "own.py"
     file.write_text(DECODER + "def encode(x): return x.reshape(len(x), -1)[:, 20:23]\n")
     run = run_of(tmp_path / "run", {"vae.module": str(file)}, stages=("vae", "latents", "metrics"))
-    file.write_text(
-        file.read_text().replace("default_rng(0)", "default_rng(50)")
-    )  # of another size, or bytecode of the same second is taken
+    # Of another size, or Python takes the bytecode of the same second.
+    file.write_text(file.read_text().replace("default_rng(0)", "default_rng(50)"))
     external.load.cache_clear()
     with pytest.raises(ValueError, match="expected .* to decode as it did"):
         _ = Run(run.workdir, run.config).vae_hash
