@@ -151,7 +151,9 @@ def curves_figure(
                 np.asarray([row["psnr"]]),
             )
     widest = 1.5 * max(rates.max() for rates, _ in curves.values())
-    own = [point for point in bound if point["bits"] <= widest]
+    # A posterior wider than N(0, I) costs more and shows less: points that another one dominates are left out.
+    best = [p for p in bound if not any(q["bits"] <= p["bits"] and q["psnr"] > p["psnr"] for q in bound)]
+    own = [point for point in best if point["bits"] <= widest]
     if own:
         rates, qualities = (np.asarray([point[part] for point in own]) for part in ("bits", "psnr"))
         curves["autoencoder: divergence from N(0, I)"] = rates, qualities
