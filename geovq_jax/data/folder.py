@@ -58,7 +58,7 @@ def _open(path: Path) -> Image.Image:
             image = Image.open(path, formats=_FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombWarning, Image.DecompressionBombError, OSError) as error:
         raise ValueError(
-            f"expected an image that can be read, below the size limit of Pillow, got {path}: {one_line(error)}; remove it"
+            f"expected an image that can be read, below Pillow's size limit, got {path}: {one_line(error)}; remove it"
         ) from error
     if image.mode not in _GREY_MODES | _COLOUR_MODES | _DEEP_MODES:
         image.close()

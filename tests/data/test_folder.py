@@ -75,7 +75,7 @@ def test_orientation_of_a_camera_is_applied(tmp_path):
         ("truncated", "expected a complete image"),
         ("sixteen bits", "expected 16 bits in grey images only, got .*bad.png among colour images"),
         ("floats", "expected 8 bits per channel, or 16-bit grey, got mode F"),
-        ("bomb", "expected an image that can be read, below the size limit"),
+        ("bomb", "expected an image that can be read, below Pillow's size limit"),
     ],
 )
 def test_a_file_that_would_be_read_wrongly_is_refused_by_name(images, monkeypatch, content, message):
