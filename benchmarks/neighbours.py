@@ -22,7 +22,7 @@ def main() -> None:
     from kmedoids import manifold
 
     from geovq_jax.geometry.graphs import indexes
-    from geovq_jax.geometry.graphs.knn import knn, recall
+    from geovq_jax.geometry.graphs.knn import knn, prepare_search, recall
 
     n, k = arguments.nodes, 15
     data = {"manifold": manifold(n), "N(0, I)": np.random.default_rng(0).standard_normal((n, 16))}
@@ -37,8 +37,8 @@ def main() -> None:
             seconds = time.process_time() - start
             chosen = ""
             if backend == "auto":
-                x = points - points.mean(axis=0)
-                chosen = f" ({indexes.fastest(x, x, k, np.arange(n)).__qualname__.split('.')[0]})"
+                searched = prepare_search(points)
+                chosen = f" ({indexes.fastest(searched, searched.x, k, np.arange(n)).__qualname__.split('.')[0]})"
             print(
                 f"{name}, {n:,}: {backend}{chosen} {seconds:.2f} CPU-s, recall {recall(points, found):.4f}", flush=True
             )

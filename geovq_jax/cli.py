@@ -12,7 +12,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from geovq_jax import processes
+from geovq_jax import processes, workers
 from geovq_jax import workdir as files
 from geovq_jax.config import check_known, find_experiment, help_text, nearest, read_config, validate
 from geovq_jax.terminal import console, log_to_console
@@ -34,6 +34,12 @@ _PROCESSES = flags.DEFINE_string(
     "Run in several processes, each started with the same flags: --processes=auto under SLURM, Open MPI, Kubernetes "
     "or on a TPU pod, else INDEX/COUNT@HOST:PORT of process 0, e.g. --processes=0/2@localhost:9911. They split work "
     "by --config.mesh.data=0.",
+)
+_DASK = flags.DEFINE_string(
+    "dask",
+    None,
+    "Compute shards (latents, metrics, neighbours, edge lengths, codes) by workers of Dask, the extra `dask`: "
+    "--dask=local starts one per core, --dask=tcp://HOST:PORT is a scheduler's address.",
 )
 _CONFIG_HELP = (
     "Experiment by its name or by the path of its file, with variants after a colon, e.g. --config=mnist:spatial "
@@ -78,7 +84,7 @@ def main(
         console.quiet = _QUIET.value or not processes.is_main()
         _keep_compiled_programs()
         log_to_console()
-        with files.locked(workdir):
+        with workers.use_workers(_DASK.value), files.locked(workdir):
             stage(workdir, config)
     except _FAULTS as error:
         _refuse(error)

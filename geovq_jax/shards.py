@@ -7,12 +7,13 @@ and the hash of each finished shard; under another key the folder is emptied. Fo
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geovq_jax import processes
+from geovq_jax import processes, workers
 from geovq_jax import workdir as files
 
 MANIFEST = "shards.json"
@@ -30,13 +31,16 @@ def run_shards(
 ) -> dict[str, np.ndarray]:
     """Named arrays [num_rows, ...], computed shard by shard; finished shards on disk are read.
 
+    Within `workers.use_workers` shards are computed by the workers. They do not depend on the number of workers.
+
     Args:
         folder: folder of this computation alone.
         key: JSON values that name everything the result depends on; hashes for arrays.
         num_rows: number of rows n.
-        compute: rows -> arrays with one entry per row (ValueError otherwise), a function of the rows alone.
+        compute: rows -> arrays with one entry per row (ValueError otherwise), a function of the rows alone; for workers
+            a function of a module, or `partial` of one.
         shard_rows: rows per shard; the last one may be shorter.
-        progress: called with (rows done, n) after each shard.
+        progress: called with (rows done, n) after each new shard.
     """
     if num_rows < 0 or shard_rows < 1:
         raise ValueError(f"expected num_rows >= 0 and shard_rows >= 1, got {num_rows} and {shard_rows}; correct them")
@@ -46,27 +50,35 @@ def run_shards(
     processes.barrier(f"{folder.name}: read")
     if not done:
         files.remove(folder)
-    names = []
-    for start in range(0, max(num_rows, 1), shard_rows):  # an empty shard still names the arrays
-        rows = slice(start, min(start + shard_rows, num_rows))
-        name = f"{start // shard_rows:06d}.npz"
-        names.append(name)
-        if name not in done:
-            part = {field: np.asarray(array) for field, array in compute(rows).items()}
-            lengths = {len(array) for array in part.values()}
-            if lengths != {rows.stop - rows.start}:
-                raise ValueError(
-                    f"expected {rows.stop - rows.start} rows in a shard of {folder}, got {lengths}; delete the folder"
-                )
-            files.save_npz(folder / name, **part)
-            if processes.is_main():
-                done = done | files.file_hashes(folder, [name])
-            files.write_json(folder / MANIFEST, {"key": whole_key, "shards": done})
+    parts = {
+        f"{start // shard_rows:06d}.npz": slice(start, min(start + shard_rows, num_rows))
+        for start in range(0, max(num_rows, 1), shard_rows)  # an empty shard still names the arrays
+    }
+    missing = [(name, rows) for name, rows in parts.items() if name not in done]
+    finished = num_rows - sum(rows.stop - rows.start for _, rows in missing)
+    for (name, rows), digest in workers.map_tasks(partial(_write_shard, folder, compute), missing, folder):
+        if workers.are_used() and not (folder / name).is_file():
+            raise ValueError(f"expected {name} in {folder} from a worker, found none; let workers share this folder")
+        done = done | {name: digest}
+        files.write_json(folder / MANIFEST, {"key": whole_key, "shards": done})
+        finished += rows.stop - rows.start
         if progress is not None:
-            progress(rows.stop, num_rows)
+            progress(finished, num_rows)
     processes.barrier(f"{folder.name}: written")
-    first = files.load_npz(folder / names[0], stage="run")
-    return {field: _joined(folder, names, field, array, num_rows) for field, array in first.items()}
+    first = files.load_npz(folder / next(iter(parts)), stage="run")
+    return {field: _joined(folder, list(parts), field, array, num_rows) for field, array in first.items()}
+
+
+def _write_shard(folder: Path, compute: Callable[[slice], Arrays], name: str, rows: slice) -> str:
+    """Computes and writes a shard; its hash, in the process that writes."""
+    part = {field: np.asarray(array) for field, array in compute(rows).items()}
+    lengths = {len(array) for array in part.values()}
+    if lengths != {rows.stop - rows.start}:
+        raise ValueError(
+            f"expected {rows.stop - rows.start} rows in a shard of {folder}, got {lengths}; delete the folder"
+        )
+    files.save_npz(folder / name, **part)
+    return files.file_hashes(folder, [name])[name] if processes.is_main() else ""
 
 
 def _joined(folder: Path, names: Sequence[str], field: str, first: np.ndarray, num_rows: int) -> np.ndarray:

@@ -12,7 +12,7 @@ ENTRY = {
     f"geovq_jax.{name}"
     for name in ("cli", "pipeline", "staleness", "comparison", "explorer", "codec", "bundle", "terminal")
 }
-BASE = {f"geovq_jax.{name}" for name in ("processes", "mesh", "terminal", "keys", "config", "presets")}
+BASE = {f"geovq_jax.{name}" for name in ("processes", "workers", "mesh", "terminal", "keys", "config", "presets")}
 FILES = {f"geovq_jax.{name}" for name in ("workdir", "shards", "manifest", "staleness")}
 LIBRARY = {
     f"geovq_jax.{name}" for name in ("geometry", "data", "models", "training", "quantization", "evaluation", "figures")
@@ -27,7 +27,8 @@ ALLOWED = {
     "geovq_jax.config": {"geovq_jax.checks", "geovq_jax.keys"},
     "geovq_jax.presets": set(),
     "geovq_jax.workdir": {"geovq_jax.processes"},
-    "geovq_jax.shards": {"geovq_jax.processes", "geovq_jax.workdir"},
+    "geovq_jax.workers": {"geovq_jax.processes"},
+    "geovq_jax.shards": {"geovq_jax.processes", "geovq_jax.workdir", "geovq_jax.workers"},
     "geovq_jax.manifest": {"geovq_jax.config", "geovq_jax.shards", "geovq_jax.workdir"},
     "geovq_jax.staleness": {"geovq_jax.config", "geovq_jax.manifest", "geovq_jax.workdir"},
     "geovq_jax.torch": set(),

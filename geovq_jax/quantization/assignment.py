@@ -21,6 +21,8 @@ from jaxtyping import Float, Int, Int32
 
 from geovq_jax.geometry import cell_metrics, decode_all, knn, nearest_geodesic, nearest_in_slices, node_metrics
 from geovq_jax.geometry.batching import Progress
+from geovq_jax.geometry.graphs.indexes import Searched
+from geovq_jax.geometry.graphs.knn import prepare_search
 from geovq_jax.geometry.metric import DecodeFn
 from geovq_jax.quantization import baselines
 from geovq_jax.quantization.context import encode_in_context
@@ -33,7 +35,7 @@ Assignment = Literal["linear", "local", "geodesic", "graph", "decoded"]
 Latents = Float[np.ndarray, "n d"] | Float[np.ndarray, "n h w d"]
 Vectors = Float[np.ndarray, "K d"]
 
-_CHUNK = 4096  # latents, or images of grids, whose metrics or decoded images are in memory at once
+CHUNK = 4096  # latents, or images of grids, whose metrics or decoded images are in memory at once
 
 
 class Quantizer(NamedTuple):
@@ -79,6 +81,7 @@ def assign(
     metrics: Float[np.ndarray, "..."] | None = None,
     neighbours: int = 15,
     context: str = "own",
+    nodes: Searched | None = None,
     progress: Progress | None = None,
 ) -> Encoded:
     """Chooses the code of each latent by the assignment of a quantizer, in bounded memory.
@@ -90,6 +93,7 @@ def assign(
         metrics: pull-back metric of each latent or cell, with any leading shape; computed if needed and not given.
         neighbours: graph nodes through which a latent may reach a medoid, of the assignment "graph".
         context: of the metrics of cells: own or isolated, see `cell_metrics`.
+        nodes: `prepare_search` of the tokenizer's points, which lets several calls share an index.
         progress: called with (latents done, n).
 
     Returns:
@@ -110,9 +114,11 @@ def assign(
     if metrics is not None:
         metrics = np.asarray(metrics).reshape(len(latents), cells, d, d)
     chosen = partial(_ASSIGNMENTS[quantizer.assignment], quantizer, decode_fn, neighbours, context)
+    if quantizer.tokenizer is not None:
+        chosen = partial(chosen, nodes=nodes or prepare_search(quantizer.tokenizer.points))
     parts = []
-    for start in range(0, len(latents), _CHUNK):
-        rows = slice(start, start + _CHUNK)
+    for start in range(0, len(latents), CHUNK):
+        rows = slice(start, start + CHUNK)
         own = None if metrics is None else metrics[rows].reshape(-1, d, d)
         parts.append(chosen(latents[rows], own))
         if progress is not None:
@@ -153,12 +159,13 @@ def _assign_geodesic(quantizer, decode_fn, neighbours, context, latents, metrics
     return found.index, found.distance
 
 
-def _assign_on_graph(quantizer, decode_fn, neighbours, context, latents, metrics):
+def _assign_on_graph(quantizer, decode_fn, neighbours, context, latents, metrics, *, nodes):
     on_metrics = quantizer.tokenizer.metrics is not None
     if on_metrics and metrics is None:
-        found = encode_on_graph(quantizer.tokenizer, latents, decode_fn, k=neighbours, context=context)
+        found = encode_on_graph(quantizer.tokenizer, latents, decode_fn, k=neighbours, context=context, nodes=nodes)
         return found.codes.ravel(), found.distances.ravel()
-    return encode_measured(quantizer.tokenizer, rows_of(latents), metrics if on_metrics else None, k=neighbours)
+    own = metrics if on_metrics else None
+    return encode_measured(quantizer.tokenizer, rows_of(latents), own, k=neighbours, nodes=nodes)
 
 
 def _assign_decoded(quantizer, decode_fn, neighbours, context, latents, metrics):
@@ -217,8 +224,8 @@ def search(
         costs = None if rate is None else rate_weight * np.asarray(rate.candidates(one), np.float64).ravel()
         return baselines.encode_decoded(decode_fn, vectors, images, costs=costs)
     parts = []
-    for start in range(0, len(codes), _CHUNK):
-        rows = slice(start, start + _CHUNK)
+    for start in range(0, len(codes), CHUNK):
+        rows = slice(start, start + CHUNK)
         if metrics is None:
             own = measure(decode_fn, vectors[codes[rows]]).reshape(*codes[rows].shape, *2 * vectors.shape[1:])
         else:

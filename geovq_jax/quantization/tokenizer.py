@@ -26,7 +26,8 @@ from geovq_jax.geometry.checks import (
     check_lengths,
 )
 from geovq_jax.geometry.edges import measure_speeds
-from geovq_jax.geometry.graphs.knn import knn
+from geovq_jax.geometry.graphs.indexes import Searched
+from geovq_jax.geometry.graphs.knn import knn, prepare_search
 from geovq_jax.geometry.metric import DecodeFn
 from geovq_jax.workdir import load_npz, save_npz
 
@@ -104,6 +105,7 @@ def encode(
     k: int,
     context: str = "own",
     batch_size: int = 4096,
+    nodes: Searched | None = None,
     progress: Progress | None = None,
 ) -> Encoded:
     """Codes of latents that are not nodes of the graph, in memory that does not grow with their number.
@@ -115,6 +117,7 @@ def encode(
         k: neighbours through which a latent may enter the graph.
         context: of the cells of grids, as the graph was built: own or isolated.
         batch_size: images whose metrics are held at a time.
+        nodes: `prepare_search` of the tokenizer's points, which lets several calls share an index.
         progress: called with (images done, n).
 
     Returns:
@@ -139,18 +142,19 @@ def encode(
     if decode_fn is not None and len(latents):
         one = latents[:1, :1, :1] if grids and context == "isolated" else latents[:1]
         check_latents(decode_fn, one, "n h w d" if grids else "n d")
+    nodes = nodes or prepare_search(tokenizer.points)
     codes, distances = np.empty(latents.shape[:-1], np.int32), np.empty(latents.shape[:-1], np.float64)
     for start in range(0, len(latents), batch_size):
         rows = slice(start, min(start + batch_size, len(latents)))
         part = latents[rows]
         if decode_fn is None:
-            result = _encode_measured(tokenizer, part.reshape(-1, part.shape[-1]), None, k)
+            result = _encode_measured(tokenizer, nodes, part.reshape(-1, part.shape[-1]), None, k)
         elif grids:
             whole = part.reshape(-1, 1, 1, part.shape[-1]) if context == "isolated" else part
             metrics = np.asarray(measure_cells(decode_fn, whole), np.float32)
-            result = _encode_measured(tokenizer, part.reshape(-1, part.shape[-1]), metrics, k)
+            result = _encode_measured(tokenizer, nodes, part.reshape(-1, part.shape[-1]), metrics, k)
         else:
-            result = _encode_vectors(tokenizer, part, decode_fn, k)
+            result = _encode_vectors(tokenizer, nodes, part, decode_fn, k)
         codes[rows], distances[rows] = (values.reshape(part.shape[:-1]) for values in result)
         if progress is not None:
             progress(rows.stop, len(latents))
@@ -159,7 +163,12 @@ def encode(
 
 
 def encode_measured(
-    tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], metrics: Float[np.ndarray, "m d d"] | None, *, k: int
+    tokenizer: Tokenizer,
+    latents: Float[np.ndarray, "m d"],
+    metrics: Float[np.ndarray, "m d d"] | None,
+    *,
+    k: int,
+    nodes: Searched | None = None,
 ) -> Encoded:
     """Codes of single latents with known metrics.
 
@@ -168,6 +177,7 @@ def encode_measured(
         latents: latents, or cells of grids.
         metrics: pull-back metric at each latent; None if and only if the tokenizer has none.
         k: neighbours through which a latent may enter the graph.
+        nodes: `prepare_search` of the tokenizer's points, which lets several calls share an index.
 
     Returns:
         Encoded; among equal distances the nearest entry wins.
@@ -187,13 +197,15 @@ def encode_measured(
     check_array("latents", latents, f"n* {size}", CHECK_ENCODER)
     if metrics is not None:
         check_array("metrics", metrics, f"{len(latents)} {size} {size}", CHECK_DECODER)
-    found = _encode_measured(tokenizer, latents, metrics, k)
+    found = _encode_measured(tokenizer, nodes or prepare_search(tokenizer.points), latents, metrics, k)
     check_finite("lengths", found.distances)
     return found
 
 
-def _encode_measured(tokenizer: Tokenizer, latents: np.ndarray, metrics: np.ndarray | None, k: int) -> Encoded:
-    indices, distances = knn(tokenizer.points, min(k, len(tokenizer.points)), queries=latents)
+def _encode_measured(
+    tokenizer: Tokenizer, nodes: Searched, latents: np.ndarray, metrics: np.ndarray | None, k: int
+) -> Encoded:
+    indices, distances = knn(nodes, min(k, len(tokenizer.points)), queries=latents)
     codes, totals = np.empty(len(latents), np.int32), np.empty(len(latents), np.float64)
     for start in range(0, len(latents), _CHUNK):
         chunk = slice(start, start + _CHUNK)
@@ -211,7 +223,9 @@ def _encode_measured(tokenizer: Tokenizer, latents: np.ndarray, metrics: np.ndar
     return Encoded(codes, totals)
 
 
-def _encode_vectors(tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], decode_fn: DecodeFn, k: int) -> Encoded:
+def _encode_vectors(
+    tokenizer: Tokenizer, nodes: Searched, latents: Float[np.ndarray, "m d"], decode_fn: DecodeFn, k: int
+) -> Encoded:
     """As `encode_measured`, with the decoder evaluated only for entries that may be the best.
 
     Half of an edge's length follows from the metric at its entry. The other half, in the metric at the latent, is
@@ -220,7 +234,7 @@ def _encode_vectors(tokenizer: Tokenizer, latents: Float[np.ndarray, "m d"], dec
     where the assumption holds.
     """
     assert tokenizer.metrics is not None
-    entry = knn(tokenizer.points, min(k, len(tokenizer.points)), queries=latents).indices
+    entry = knn(nodes, min(k, len(tokenizer.points)), queries=latents).indices
     steps = tokenizer.points[entry] - latents[:, None, :]
     metrics = tokenizer.metrics[entry]
     known = 0.5 * _norms(metrics, steps) + tokenizer.distances[entry]

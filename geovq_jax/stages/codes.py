@@ -1,21 +1,29 @@
 """Stage `codes`: codes of every image of every split."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from geovq_jax import workers
 from geovq_jax.config import given_codes, settings
 from geovq_jax.data.splits import split_rows, tenths
 from geovq_jax.evaluation.code_usage import code_usage
+from geovq_jax.geometry.batching import Progress
 from geovq_jax.geometry.checks import check_ids
+from geovq_jax.geometry.graphs.indexes import Searched
+from geovq_jax.geometry.graphs.knn import prepare_search
+from geovq_jax.geometry.metric import DecodeFn
 from geovq_jax.quantization import assignment, baselines
 from geovq_jax.quantization.code_tables import CodeTables, fit_tables
 from geovq_jax.quantization.codebook import parameters_hash
 from geovq_jax.quantization.rates import Rate, rate_of_prior, rate_of_tables
 from geovq_jax.quantization.tokenizer import Encoded
 from geovq_jax.shards import run_shards
+from geovq_jax.stages.graph import decoder_key
 from geovq_jax.stages.prior import fit_prior
 from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of
 from geovq_jax.stages.run import Run
@@ -23,6 +31,7 @@ from geovq_jax.terminal import progress_bar
 from geovq_jax.workdir import hash_arrays, load_npz, save_npz
 
 SEARCH_SHARD = 1_000  # images whose search is repeated after an interruption, at most
+ASSIGN_SHARD = 16 * assignment.CHUNK  # the same of assignment, of which that by geodesics takes a chunk
 FOLDS = 4  # of training images; code lengths of each fold come from the tables of the others
 
 
@@ -76,26 +85,51 @@ def split_codes(run: Run, path: Path) -> str:
 
 def assigned(run: Run, quantizer: assignment.Quantizer, split: str) -> Encoded:
     """Codes of a split without search; nodes of the graph keep their codes."""
-    config = run.config
+    config, latents, metrics = run.config, run.latents(split).mean, run.metrics(split)
+    nodes = None if quantizer.tokenizer is None else prepare_search(quantizer.tokenizer.points)
+    settings = {"neighbours": config.codebook.neighbours, "context": config.graph.context}
+    tokenizer = {} if quantizer.tokenizer is None else quantizer.tokenizer._asdict()
+    arrays = {"latents": latents, "metrics": metrics, "vectors": quantizer.vectors, "transform": quantizer.transform}
+    known = {name: array for name, array in (tokenizer | arrays).items() if array is not None}
+    key = settings | {"assignment": quantizer.assignment, "arrays": hash_arrays(known)} | decoder_key(run)
     with progress_bar(f"codes of {split}") as progress:
-        found = assignment.assign(
-            quantizer,
-            run.latents(split).mean,
-            run.metric_fn,
-            metrics=run.metrics(split),
-            neighbours=config.codebook.neighbours,
-            context=config.graph.context,
+        inside = None if workers.are_used() else progress
+        found = run_shards(
+            run.workdir / "shards" / f"codes_{split}",
+            key,
+            len(latents),
+            partial(_assigned_rows, quantizer, nodes, latents, run.metric_fn, metrics, settings, inside),
+            shard_rows=assignment.CHUNK if quantizer.assignment == "geodesic" else ASSIGN_SHARD,
             progress=progress,
         )
+    codes, distances = found["codes"], found["distances"]
     if split != "train" or quantizer.assignment != "graph":
-        return found
-    codes, distances = found.codes, found.distances
-    rows, shape = run.graph.rows, found.codes[run.graph.rows].shape
+        return Encoded(codes, distances)
+    codes, distances = codes.copy(), distances.copy()  # the shards may be mapped
+    rows, shape = run.graph.rows, codes[run.graph.rows].shape
     labels, own = run.clusters.labels.reshape(shape), run.clusters.distances.reshape(shape)
     reached = labels >= 0
     codes[rows] = np.where(reached, labels, codes[rows])
     distances[rows] = np.where(reached, own, distances[rows])
     return Encoded(codes, distances)
+
+
+def _assigned_rows(
+    quantizer: assignment.Quantizer,
+    nodes: Searched | None,
+    latents: np.ndarray,
+    metric_fn: DecodeFn,
+    metrics: np.ndarray | None,
+    settings: Mapping[str, Any],
+    progress: Progress | None,
+    rows: slice,
+) -> dict[str, np.ndarray]:
+    report = None if progress is None else lambda done, _: progress(rows.start + done, len(latents))
+    own = None if metrics is None else metrics[rows]
+    found = assignment.assign(
+        quantizer, latents[rows], metric_fn, metrics=own, nodes=nodes, progress=report, **settings
+    )
+    return found._asdict()
 
 
 def searched(
@@ -130,28 +164,8 @@ def searched(
             seen_codes = codes["train"] if seen is None else seen
             rates = [rate_of_tables(tables) for tables in _tables(seen_codes, config.codebook.num_clusters, folds)]
 
-        def improved(
-            rows: slice,
-            start: np.ndarray = start,
-            metrics: np.ndarray | None = metrics,
-            images: np.ndarray = images,
-            rates: Sequence[Rate | None] = rates,
-        ) -> dict[str, np.ndarray]:
-            found, asked = np.empty(start[rows].shape, np.int32), np.arange(rows.start, rows.stop)
-            for fold, own_rate in enumerate(rates):
-                own = asked[asked % len(rates) == fold]
-                found[own - rows.start] = assignment.search(
-                    decode_fn,
-                    vectors,
-                    start[own],
-                    images[own],
-                    metrics=None if metrics is None else metrics[own],
-                    sweeps=config.codes.sweeps,
-                    rate=own_rate,
-                    rate_weight=config.codes.rate_weight,
-                )
-            return {"codes": found}
-
+        effort = {"sweeps": config.codes.sweeps, "rate_weight": config.codes.rate_weight}
+        improved = partial(_searched_rows, decode_fn, vectors, start, images, metrics, rates, effort)
         key = {
             "decoder": parameters_hash(autoencoder.params),
             "arrays": hash_arrays({"vectors": vectors, "codes": start, "images": images}),
@@ -164,6 +178,32 @@ def searched(
             shards = run_shards(folder, key, len(start), improved, shard_rows=SEARCH_SHARD, progress=progress)
         searched_codes[split] = shards["codes"]
     return searched_codes
+
+
+def _searched_rows(
+    decode_fn: DecodeFn,
+    vectors: np.ndarray,
+    start: np.ndarray,
+    images: np.ndarray,
+    metrics: np.ndarray | None,
+    rates: Sequence[Rate | None],
+    effort: Mapping[str, Any],
+    rows: slice,
+) -> dict[str, np.ndarray]:
+    """Codes after a search; image i pays by rate i modulo the number of rates."""
+    found, asked = np.empty(start[rows].shape, np.int32), np.arange(rows.start, rows.stop)
+    for fold, rate in enumerate(rates):
+        own = asked[asked % len(rates) == fold]
+        found[own - rows.start] = assignment.search(
+            decode_fn,
+            vectors,
+            start[own],
+            images[own],
+            metrics=None if metrics is None else metrics[own],
+            rate=rate,
+            **effort,
+        )
+    return {"codes": found}
 
 
 def _tables(seen: np.ndarray, num_codes: int, folds: int) -> list[CodeTables]:

@@ -48,6 +48,10 @@ class External:
     params: Any = field(repr=False)
     labels: Any = field(repr=False)
 
+    def __reduce__(self) -> tuple[Callable[[str], "External"], tuple[str]]:
+        """Other processes load the module themselves, since they cannot import a function of its file by name."""
+        return load, (self.name,)
+
 
 @functools.cache
 def load(name: str) -> External:

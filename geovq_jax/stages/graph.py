@@ -1,14 +1,18 @@
 """Stages `metrics` and `graph`: the metric at every latent, and the graph of the training latents."""
 
 import json
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from geovq_jax import geometry
+from geovq_jax import geometry, workers
+from geovq_jax.geometry.batching import Progress
+from geovq_jax.geometry.graphs.construction import LengthFn
 from geovq_jax.geometry.graphs.graph import add_edges
-from geovq_jax.geometry.graphs.knn import rerank
+from geovq_jax.geometry.graphs.indexes import Searched
+from geovq_jax.geometry.graphs.knn import Backend, prepare_search, rerank
+from geovq_jax.geometry.metric import DecodeFn
 from geovq_jax.quantization.codebook import parameters_hash
 from geovq_jax.shards import run_shards
 from geovq_jax.stages.records import SPLITS
@@ -33,24 +37,28 @@ def _metrics(run: Run, split: str) -> np.ndarray:
     """Metrics [nodes, d, d] of the latents of a split, spatial cells in the context of their own image."""
     latents, context = run.latents(split).mean, run.config.graph.context
     d = latents.shape[-1]
+    key = decoder_key(run) | {"latents": hash_arrays({"latents": latents}), "context": context}
+    folder = run.workdir / "shards" / f"metrics_{split}"
     with progress_bar(f"metric at each latent of {split}") as progress:
-
-        def metrics_of(rows: slice) -> dict[str, np.ndarray]:
-            part = latents[rows]
-            report = lambda done, _: progress(rows.start + done, len(latents))  # noqa: E731
-            if latents.ndim == 2:
-                found = geometry.node_metrics(run.metric_fn, part, progress=report)
-            else:
-                found = geometry.cell_metrics(run.metric_fn, part, context=context, progress=report)
-            return {"metrics": np.asarray(found, np.float32).reshape(len(part), -1, d, d)}
-
-        key = _decoder_key(run) | {"latents": hash_arrays({"latents": latents}), "context": context}
-        folder = run.workdir / "shards" / f"metrics_{split}"
-        found = run_shards(folder, key, len(latents), metrics_of, shard_rows=METRIC_SHARD)
+        inside = None if workers.are_used() else progress
+        metrics_of = partial(_metrics_of_rows, run.metric_fn, latents, context, inside)
+        found = run_shards(folder, key, len(latents), metrics_of, shard_rows=METRIC_SHARD, progress=progress)
     return found["metrics"].reshape(-1, d, d)
 
 
-def _decoder_key(run: Run) -> dict[str, str]:
+def _metrics_of_rows(
+    metric_fn: DecodeFn, latents: np.ndarray, context: str, progress: Progress | None, rows: slice
+) -> dict[str, np.ndarray]:
+    part, d = latents[rows], latents.shape[-1]
+    report = None if progress is None else lambda done, _: progress(rows.start + done, len(latents))
+    if latents.ndim == 2:
+        found = geometry.node_metrics(metric_fn, part, progress=report)
+    else:
+        found = geometry.cell_metrics(metric_fn, part, context=context, progress=report)
+    return {"metrics": np.asarray(found, np.float32).reshape(len(part), -1, d, d)}
+
+
+def decoder_key(run: Run) -> dict[str, str]:
     """What the run's metric depends on besides the latents."""
     kind = run.metric_name
     output = kind if kind != "features" else f"features of {parameters_hash(run.classifier.params)}"
@@ -73,13 +81,9 @@ def build_graph(run: Run) -> str:
         kept: Any = run.metrics("train")
         metrics = (kept if len(rows) == len(latents) else np.asarray(kept)[rows]).reshape(-1, *2 * points.shape[1:])
 
-    def length_fn(edges: np.ndarray) -> np.ndarray:
-        if decoded:
-            return np.asarray(geometry.edge_lengths(run.metric_fn, points, edges), np.float64)
-        return geometry.straight_lengths(points, edges, metrics)
-
+    length_fn = partial(_lengths, run.metric_fn if decoded else None, points, metrics)
     known = {"points": points} | ({} if metrics is None else {"metrics": metrics})
-    key = {"measured": hash_arrays(known)} | (_decoder_key(run) if decoded else {})
+    key = {"measured": hash_arrays(known)} | (decoder_key(run) if decoded else {})
 
     def lengths_of(edges: np.ndarray) -> np.ndarray:
         with progress_bar("lengths of edges") as progress:
@@ -87,7 +91,7 @@ def build_graph(run: Run) -> str:
                 run.workdir / "shards" / "edges",
                 key | {"edges": hash_arrays({"edges": edges})},
                 len(edges),
-                lambda part: {"lengths": length_fn(edges[part])},
+                partial(_lengths_of_rows, length_fn, edges),
                 shard_rows=EDGE_SHARD // 4 if decoded else EDGE_SHARD,
                 progress=progress,
             )["lengths"]
@@ -114,25 +118,15 @@ def build_graph(run: Run) -> str:
     return f"{graph.shape[0]} nodes, {graph.nnz // 2} edges, {before} components before repair"
 
 
-def _neighbours(
-    run: Run, points: np.ndarray, length_fn: Callable[[np.ndarray], np.ndarray], measured: dict[str, str]
-) -> np.ndarray:
+def _neighbours(run: Run, points: np.ndarray, length_fn: LengthFn, measured: dict[str, str]) -> np.ndarray:
     """Indices [n, k] of the neighbours of every node, re-ranked by the length of edges where graph.rerank asks for it.
 
     `measured` names what these lengths depend on.
     """
     section, k = run.config.graph, run.num_neighbours
     candidates = min(max(k, section.rerank), len(points) - 1)
-
-    def nearest(rows: slice) -> dict[str, np.ndarray]:
-        asked = np.arange(rows.start, rows.stop)
-        found = geometry.knn(points, candidates, rows=asked, metric=section.metric, backend=section.backend)
-
-        def from_asked(edges: np.ndarray) -> np.ndarray:
-            return length_fn(np.stack([asked[edges[:, 0]], edges[:, 1]], axis=1))
-
-        return {"indices": (rerank(found, k, from_asked) if candidates > k else found).indices}
-
+    searched = prepare_search(points, section.metric)
+    nearest = partial(_neighbours_of_rows, searched, candidates, k, section.backend, length_fn)
     key = {"points": hash_arrays({"points": points}), "k": k, "metric": section.metric}
     key |= {"backend": section.backend, "rerank": section.rerank} | (measured if section.rerank else {})
     with progress_bar("neighbours") as progress:
@@ -144,3 +138,26 @@ def _neighbours(
             shard_rows=NEIGHBOUR_SHARD,
             progress=progress,
         )["indices"]
+
+
+def _neighbours_of_rows(
+    searched: Searched, candidates: int, k: int, backend: Backend, length_fn: LengthFn, rows: slice
+) -> dict[str, np.ndarray]:
+    asked = np.arange(rows.start, rows.stop)
+    found = geometry.knn(searched, candidates, rows=asked, backend=backend)
+    if candidates > k:
+        found = rerank(found, k, lambda edges: length_fn(np.stack([asked[edges[:, 0]], edges[:, 1]], axis=1)))
+    return {"indices": found.indices}
+
+
+def _lengths(
+    decode_fn: DecodeFn | None, points: np.ndarray, metrics: np.ndarray | None, edges: np.ndarray
+) -> np.ndarray:
+    """Lengths of edges, by the decoder or, without one, from the metrics at the nodes."""
+    if decode_fn is not None:
+        return np.asarray(geometry.edge_lengths(decode_fn, points, edges), np.float64)
+    return geometry.straight_lengths(points, edges, metrics)
+
+
+def _lengths_of_rows(length_fn: LengthFn, edges: np.ndarray, rows: slice) -> dict[str, np.ndarray]:
+    return {"lengths": length_fn(edges[rows])}

@@ -17,7 +17,15 @@ from geovq_jax.models import uncertainty, vae
 from geovq_jax.shards import run_shards
 from geovq_jax.stages import external, tensors
 from geovq_jax.stages.external import External
-from geovq_jax.stages.records import BATCH, SPLITS, decode_images, posterior, vae_architecture, without_variance
+from geovq_jax.stages.records import (
+    BATCH,
+    SPLITS,
+    Autoencoder,
+    decode_images,
+    posterior,
+    vae_architecture,
+    without_variance,
+)
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
@@ -159,15 +167,10 @@ def mean_over_batches(metrics_fn: Any, images: np.ndarray) -> dict[str, float]:
 
 def extract_latents(run: Run) -> str:
     """Posterior mean and log variance of every image, in data-set order, into `latents/`."""
-    dataset, own = run.dataset, run.autoencoder.arch
+    dataset = run.dataset
     for name in SPLITS:
         split = getattr(dataset, name)
-
-        def posteriors(rows: slice, split: data.Split = split) -> dict[str, np.ndarray]:
-            if isinstance(own, External) and own.latents is not None:
-                return jax.device_get(without_variance(own.latents[split.index[rows]]))._asdict()
-            return posterior(run.autoencoder, split.images[rows])._asdict()
-
+        posteriors = partial(_posteriors_of_rows, run.autoencoder, split)
         key = {"vae": run.vae_hash, "images": hash_arrays({"images": split.images}), "arch": str(run.autoencoder.arch)}
         folder = run.workdir / "shards" / f"latents_{name}"
         with progress_bar(f"latents of {name}") as progress:
@@ -185,3 +188,10 @@ def extract_latents(run: Run) -> str:
             image_shape=np.asarray(split.images.shape[1:]),
         )
     return f"{', '.join(str(len(getattr(dataset, name).images)) for name in SPLITS)} images"
+
+
+def _posteriors_of_rows(autoencoder: Autoencoder, split: data.Split, rows: slice) -> dict[str, np.ndarray]:
+    own = autoencoder.arch
+    if isinstance(own, External) and own.latents is not None:
+        return jax.device_get(without_variance(own.latents[split.index[rows]]))._asdict()
+    return posterior(autoencoder, split.images[rows])._asdict()

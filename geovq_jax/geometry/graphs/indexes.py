@@ -23,6 +23,8 @@ Search: TypeAlias = Callable[
     [np.ndarray, int, np.ndarray | None], tuple[Int[np.ndarray, "m c"], Float[np.ndarray, " m"] | None]
 ]
 
+Metric = Literal["euclidean", "cosine"]
+
 _SLACK = 8  # candidates beyond k that a float32 search returns, so that float64 can settle the order of near ties
 _GROUPS = 32
 FEW_PAIRS = 2**23  # queries x points, below which a search takes less time than choosing how to search
@@ -80,19 +82,43 @@ def search_exactly(x: np.ndarray, q: np.ndarray, k: int, own: np.ndarray | None)
     return nearest[place.ravel()]
 
 
-def fastest(x: np.ndarray, q: np.ndarray, k: int, own: np.ndarray | None) -> Search:
+class Searched(NamedTuple):
+    """Points prepared by `prepare_search` for many calls of `knn`, which share the indexes that they build.
+
+    Attributes:
+        x: the points, centred.
+        centre: their mean, subtracted because a common shift avoids cancellation in |x|^2 - 2 x.y + |y|^2.
+        metric: "euclidean" or "cosine".
+        built: indexes by back end; "auto" is the one that a trial has chosen.
+    """
+
+    x: Float[np.ndarray, "n d"]
+    centre: Float[np.ndarray, " d"]
+    metric: Metric
+    built: dict[str, Search]
+
+
+def index_of(points: Searched, backend: str) -> Search:
+    """The index of a back end, built at the first call."""
+    if backend not in points.built:
+        points.built[backend] = INDEXES[backend](points.x)
+    return points.built[backend]
+
+
+def fastest(points: Searched, q: np.ndarray, k: int, own: np.ndarray | None) -> Search:
     """The exact index that answers a few of the queries in the least time: a kd-tree or the search by matrix products.
 
     Which of them is faster depends on the dimension of the set near which the points lie, not on that of the space
     around it. Without a trial, a kd-tree takes small searches on a CPU, and matrix products take searches for few
     queries, on accelerators, and of several processes, which must agree on the choice and share their work.
     """
-    m = len(q)
-    if jax.default_backend() == "cpu" and len(x) * m <= FEW_PAIRS:
-        return tree_index(x)
-    products = matmul_index(x)
+    if "auto" in points.built:
+        return points.built["auto"]
+    m, n = len(q), len(points.x)
+    if jax.default_backend() == "cpu" and n * m <= FEW_PAIRS:
+        return index_of(points, "kdtree")
     if jax.default_backend() != "cpu" or jax.process_count() > 1 or m <= 64 * TRIED:
-        return products
+        return index_of(points, "jax")
     rows = np.random.default_rng(0).choice(m, min(m, max(TRIED, 4 * num_threads())), replace=False)
 
     def seconds(search: Search) -> float:
@@ -100,12 +126,14 @@ def fastest(x: np.ndarray, q: np.ndarray, k: int, own: np.ndarray | None) -> Sea
         search(q[rows], k, None if own is None else own[rows])
         return (time.perf_counter() - start) * m / len(rows)
 
-    tree = tree_index(x)
+    tree = index_of(points, "kdtree")
     by_tree = seconds(tree)
     if by_tree <= QUICK:
         return tree
+    products = index_of(points, "jax")
     seconds(products)  # compiles
-    return tree if by_tree <= seconds(products) else products
+    points.built["auto"] = tree if by_tree <= seconds(products) else products
+    return points.built["auto"]
 
 
 def tree_index(x: np.ndarray) -> Search:

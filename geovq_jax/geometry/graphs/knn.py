@@ -15,14 +15,22 @@ from geovq_jax.geometry.checks import (
     check_ids,
     check_lengths,
 )
-from geovq_jax.geometry.graphs.indexes import INDEXES, Neighbours, fastest, search_exactly, settle
+from geovq_jax.geometry.graphs.indexes import (
+    INDEXES,
+    Metric,
+    Neighbours,
+    Searched,
+    fastest,
+    index_of,
+    search_exactly,
+    settle,
+)
 
 Backend = Literal["auto", "jax", "kdtree", "faiss", "faiss_hnsw", "faiss_ivf"]
-Metric = Literal["euclidean", "cosine"]
 
 
 def knn(
-    points: Float[Array | np.ndarray, "n d"],
+    points: Float[Array | np.ndarray, "n d"] | Searched,
     k: int,
     *,
     queries: Float[Array | np.ndarray, "m d"] | None = None,
@@ -38,7 +46,7 @@ def knn(
     approximate; `recall` measures by how much.
 
     Args:
-        points: the searched points.
+        points: the searched points, or `prepare_search` of them for many calls.
         k: number of neighbours, at most n - 1 without queries and n with them.
         queries: if given, the neighbours of queries [m, d] among the points, excluding nothing. Otherwise the
             neighbours of each point among the others: its own row is excluded, its duplicates are not.
@@ -58,7 +66,8 @@ def knn(
         >>> found.indices.ravel().tolist(), found.distances.ravel().tolist()
         ([1, 0, 1], [1.0, 1.0, 2.0])
     """
-    x = prepare_points(points, metric)
+    points = points if isinstance(points, Searched) else prepare_search(points, metric)
+    x, metric = points.x, points.metric
     (n, d), available = x.shape, len(x) - (queries is None)
     own = None  # of each query, the point that it is
     if queries is None:
@@ -70,12 +79,10 @@ def knn(
         q = prepare_points(queries, metric)
         if q.shape[1] != d:
             raise ValueError(f"expected queries of dimension {d}, got {q.shape[1]}; encode both with the same model")
+        q = q - points.centre
     check_count("k", k, 1, available, f"of {n} points, no other can be found")
     check_choice("a backend", backend, ["auto", *INDEXES])
-    # A common shift does not change distances and avoids cancellation in the expansion |x|^2 - 2 x.y + |y|^2.
-    centre = x.mean(axis=0)
-    x, q = x - centre, q - centre
-    search = fastest(x, q, k, own) if backend == "auto" else INDEXES[backend](x)
+    search = fastest(points, q, k, own) if backend == "auto" else index_of(points, backend)
     indices, cutoff = search(q, k, own)
     found = settle(x, q, indices, k, own)
     if cutoff is not None:
@@ -138,6 +145,16 @@ def recall(
     rows = np.sort(np.random.default_rng(seed).choice(n, min(n, num_rows), replace=False))
     exact = knn(points, k, rows=rows, metric=metric)
     return float(np.mean(neighbours.distances[rows] <= exact.distances[:, -1:] * (1 + 1e-9)))
+
+
+def prepare_search(points: Float[Array | np.ndarray, "n d"], metric: Metric = "euclidean") -> Searched:
+    """Points for many calls of `knn`: checked and centred once, with indexes that are built once.
+
+    Raises ValueError as `knn`.
+    """
+    x = prepare_points(points, metric)
+    centre = x.mean(axis=0)
+    return Searched(x - centre, centre, metric, {})
 
 
 def prepare_points(points: Any, metric: Metric) -> np.ndarray:

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from geovq_jax.geometry.graphs import indexes
-from geovq_jax.geometry.graphs.knn import Neighbours, knn, recall, rerank
+from geovq_jax.geometry.graphs.knn import Neighbours, knn, prepare_search, recall, rerank
 
 EXACT = ["auto", "jax", "kdtree", "faiss"]
 APPROXIMATE = ["faiss_hnsw", "faiss_ivf"]
@@ -101,22 +101,44 @@ def test_auto_takes_the_index_that_a_few_rows_find_faster(monkeypatch, ticks):
     """Seconds on the clock before and after: the tree, the products with their compilation, the products."""
     points = np.random.default_rng(0).normal(size=(1200, 3))
     rows = np.arange(1200)
-    assert "tree_index" in indexes.fastest(points, points, 4, rows).__qualname__  # too small for a trial
+    searched = prepare_search(points)
+    assert "tree_index" in indexes.fastest(searched, points, 4, rows).__qualname__  # too small for a trial
     monkeypatch.setattr(indexes, "FEW_PAIRS", 0)
     monkeypatch.setattr(indexes, "QUICK", 2.0)
     clock = iter(ticks)
     monkeypatch.setattr(indexes.time, "perf_counter", lambda: next(clock))
-    chosen = indexes.fastest(points, points, 4, rows)
+    chosen = indexes.fastest(searched, points, 4, rows)
     assert next(clock, None) is None
+    assert len(ticks) == 2 or indexes.fastest(searched, points, 4, rows) is chosen  # without another trial
     assert ("matmul_index" if ticks[1] == 9 else "tree_index") in chosen.__qualname__
 
 
 def test_auto_does_not_build_a_tree_for_few_queries(monkeypatch):
     monkeypatch.setattr(indexes, "FEW_PAIRS", 0)
-    monkeypatch.setattr(indexes, "tree_index", None)
+    monkeypatch.setitem(indexes.INDEXES, "kdtree", None)
     points = np.random.default_rng(1).normal(size=(300, 3))
     expected = np.argsort(cdist(points[:20], points), axis=1)[:, :5]
     np.testing.assert_array_equal(knn(points, 5, queries=points[:20]).indices, expected)
+
+
+@pytest.mark.parametrize("backend", ["auto", "jax", "kdtree"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_prepared_points_are_searched_alike_and_indexed_once(backend, metric, monkeypatch):
+    points = 5 + np.random.default_rng(1).normal(size=(400, 5))
+    whole, asked = knn(points, 7, backend=backend, metric=metric), points[::9] + 0.1
+    found, building = knn(points, 7, queries=asked, backend=backend, metric=metric), dict(indexes.INDEXES)
+    built = []
+    for name, build in building.items():
+        monkeypatch.setitem(indexes.INDEXES, name, lambda x, name=name, build=build: built.append(name) or build(x))
+    searched = prepare_search(points, metric)
+    for rows in (np.arange(250), np.arange(250, 400)):
+        part = knn(searched, 7, rows=rows, backend=backend)
+        assert part.indices.tobytes() == whole.indices[rows].tobytes()
+        assert part.distances.tobytes() == whole.distances[rows].tobytes()
+    again = knn(searched, 7, queries=asked, backend=backend)
+    assert again.indices.tobytes() == found.indices.tobytes()
+    assert again.distances.tobytes() == found.distances.tobytes()
+    assert len(built) == 1
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
