@@ -1,6 +1,6 @@
 """K-medoids on graphs: quality against FasterPAM, speed against the naive formulation, cost over time, a million nodes.
 
-    python benchmarks/kmedoids.py dense | naive | anytime | million | coreset [--data fashion|manifold] [--core 0]
+    python benchmarks/kmedoids.py dense | naive | anytime | million | ten-million | coreset [--data fashion|manifold]
 
 `dense`    n = 4,000, K = 128 and 512, three seeds: cost over that of FasterPAM on the dense geodesic matrix.
 `naive`    n = 60,000, K = 512: cost over that of the seeding, and CPU seconds beside k-means++ by K full searches with
@@ -8,12 +8,14 @@
 `anytime`  n = 60,000, K = 512: cost over CPU time against PyAMG's balanced_lloyd_cluster, drawn to --figure.
 `million`  n = 1,000,000 on a 3-d manifold in 16 dimensions, k = 15, K = 1,024: neighbours, graph and clustering end to
            end on all cores, peak memory.
+`ten-million`  10,000,000 points of the same manifold, mapped from a file of --workdir: coreset of --draws draws, graph,
+           clustering with K = 1,024, codes of all points, on all cores; each step starts where a killed one ended.
 `coreset`  the same manifold, K = n / 1,000: medoids of coresets of n / 40 to n / 5 draws, three seeds, by their cost on
            the graph of all nodes over that of clustering this graph; codes of all nodes through the coreset in chunks.
 
 The data are the first n training images of Fashion-MNIST projected on their 16 leading principal components, or a 3-d
 manifold, sines of random phases in 16 dimensions with noise of 0.01; graphs are 20-neighbour unions of Euclidean
-lengths. All but `million` and `coreset` run on one core and print CPU seconds.
+lengths. All but `million`, `ten-million` and `coreset` run on one core and print CPU seconds.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import os
 import resource
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -232,14 +235,24 @@ def coresets(n: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bar", choices=("dense", "naive", "anytime", "million", "coreset"))
+    parser.add_argument("bar", choices=("dense", "naive", "anytime", "million", "coreset", "ten-million"))
     parser.add_argument("--data", choices=("fashion", "manifold"), default="fashion")
-    parser.add_argument("--core", type=int, default=0, help="core to run on, but for `million` and `coreset`")
-    parser.add_argument("--nodes", type=int, default=1_000_000, help="of `million`, `coreset`")
+    parser.add_argument(
+        "--core", type=int, default=0, help="core to run on, but for `million`, `coreset`, `ten-million`"
+    )
+    parser.add_argument("--nodes", type=int, help="of `million`, `coreset`, by default 10^6, and `ten-million`, 10^7")
+    parser.add_argument("--draws", type=int, help="of `ten-million`; a tenth of the nodes by default")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/ten-million"), help="of `ten-million`")
     parser.add_argument("--figure", default="anytime.png", help="of `anytime`")
     arguments = parser.parse_args()
     if arguments.bar in ("million", "coreset"):
-        {"million": million, "coreset": coresets}[arguments.bar](arguments.nodes)
+        {"million": million, "coreset": coresets}[arguments.bar](arguments.nodes or 1_000_000)
+        return
+    if arguments.bar == "ten-million":
+        from ten_million import ten_million
+
+        n = arguments.nodes or 10_000_000
+        ten_million(n, arguments.draws or n // 10, max(16, 1024 * n // 10_000_000), arguments.workdir)
         return
     os.sched_setaffinity(0, {arguments.core})
     if arguments.bar == "anytime":
