@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,18 +31,35 @@ Note = Callable[..., None]
 
 def ten_million(n: int, draws: int, num_clusters: int, workdir: Path) -> None:
     """Runs what is left of the steps and prints time and memory of all of them."""
+    measured = run_steps(n, draws, num_clusters, workdir, NAMES)
+    report(workdir, measured)
+
+
+def run_steps(n: int, draws: int, num_clusters: int, workdir: Path, names: Sequence[str]) -> dict:
+    """Runs those of the named steps, in their order, that are not done; returns seconds and memory of all steps."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the seconds of a step are recorded
     key = {"nodes": n, "draws": draws, "clusters": num_clusters}
     workdir.mkdir(parents=True, exist_ok=True)
     measured = read_record(workdir, key)
-    run_step(workdir, measured, "points", workdir / "points.npy", partial(write_points, n))
-    points = np.load(workdir / "points.npy", mmap_mode="r").view(np.ndarray)
-    run_step(workdir, measured, "coreset", workdir / "coreset.npz", partial(write_coreset, points, draws))
-    nodes = points[load_npz(workdir / "coreset.npz", stage="run")["nodes"]]
-    run_step(workdir, measured, "graph", workdir / "graph.npz", partial(write_graph, nodes, key))
-    run_step(workdir, measured, "clustering", workdir / "tokenizer.npz", partial(write_medoids, nodes, num_clusters))
-    run_step(workdir, measured, "codes", workdir / "codes.npz", partial(write_codes, points, key))
-    report(workdir, measured, points, nodes)
+    work: dict[str, tuple[str, Callable[[Path, Note], None]]] = {
+        "points": ("points.npy", partial(write_points, n)),
+        "coreset": ("coreset.npz", partial(write_coreset, draws)),
+        "graph": ("graph.npz", partial(write_graph, key)),
+        "clustering": ("tokenizer.npz", partial(write_medoids, num_clusters)),
+        "codes": ("codes.npz", partial(write_codes, key)),
+    }
+    for name in names:
+        file, write = work[name]
+        run_step(workdir, measured, name, workdir / file, write)
+    return measured
+
+
+def load_points(workdir: Path) -> np.ndarray:
+    return np.load(workdir / "points.npy", mmap_mode="r").view(np.ndarray)
+
+
+def load_nodes(workdir: Path) -> np.ndarray:
+    return load_points(workdir)[load_npz(workdir / "coreset.npz", stage="run")["nodes"]]
 
 
 def read_record(workdir: Path, key: dict[str, int]) -> dict:
@@ -97,11 +114,12 @@ def write_points(n: int, path: Path, note: Note) -> None:
     os.replace(temporary, path)
 
 
-def write_coreset(points: np.ndarray, draws: int, path: Path, note: Note) -> None:
-    save_npz(path, **coreset(points, draws, seed=0)._asdict())
+def write_coreset(draws: int, path: Path, note: Note) -> None:
+    save_npz(path, **coreset(load_points(path.parent), draws, seed=0)._asdict())
 
 
-def write_graph(nodes: np.ndarray, key: dict[str, int], path: Path, note: Note) -> None:
+def write_graph(key: dict[str, int], path: Path, note: Note) -> None:
+    nodes = load_nodes(path.parent)
     searched = prepare_search(nodes)
 
     def neighbours_of(rows: slice) -> dict[str, np.ndarray]:
@@ -113,7 +131,8 @@ def write_graph(nodes: np.ndarray, key: dict[str, int], path: Path, note: Note) 
     save_npz(path, data=graph.data, indices=graph.indices, indptr=graph.indptr)
 
 
-def write_medoids(nodes: np.ndarray, num_clusters: int, path: Path, note: Note) -> None:
+def write_medoids(num_clusters: int, path: Path, note: Note) -> None:
+    nodes = load_nodes(path.parent)
     arrays = load_npz(path.parent / "graph.npz", stage="run")
     graph = sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=2 * (len(nodes),))
     weights = load_npz(path.parent / "coreset.npz", stage="run")["weights"]
@@ -135,7 +154,8 @@ def write_medoids(nodes: np.ndarray, num_clusters: int, path: Path, note: Note) 
     save_tokenizer(path, Tokenizer(nodes, None, found.labels, distances))
 
 
-def write_codes(points: np.ndarray, key: dict[str, int], path: Path, note: Note) -> None:
+def write_codes(key: dict[str, int], path: Path, note: Note) -> None:
+    points = load_points(path.parent)
     tokenizer = load_tokenizer(path.parent / "tokenizer.npz")
     entries = prepare_search(tokenizer.points)
 
@@ -146,8 +166,9 @@ def write_codes(points: np.ndarray, key: dict[str, int], path: Path, note: Note)
     save_npz(path, **found)
 
 
-def report(workdir: Path, measured: dict, points: np.ndarray, nodes: np.ndarray) -> None:
+def report(workdir: Path, measured: dict) -> None:
     """Time and memory in all, and the cost against that of medoids fitted to a uniform sample of the points."""
+    points, nodes = load_points(workdir), load_nodes(workdir)
     codes, found = (load_npz(workdir / f"{name}.npz", stage="run") for name in ("codes", "medoids"))
     spent, history = [measured["steps"][name] for name in NAMES], found["history"]
     print(

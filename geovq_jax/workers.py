@@ -77,7 +77,7 @@ def _connect(specification: str) -> Iterator[Any]:
                     dashboard_address=None,
                     silence_logs=logging.ERROR,
                     memory_limit=None,
-                    env=_programs(),
+                    env={"DASK_LOGGING__DISTRIBUTED": "error"} | _programs(),
                 )
             )
         client = stack.enter_context(Client(address, timeout=WAIT))

@@ -3,7 +3,7 @@
 from geovq_jax.geometry.batching import decode_all
 from geovq_jax.geometry.cells import cell_edge_lengths, cell_metrics
 from geovq_jax.geometry.clustering.continuous import GeodesicClusters, geodesic_kmeans, geodesic_kmedoids
-from geovq_jax.geometry.clustering.coreset import Coreset, coreset
+from geovq_jax.geometry.clustering.coreset import Coreset, coreset, with_candidates
 from geovq_jax.geometry.clustering.kmedoids import KMedoids, kmedoids
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
 from geovq_jax.geometry.distances import Lengths, geodesic_distances
@@ -108,5 +108,6 @@ __all__ = [
     "tangent_pca",
     "unique_edges",
     "volume",
+    "with_candidates",
     "with_output_metric",
 ]

@@ -14,17 +14,17 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Float, Int, Int32, Int64
 
-from geovq_jax.geometry.checks import check_choice, check_count
+from geovq_jax.geometry.checks import check_choice, check_count, check_ids
 from geovq_jax.geometry.clustering import alternating, swaps
 from geovq_jax.geometry.clustering.alternating import AlternateState
 from geovq_jax.geometry.clustering.seeding import Seeding, check_weights, seed_medoids
 from geovq_jax.geometry.clustering.swap_state import SwapState
-from geovq_jax.geometry.graphs.graph import Graph
+from geovq_jax.geometry.graphs.graph import Graph, check_graph, components
 
 Algorithm = Literal["swap", "alternate"]
 State: TypeAlias = SwapState | AlternateState
@@ -54,7 +54,7 @@ def kmedoids(
     num_clusters: int,
     *,
     seed: int,
-    init: Seeding = "kmeans++",
+    init: Seeding | Int[np.ndarray, " K"] = "kmeans++",
     algorithm: Algorithm = "swap",
     max_iterations: int = 200,
     tolerance: float = 1e-3,
@@ -75,7 +75,7 @@ def kmedoids(
         graph: symmetric graph [n, n] of lengths >= 0; explicit zeros are edges of length 0.
         num_clusters: K, at least the number of connected components, at most n.
         seed: seed of all random draws.
-        init: how to choose the first medoids, see `seed_medoids`.
+        init: how to choose the first medoids, see `seed_medoids`; or K nodes, at least one in each component.
         max_iterations: largest number of rounds, per restart.
         tolerance: a round improves if it lowers the cost by more than this share of it. At 0 the result is a local
             optimum of the algorithm.
@@ -131,7 +131,7 @@ def start(
     num_clusters: int,
     *,
     seed: int,
-    init: Seeding = "kmeans++",
+    init: Seeding | Int[np.ndarray, " K"] = "kmeans++",
     algorithm: Algorithm = "swap",
     tolerance: float = 1e-3,
     node_weights: Float[np.ndarray, " n"] | None = None,
@@ -148,13 +148,31 @@ def start(
     for name, count in (("seed", seed), ("restart", restart), ("perturbations", perturbations or 0)):
         check_count(name, count, 0)
     seeds = [int(word) for word in np.random.SeedSequence([seed, restart]).generate_state(2)]
-    medoids = seed_medoids(graph, num_clusters, seed=seeds[0], method=init, weights=node_weights)
+    if isinstance(init, str):
+        medoids = seed_medoids(graph, num_clusters, seed=seeds[0], method=init, weights=node_weights)
+    else:
+        medoids = _check_medoids(graph, init, num_clusters)
     weights = check_weights(node_weights, graph.shape[0])
     if algorithm == "alternate":
         return alternating.init(graph, medoids, weights=weights, seed=seeds[1], tolerance=tolerance)
     if perturbations is None:
         perturbations = PERTURBATIONS if graph.shape[0] <= SMALL_GRAPH else 0
     return swaps.init(graph, medoids, weights=weights, seed=seeds[1], tolerance=tolerance, perturbations=perturbations)
+
+
+def _check_medoids(graph: Graph, medoids: Any, num_clusters: int) -> Int64[np.ndarray, " K"]:
+    """First medoids as int64; ValueError unless they are K distinct nodes, at least one in each component."""
+    check_graph(graph)
+    check_count("num_clusters", num_clusters, 1, graph.shape[0])
+    nodes = check_ids("init", medoids, graph.shape[0], str(num_clusters)).astype(np.int64)
+    labels = components(graph)
+    reached, distinct = len(np.unique(labels[nodes])), len(np.unique(nodes))
+    if distinct < num_clusters or reached <= labels.max():
+        raise ValueError(
+            f"expected {num_clusters} distinct nodes, at least one in each of {labels.max() + 1} components, as init, "
+            f"got {distinct} in {reached}; name others"
+        )
+    return nodes
 
 
 def step(graph: Graph, state: State) -> State:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from geovq_jax.geometry import coreset, kmedoids, knn_graph, nearest_source
+from geovq_jax.geometry import coreset, kmedoids, knn_graph, nearest_source, with_candidates
 from geovq_jax.quantization.tokenizer import Tokenizer, encode
 
 
@@ -78,3 +78,50 @@ def test_medoids_of_a_coreset_serve_all_points():
     distances = np.asarray(nearest_source(sample, found.medoids).distance)
     codes = encode(Tokenizer(points[nodes], None, found.labels, distances), points, k=10, batch_size=1000).codes
     assert np.mean(nodes[found.medoids][codes] == true.source) > 0.93
+
+
+def test_candidates_are_the_nearest_points_across_chunks(points, monkeypatch):
+    """By brute force; the coreset keeps its weights, and its own points are not added again."""
+    monkeypatch.setattr("geovq_jax.geometry.clustering.coreset._CHUNK", 700)
+    found = coreset(points, 100, seed=0)
+    medoids = found.nodes[[3, 30, 60]]
+    nodes, weights = with_candidates(points, found, medoids, 20)
+    near = np.argsort(cdist(points[medoids], points), axis=1)[:, :20]
+    np.testing.assert_array_equal(nodes, np.union1d(found.nodes, near))
+    np.testing.assert_array_equal(weights[np.searchsorted(nodes, found.nodes)], found.weights)
+    assert weights.sum() == pytest.approx(found.weights.sum())
+    for count, message in ((0, "1 <= count"), (len(points) + 1, "count <= 2020")):
+        with pytest.raises(ValueError, match=message):
+            with_candidates(points, found, medoids, count)
+    with pytest.raises(ValueError, match="medoids"):
+        with_candidates(points, found, np.array([len(points)]), 3)
+
+
+def test_candidates_lower_the_cost_on_all_points():
+    """In a plane, the medoids of 25 draws per cluster are several per cent above those of all points."""
+    points = np.random.default_rng(0).random((4000, 2))
+    graph, costs = knn_graph(points, 12), []
+    for seed in range(3):
+        found = coreset(points, 400, seed=seed)
+        first = kmedoids(knn_graph(points[found.nodes], 12), 16, seed=0, node_weights=found.weights, perturbations=0)
+        medoids = found.nodes[first.medoids]
+        nodes, weights = with_candidates(points, found, medoids, 40)
+        start = np.searchsorted(nodes, medoids)
+        again = kmedoids(knn_graph(points[nodes], 12), 16, seed=0, node_weights=weights, init=start, perturbations=0)
+        costs.append([np.mean(nearest_source(graph, m).distance ** 2) for m in (medoids, nodes[again.medoids])])
+    before, after = np.mean(costs, axis=0)
+    assert after < 0.99 * before
+
+
+def test_given_medoids_are_where_the_search_begins(points, unchecked):
+    graph = knn_graph(points, 8)
+    first = np.array([5, 900, 1500, 2010])
+    found = kmedoids(graph, 4, seed=0, init=first, max_iterations=0)
+    np.testing.assert_array_equal(found.medoids, first)
+    assert kmedoids(graph, 4, seed=0, init=first, perturbations=0).cost < found.cost
+    for wrong in (first[:3], np.array([5, 5, 900, 1500]), np.array([5, 900, 1500, 2020]), first + 0.5):
+        with pytest.raises(ValueError, match="init"):
+            kmedoids(graph, 4, seed=0, init=wrong)
+    apart = knn_graph(points, 8, repair=False)
+    with pytest.raises(ValueError, match="at least one in each of 2 components, as init, got 4 in 1"):
+        kmedoids(apart, 4, seed=0, init=np.arange(4))
