@@ -13,7 +13,9 @@ import os
 import pickle
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import numpy as np
 from geovq_jax import processes
 
 MAPPED = 2**20  # bytes from which on workers map an array from a file; smaller ones lie beside the function
-WAIT = 60  # seconds for the scheduler and its first worker
+WAIT = 60  # seconds for the scheduler, for a first worker, and for another where all have died
 _ADDRESS = re.compile(r"(tcp|tls)://[^/\s]+:\d+")
 _client: ContextVar[Any] = ContextVar("client", default=None)
 
@@ -77,7 +79,7 @@ def _connect(specification: str) -> Iterator[Any]:
                     dashboard_address=None,
                     silence_logs=logging.ERROR,
                     memory_limit=None,
-                    env={"DASK_LOGGING__DISTRIBUTED": "error"} | _programs(),
+                    env={"DASK_LOGGING__DISTRIBUTED": "critical"} | _programs(),
                 )
             )
         client = stack.enter_context(Client(address, timeout=WAIT))
@@ -121,25 +123,45 @@ def map_tasks(
         for task in tasks:
             yield task, function(*task)
         return
-    from distributed import KilledWorker, as_completed
+    from distributed import KilledWorker
     from distributed.deploy import LocalCluster
 
     folder.mkdir(parents=True, exist_ok=True)
     cores = _cores() if isinstance(client.cluster, LocalCluster) else []
-    futures: dict[Any, tuple[Any, ...]] = {}
+    sent: list[Any] = []
     try:
         sent = client.map(_work, tasks, cores=cores, packed=_pack(function, folder), pure=False)
-        futures = dict(zip(sent, tasks, strict=True))
-        for future in as_completed(sent):
-            yield futures[future], future.result()
+        task_of = dict(zip(sent, tasks, strict=True))
+        for future in _as_completed(client, sent):
+            yield task_of[future], future.result()
     except KilledWorker as error:
         raise RuntimeError(
             f"expected workers that finish a task of {folder.name}, but several died at it; give them more memory"
         ) from error
+    except CancelledError as error:
+        raise RuntimeError(f"expected a scheduler until {folder.name} is done, lost it; start it again") from error
     finally:
-        client.cancel(list(futures))
+        client.cancel(sent)
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
+
+
+def _as_completed(client: Any, futures: Sequence[Any]) -> Iterator[Any]:
+    """The futures as they end; RuntimeError once there has been no worker for a while."""
+    from distributed import wait
+
+    pending, last = set(futures), time.monotonic()
+    while pending:
+        try:
+            done, pending = wait(pending, timeout=WAIT / 4, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            if client.nthreads():
+                last = time.monotonic()
+            elif time.monotonic() - last > WAIT:
+                raise RuntimeError("expected workers, but none is left; start the command again to continue") from None
+            continue
+        last = time.monotonic()
+        yield from done
 
 
 def _work(task: tuple[Any, ...], *, cores: Sequence[int], packed: tuple[str, str]) -> Any:

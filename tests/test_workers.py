@@ -104,10 +104,25 @@ def test_an_error_on_a_worker_is_that_of_the_function(tmp_path, monkeypatch, two
     assert tree(tmp_path / "s") == {}
 
 
+@pytest.mark.slow
 def test_a_task_at_which_every_worker_dies_ends_the_run(tmp_path, monkeypatch, two_workers):
     two_workers(monkeypatch)
     with pytest.raises(RuntimeError, match="expected workers that finish a task of s, but several died at it"):
         squares(tmp_path / "s", lambda rows: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_a_run_whose_workers_are_all_gone_ends(tmp_path, monkeypatch, two_workers):
+    two_workers(monkeypatch)
+    monkeypatch.setattr(workers, "WAIT", 2)
+    cluster = workers._client.get().cluster
+    cluster.scale(0)
+    try:
+        with pytest.raises(RuntimeError, match="expected workers, but none is left"):
+            squares(tmp_path / "s", computation())
+    finally:
+        cluster.scale(2)
+    monkeypatch.setattr(workers, "WAIT", 60)
+    assert squares(tmp_path / "s", computation()).tobytes() == (TABLE**2).tobytes()
 
 
 def test_stages_with_two_workers_write_the_files_of_one_process(tmp_path, monkeypatch, two_workers):
