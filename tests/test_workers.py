@@ -107,7 +107,9 @@ def test_an_error_on_a_worker_is_that_of_the_function(tmp_path, monkeypatch, two
 @pytest.mark.slow
 def test_a_task_at_which_every_worker_dies_ends_the_run(tmp_path, monkeypatch, two_workers):
     two_workers(monkeypatch)
-    with pytest.raises(RuntimeError, match="expected workers that finish a task of s, but several died at it"):
+    # On a busy machine a nanny may give up before the scheduler does.
+    message = "expected workers that finish a task of s, but several died at it|expected workers, but none is left"
+    with pytest.raises(RuntimeError, match=message):
         squares(tmp_path / "s", lambda rows: os.kill(os.getpid(), signal.SIGKILL))
 
 
