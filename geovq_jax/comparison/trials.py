@@ -172,24 +172,20 @@ def _metrics(found: Coded) -> dict[str, np.ndarray] | None:
 
 
 def _tuned(run: Run, found: Coded, *, trained: Trained, search: bool) -> Coded:
-    """Decoder fine-tuned on the codes; with search before each part, and at the end of every split, all alike."""
-    config, codes, vectors = run.config, found.codes, found.vectors
-    improved = partial(searched, run, own_metrics=found.own_metrics)
-    if search:
-        learnt_from = {split: codes[split] for split in ("train", "valid")}
-        codes = improved(found.model, vectors, learnt_from, "trial")
-    tuned, seen = finetune_in_parts(
+    """Decoder fine-tuned on the codes; with search of every split, all alike, before each part and at the end."""
+    config = run.config
+    tuned, codes, _ = finetune_in_parts(
         run,
-        codes,
-        vectors,
+        found.codes,
+        found.vectors,
         search=search,
         trained=trained,
         autoencoder=found.model,
         own_metrics=found.own_metrics,
     )
-    model, codes = Autoencoder(tuned.params, found.model.arch), found.codes
+    model = Autoencoder(tuned.params, found.model.arch)
     if search:
-        codes = improved(model, tuned.vectors, codes, "trial", seen=seen["train"])
+        codes = searched(run, model, tuned.vectors, codes, "trial", own_metrics=found.own_metrics)
     parts = config.codes.searches if search else 1
     steps = found.steps + config.codebook.finetune_steps // parts * parts
     return Coded(model, tuned.vectors, codes, steps, found.own_metrics)

@@ -36,7 +36,11 @@ FOLDS = 4  # of training images; code lengths of each fold come from the tables 
 
 
 def encode_splits(run: Run) -> str:
-    """Codes of every image of every split into `codes/`, searched under the decoder that will read them."""
+    """Codes of every image of every split into `codes/`.
+
+    They are searched as those that the decoder was trained on: under every decoder of its training in turn, the one
+    that will read them last.
+    """
     if path := given_codes(run.config):
         return split_codes(run, Path(path))
     perplexity, rate = 0.0, _train_rate(run) if run.config.codes.rate == "prior" else None
@@ -45,9 +49,17 @@ def encode_splits(run: Run) -> str:
         found = assigned(run, run.quantizer, split)
         codes = found.codes
         if run.config.codes.search == "context":
-            codes = searched(
-                run, run.tuned, run.codebook.vectors, {split: codes}, "codes", seen=run.seen_codes, rate=rate
-            )[split]
+            last = len(run.searched_decoders) - 1
+            for part, (decoder, seen) in enumerate(zip(run.searched_decoders, run.seen_codes, strict=True)):
+                codes = searched(
+                    run,
+                    decoder,
+                    run.codebook.vectors,
+                    {split: codes},
+                    f"part{part}",
+                    seen=seen,
+                    rate=rate if part == last else None,
+                )[split]
         save_npz(
             run.workdir / "codes" / f"{split}.npz",
             codes=codes,
@@ -219,7 +231,7 @@ def _train_rate(run: Run) -> Rate | None:
 
     It is stored in `codes/rate`. An eighth of the codes is held out for early stopping.
     """
-    seen, config = run.seen_codes, run.config
+    seen, config = run.seen_codes[-1], run.config
     if seen is None:
         return None
     held_out = np.arange(len(seen)) % 8 == 0

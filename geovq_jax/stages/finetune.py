@@ -40,10 +40,15 @@ class Tuned(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Outcome of a fine-tuning in parts, and the codes under which its last part was trained."""
+    """Outcome of a fine-tuning in parts.
+
+    `codes` are those under which its last part was trained; `seen` the training codes before each search, and last
+    those of `codes`.
+    """
 
     tuned: Tuned
     codes: dict[str, Integer[np.ndarray, "n ..."]]
+    seen: list[Integer[np.ndarray, "n ..."]]
 
 
 def finetune_decoder(run: Run) -> str:
@@ -56,13 +61,15 @@ def finetune_decoder(run: Run) -> str:
         checkpoint.save(directory / "best", run.autoencoder.params, {"settings": metadata})
         return "not fine-tuned"
     codes = {split: assigned(run, run.quantizer, split).codes for split in ("train", "valid")}
-    search = run.config.codes.search == "context"
-    if search:
-        codes = searched(run, run.autoencoder, run.codebook.vectors, codes, "part0")
-    found, codes = finetune_in_parts(
-        run, codes, run.codebook.vectors, search=search, directory=directory, metadata=metadata
+    found, codes, seen = finetune_in_parts(
+        run,
+        codes,
+        run.codebook.vectors,
+        search=run.config.codes.search == "context",
+        directory=directory,
+        metadata=metadata,
     )
-    save_npz(directory / SEEN, codes=codes["train"])
+    save_npz(directory / SEEN, codes=np.stack(seen))
     before, after = (-10 * np.log10(error) for error in (found.frozen, found.error))
     return f"validation PSNR of the mean squared error {before:.2f} dB frozen, {after:.2f} dB fine-tuned"
 
@@ -79,20 +86,22 @@ def finetune_in_parts(
     directory: Path | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Parts:
-    """Fine-tune in codes.searches equal parts with a search of all codes between them; in one part without search.
+    """Fine-tune in codes.searches equal parts with a search of all codes before each; in one part without search.
 
-    `codes` have been searched already; those of "train" are used for training, those of "valid" for model selection.
+    `codes` are those without search; those of "train" are used for training, those of "valid" for model selection.
     `trained` is "decoder", or "codes" for the code vectors too. `autoencoder` and the metrics of its cells, see
     `searched`, are by default the run's. `directory` is the folder of checkpoints, from which an interrupted training
-    resumes, None for none; `metadata` are settings saved with them. `tuned.frozen` of the result is the error before
+    resumes, None for none; `metadata` are settings saved with them. The decoder after every part is kept there, since
+    the codes of other images are searched under all of them in turn. `tuned.frozen` of the result is the error before
     the first part.
     """
     config, codes, model = run.config, dict(codes), autoencoder or run.autoencoder
-    count = config.codes.searches if search else 1
+    count, seen = config.codes.searches if search else 1, []
     errors: list[float] = []
     for part in range(count):
         name = "decoder" if count == 1 else f"decoder part {part}"
-        if part:
+        if search:
+            seen.append(codes["train"])
             codes = searched(run, model, vectors, codes, f"part{part}", own_metrics=own_metrics)
         with progress_bar("fine-tuning the decoder") as progress:
             tuned = finetune(
@@ -115,9 +124,10 @@ def finetune_in_parts(
         model, vectors = Autoencoder(tuned.params, model.arch), tuned.vectors
     if directory is not None and count > 1:
         checkpoint.save(directory / "best", tuned.params, {"settings": metadata})
-        for part in range(count):
-            remove(directory / f"part{part}")
-    return Parts(tuned._replace(frozen=errors[0]), codes)
+        for part in range(count - 1):
+            remove(directory / f"part{part}" / "latest")
+        remove(directory / f"part{count - 1}")
+    return Parts(tuned._replace(frozen=errors[0]), codes, [*seen, codes["train"]])
 
 
 def finetune(

@@ -24,7 +24,7 @@ from geovq_jax.training import checkpoint
 from geovq_jax.workdir import load_npz
 
 SPLITS = ("train", "valid", "test")
-SEEN = "codes.npz"  # in `decoder/`: the training codes of the last part of the fine-tuning
+SEEN = "seen.npz"  # in `decoder/`: the training codes before each search, and those after the last of them
 BATCH = 250  # images at once
 
 Record = TypeVar("Record")

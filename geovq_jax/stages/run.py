@@ -5,6 +5,7 @@ per `Run`, when it is first needed. Only this module, `opened` and the stages th
 """
 
 import json
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -243,8 +244,12 @@ class Run(Opened):
         if latents.ndim == 2 or config.graph.output_metric != "pixels":
             metrics = None
         pixels = np.asarray(data.to_float(images))
-        effort = {name: config.codes[name] for name in ("sweeps", "rate_weight")} | {"rate": self.rate}
-        return assignment.search(self.tuned_decode_fn, self.codebook.vectors, codes, pixels, metrics=metrics, **effort)
+        effort = {name: config.codes[name] for name in ("sweeps", "rate_weight")}
+        for decoder, rate in zip(self.searched_decoders, self.rates, strict=True):
+            codes = assignment.search(
+                records.decoder_of(decoder), self.codebook.vectors, codes, pixels, metrics=metrics, rate=rate, **effort
+            )
+        return codes
 
     def _measured(self, latents: np.ndarray) -> np.ndarray | None:
         """Metric at each latent, where assignment or search read it."""
@@ -255,19 +260,29 @@ class Run(Opened):
         return found.reshape(*latents.shape, latents.shape[-1])
 
     @cached_property
-    def seen_codes(self) -> Int[np.ndarray, "n ..."] | None:
-        """Training codes that the decoder was trained on, from which code lengths are estimated; None if not needed."""
-        path = self.workdir / "decoder" / records.SEEN
-        return load_npz(path, stage="decoder")["codes"] if self.config.codes.rate_weight else None
+    def searched_decoders(self) -> list[records.Autoencoder]:
+        """The autoencoders under whose decoders codes are searched in turn, the fine-tuned one last."""
+        if not self.config.codebook.finetune_decoder or not self.autoencoder.params:
+            return [self.tuned]
+        between = [self._load_autoencoder(f"decoder/part{part}") for part in range(self.config.codes.searches - 1)]
+        return [self.autoencoder, *between, self.tuned]
 
     @cached_property
-    def rate(self) -> Rate | None:
-        """Code lengths used in a search, see codes.rate; None if not needed."""
+    def seen_codes(self) -> Sequence[Int[np.ndarray, "n ..."] | None]:
+        """Of each search the training codes from which code lengths are estimated; None if not needed."""
+        if not self.config.codes.rate_weight:
+            return [None] * len(self.searched_decoders)
+        return list(load_npz(self.workdir / "decoder" / records.SEEN, stage="decoder")["codes"])
+
+    @cached_property
+    def rates(self) -> list[Rate | None]:
+        """Code lengths of each search, of the last one see codes.rate; None if not needed."""
         seen, num_codes = self.seen_codes, len(self.codebook.vectors)
-        if seen is None or self.config.codes.rate == "tables":
-            return None if seen is None else rate_of_tables(fit_tables(seen, num_codes))
-        arch = records.prior_architecture(self.config.prior, seen.shape[1:], num_codes=num_codes, num_classes=0)
-        return rate_of_prior(self._restore("codes/rate", partial(gpt.init, arch=arch)), arch)
+        rates = [None if codes is None else rate_of_tables(fit_tables(codes, num_codes)) for codes in seen]
+        if seen[-1] is not None and self.config.codes.rate == "prior":
+            arch = records.prior_architecture(self.config.prior, seen[-1].shape[1:], num_codes=num_codes, num_classes=0)
+            rates[-1] = rate_of_prior(self._restore("codes/rate", partial(gpt.init, arch=arch)), arch)
+        return rates
 
     def tokenize(self, latents: Float[np.ndarray, "n ..."]) -> Int32[np.ndarray, "n ..."]:
         """Codes of latents [n, d] or [n, h, w, d] without search; ValueError for latents of another shape."""
