@@ -24,9 +24,8 @@ def decibels(error: float) -> float:
 def measure(config, directory: Path) -> None:
 
     from geovq_jax import pipeline
-    from geovq_jax.comparison.trials import Coded, fit_codes
+    from geovq_jax.comparison.trials import post_hoc_codes
     from geovq_jax.quantization.methods import METHODS
-    from geovq_jax.stages.codes import searched
     from geovq_jax.stages.finetune import finetune_in_parts
     from geovq_jax.stages.records import decode_images
     from geovq_jax.stages.run import Run
@@ -41,11 +40,10 @@ def measure(config, directory: Path) -> None:
     rate = checkpoint.load_metadata(directory / "vae" / "best")["valid/kl"]
     line = f"rate {rate:6.1f} nats, continuous {decibels(np.mean((continuous - run.images('valid')) ** 2)):.2f} dB"
     own = "kmeans_decoded" if config.vae.kind == "vanilla" else "local_metrics"
-    fitted = {METHODS[name].title: fit_codes(name, run) for name in ("kmeans", own)}
-    start = fitted[METHODS[own].title]
-    fitted["in context"] = Coded(start.vectors, searched(run, run.autoencoder, start.vectors, start.codes, "rate"))
-    for title, found in fitted.items():
-        tuned = finetune_in_parts(run, found.codes, found.vectors, search=False).tuned
+    for name, title in (("kmeans", None), (own, None), (f"{own}_context", "in context")):
+        found = post_hoc_codes(name, run)
+        tuned = finetune_in_parts(run, found.codes, found.vectors, search=title is not None).tuned
+        title = title or METHODS[name].title
         line += f"; {title} {decibels(tuned.frozen):.2f} -> {decibels(tuned.error):.2f} dB"
     print(line, flush=True)
 

@@ -1,5 +1,6 @@
 """The documents hold: examples give what they say, code in them runs, every key and public name is explained."""
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -15,6 +16,7 @@ from geovq_jax.keys import KEYS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "geovq_jax"
+SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "scripts") for path in (ROOT / folder).rglob("*.py"))
 WITH_CODE = [ROOT / "README.md", ROOT / "docs" / "howto" / "decoder.md"]
 
 
@@ -44,6 +46,20 @@ def test_code_of_the_documents_runs(path):
     blocks = [block for block in blocks if "load_run(" not in block]  # needs a run, see tests/test_pipeline.py
     assert blocks
     exec(compile("\n".join(blocks), str(path), "exec"), {})
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_a_script_imports_exists(path):
+    """Benchmarks run for minutes and are not run here; names that they import may not go unnoticed."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("geovq_jax")):
+            continue
+        if node.module == "geovq_jax.torch":
+            pytest.importorskip("torch", reason="needs the extra torch")
+        module = importlib.import_module(node.module)
+        for alias in node.names:
+            if not hasattr(module, alias.name):
+                importlib.import_module(f"{node.module}.{alias.name}")
 
 
 def test_every_key_of_a_configuration_is_explained():
