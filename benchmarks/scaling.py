@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from geovq_jax.geometry import edges
-from geovq_jax.geometry.graphs import paths
+from geovq_jax.geometry.graphs import relaxation
 
 ROWS, DIM, SIDE, SOURCES, NODES, WIDTH = 64, 16, 784, 16, 10_000, 20
 COLLECTIVE = re.compile(r"= (\w+)\[([\d,]*)\]\S* (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\(")
@@ -58,7 +58,7 @@ def main() -> None:
         starts = jax.ShapeDtypeStruct((devices, SOURCES), jnp.int32, sharding=rows)
         specs = (PartitionSpec("data"), PartitionSpec(), PartitionSpec())
         relax = jax.shard_map(
-            lambda s, *graph: paths._relax_batches(*graph, s, NODES),
+            lambda s, *graph: relaxation._relax_batches(s, *graph, NODES),
             mesh=mesh,
             in_specs=specs,
             out_specs=PartitionSpec("data"),
@@ -67,7 +67,7 @@ def main() -> None:
         measure("a sweep of relax", jax.jit(relax).lower(starts, neighbours, lengths), devices)
         nodes = NODES * devices
         nearest = jax.shard_map(
-            partial(paths._relax_labels, n=nodes, num_devices=devices),
+            partial(relaxation._relax_labels, n=nodes, num_devices=devices),
             mesh=mesh,
             in_specs=(PartitionSpec("data"), PartitionSpec()),
             out_specs=PartitionSpec("data"),

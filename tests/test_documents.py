@@ -51,15 +51,20 @@ def test_code_of_the_documents_runs(path):
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_what_a_script_imports_exists(path):
     """Benchmarks run for minutes and are not run here; names that they import may not go unnoticed."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    nodes, modules = list(ast.walk(ast.parse(path.read_text()))), {}
+    for node in nodes:
         if not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("geovq_jax")):
             continue
         if node.module == "geovq_jax.torch":
             pytest.importorskip("torch", reason="needs the extra torch")
         module = importlib.import_module(node.module)
         for alias in node.names:
-            if not hasattr(module, alias.name):
-                importlib.import_module(f"{node.module}.{alias.name}")
+            found = getattr(module, alias.name, None) or importlib.import_module(f"{node.module}.{alias.name}")
+            if inspect.ismodule(found):
+                modules[alias.asname or alias.name] = found
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert hasattr(modules[node.value.id], node.attr), f"{node.value.id}.{node.attr}"
 
 
 def test_every_key_of_a_configuration_is_explained():
