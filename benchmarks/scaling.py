@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from geovq_jax.geometry import edges
+from geovq_jax.geometry import nodes as at_nodes
 from geovq_jax.geometry.graphs import relaxation
 
 ROWS, DIM, SIDE, SOURCES, NODES, WIDTH = 64, 16, 784, 16, 10_000, 20
@@ -52,7 +52,7 @@ def main() -> None:
         rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
         copied = jax.device_put(decode, whole)
         z = jax.ShapeDtypeStruct((ROWS * devices, DIM), jnp.float32, sharding=rows)
-        measure("node metrics", jax.jit(edges._metrics_chunk).lower(copied, z), devices)
+        measure("node metrics", jax.jit(at_nodes._metrics_chunk).lower(copied, z), devices)
         neighbours = jax.ShapeDtypeStruct((NODES, WIDTH), jnp.int32, sharding=whole)
         lengths = jax.ShapeDtypeStruct((NODES, WIDTH), jnp.float32, sharding=whole)
         starts = jax.ShapeDtypeStruct((devices, SOURCES), jnp.int32, sharding=rows)

@@ -32,7 +32,7 @@ def get_config(variants: str = "") -> ConfigDict:
         "codebook.num_clusters": 256,
         "codebook.finetune_steps": 800,
         "codes.search": "context",
-        "codes.rate_weight": 0.18,
+        "codes.rate_weight": 0.187,
         "codes.sweeps": 8,
         "codes.searches": 2,
         "prior.embed_dim": 64,

@@ -27,7 +27,8 @@ class Mutant(NamedTuple):
     wrong: str
 
 
-METRIC, EDGES, CURVES = "geometry/metric.py", "geometry/edges.py", "geometry/curves.py"
+METRIC, NODES = "geometry/metric.py", "geometry/nodes.py"
+EDGES, CURVES = "geometry/edges.py", "geometry/curves.py"
 CHECKS, GEODESIC, CELLS = "geometry/checks.py", "geometry/geodesic.py", "geometry/cells.py"
 DISTANCES, NEAREST, TABLES = "geometry/distances.py", "geometry/nearest.py", "quantization/code_tables.py"
 GRAPH, CONTEXT, REFINEMENT = "geometry/graphs/graph.py", "quantization/context.py", "quantization/refinement.py"
@@ -49,7 +50,7 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
             Mutant("factor of a speed", METRIC, "return safe_norm(jax.jvp(", "return 0.5 * safe_norm(jax.jvp("),
             Mutant(
                 "index of a batch",
-                EDGES,
+                NODES,
                 "jnp.eye(z.shape[1], dtype=z.dtype)",
                 "jnp.eye(z.shape[1], dtype=z.dtype)[::-1]",
             ),
@@ -75,7 +76,7 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
             Mutant("infinity passes", CHECKS, "np.isfinite(values) if limit", "~np.isnan(values) if limit"),
             Mutant("large numbers pass", CHECKS, "np.abs(values) <= limit", "np.isfinite(values)"),
             Mutant("count of rows", CHECKS, ".all(axis=1))\n        found", ".any(axis=1))\n        found"),
-            Mutant("metrics of nodes", EDGES, 'return check_finite("metrics", _measure', 'return ("metrics", _measure'),
+            Mutant("metrics of nodes", NODES, 'return check_finite("metrics", measure', 'return ("metrics", measure'),
             Mutant("lengths of edges", EDGES, 'return check_finite("lengths", lengths)', "return lengths"),
             Mutant("metrics of cells", CELLS, 'return check_finite("metrics", metrics)', "return metrics"),
             Mutant("converged at infinity", GEODESIC, "(converged > 0) & jnp.isfinite(energy)", "converged > 0"),

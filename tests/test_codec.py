@@ -40,7 +40,7 @@ def run(request, tmp_path_factory) -> Run:
         "data.name": "digits",
         "vae.channels": (8, 16),
         "codebook.method": "local_metrics",
-        "codes.searches": 1,
+        "codes.searches": 2,
     }
     config = experiment("digits", SMOKE | overrides | request.param)
     configuration.validate(config)

@@ -7,7 +7,7 @@ from geovq_jax.geometry.clustering.coreset import Coreset, coreset, with_candida
 from geovq_jax.geometry.clustering.kmedoids import KMedoids, kmedoids
 from geovq_jax.geometry.curves import constant_speed, curve_energy, curve_length
 from geovq_jax.geometry.distances import Lengths, geodesic_distances
-from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics, node_speeds
+from geovq_jax.geometry.edges import edge_length_errors, edge_lengths, lengths_from_metrics
 from geovq_jax.geometry.exponential import exp_map, log_map
 from geovq_jax.geometry.geodesic import Geodesic, geodesic
 from geovq_jax.geometry.geodesics import geodesics, length_ratios, refine_path
@@ -36,6 +36,7 @@ from geovq_jax.geometry.metric import (
     with_output_metric,
 )
 from geovq_jax.geometry.nearest import Nearest, nearest_geodesic
+from geovq_jax.geometry.nodes import node_metrics, node_speeds
 from geovq_jax.geometry.slices import nearest_in_slices
 from geovq_jax.geometry.statistics import FrechetMean, TangentPCA, frechet_mean, tangent_pca
 from geovq_jax.geometry.tangent import parallel_transport, scalar_curvature, sectional_curvature

@@ -24,44 +24,20 @@ from geovq_jax.geometry.checks import (
     check_latents,
 )
 from geovq_jax.geometry.curves import RULES, quadrature
-from geovq_jax.geometry.metric import DecodeFn, as_pytree, gram, safe_norm, safe_sqrt, speed
+from geovq_jax.geometry.metric import DecodeFn, as_pytree, safe_norm, safe_sqrt, speed
+from geovq_jax.geometry.nodes import Points, measure_metrics, speeds_chunk
 
-Points = Float[Array | np.ndarray, "n d"]
-Vectors = Float[Array | np.ndarray, "n w d"]
 NodeMetrics = Float[Array | np.ndarray, "n d d"]
 Edges = Int[Array | np.ndarray, "e 2"]
 
-
-@jax.jit
-def _metrics_chunk(decode_fn: Any, z: Array) -> Array:
-    """Metric tensors [b, d, d]: all latents linearised together, a few directions pushed at a time.
-
-    Work that does not depend on the latent, such as reordering weights for a product, is done once.
-    """
-    _, push_forward = jax.linearize(jax.vmap(decode_fn), z)
-
-    def push(direction: Array) -> Any:
-        return push_forward(jnp.broadcast_to(direction[None], z.shape))
-
-    columns = map_rows(push, (jnp.eye(z.shape[1], dtype=z.dtype),), num_tangents=z.shape[0])
-    return jax.vmap(gram, in_axes=1)(columns)
-
-
-@jax.jit
-def _speeds_chunk(decode_fn: Any, z: Array, vectors: Array) -> Array:
-    """Speeds [b, w] at each of the latents [b, d] along its vectors [b, w, d]."""
-    _, push_forward = jax.linearize(jax.vmap(decode_fn), z)
-
-    def push(directions: Array) -> Array:
-        return jax.vmap(safe_norm)(push_forward(directions))
-
-    return map_rows(push, (jnp.swapaxes(vectors, 0, 1),), num_tangents=z.shape[0]).T
+MOST_NUMBERS = 2**28  # of metric tensors that are held at once, 1 GiB
+PRIMAL_COST = 2.0  # of a linearisation, in pushed tangents
 
 
 @jax.jit
 def _fan_chunk(decode_fn: Any, points: Array, nodes: Array, partners: Array) -> Array:
     """Speeds at each node towards its partners, [b, w]; empty places are padded with the node itself."""
-    return _speeds_chunk(decode_fn, points[nodes], points[partners] - points[nodes][:, None])
+    return speeds_chunk(decode_fn, points[nodes], points[partners] - points[nodes][:, None])
 
 
 @jax.jit
@@ -86,75 +62,6 @@ def _chord_chunk(decode_fn: Any, points: Array, edges: Array) -> Array:
         return safe_norm(jax.tree.map(jnp.subtract, decode_fn(points[edge[1]]), decode_fn(points[edge[0]])))
 
     return jax.vmap(chord)(edges)
-
-
-def node_metrics(
-    decode_fn: DecodeFn, z: Points, *, batch_size: int | None = None, progress: Progress | None = None
-) -> Float[Array, "n d d"]:
-    """Metric tensors of many latents, equation (1).
-
-    Args:
-        decode_fn: map of one latent [d] to x; a `jax.tree_util.Partial` that binds the parameters is compiled once for
-            all parameters.
-        z: latents, [n, d].
-        batch_size: latents decoded at once; the default suits the device.
-        progress: called with (latents done, n).
-
-    Returns:
-        Metric tensors [n, d, d].
-
-    Raises:
-        ValueError: for metrics with NaN or infinity, or as `check_latents`.
-
-    Example:
-        >>> stretch = lambda z: jnp.array([3.0 * z[0], 4.0 * z[1]])
-        >>> node_metrics(stretch, np.zeros((5, 2), np.float32))[0].tolist()
-        [[9.0, 0.0], [0.0, 16.0]]
-    """
-    check_latents(decode_fn, z, "n d")
-    return check_finite("metrics", _measure_metrics(as_pytree(decode_fn), z, batch_size, progress))
-
-
-def _measure_metrics(decode: Any, z: Points, batch_size: int | None, progress: Progress | None) -> Array:
-    size = batch_size or default_batch_size(z.shape[1])
-    return map_chunks(partial(_metrics_chunk, decode), (z,), batch_size=size, progress=progress)
-
-
-def node_speeds(
-    decode_fn: DecodeFn, z: Points, vectors: Vectors, *, batch_size: int | None = None, progress: Progress | None = None
-) -> Float[Array, "n w"]:
-    """Speeds of several velocities at each of many latents, equation (3), from one linearisation per latent.
-
-    Args:
-        decode_fn: map of one latent [d] to x.
-        z: latents, [n, d].
-        vectors: w velocities at each, [n, w, d]; cheaper than `node_metrics` for w < d.
-        batch_size: latents decoded at once; the default suits the device.
-        progress: called with (latents done, n).
-
-    Returns:
-        Speeds [n, w]; zero, with derivative zero, for a velocity of zero.
-
-    Raises:
-        ValueError: for velocities of another form, speeds with NaN or infinity, or as `check_latents`.
-
-    Example:
-        >>> stretch = lambda z: jnp.array([3.0 * z[0], 4.0 * z[1]])
-        >>> vectors = np.array([[[1.0, 0.0], [1.0, 1.0]]], np.float32)
-        >>> node_speeds(stretch, np.zeros((1, 2), np.float32), vectors).tolist()
-        [[3.0, 5.0]]
-    """
-    check_latents(decode_fn, z, "n d")
-    check_array("velocities", vectors, f"{len(z)} w {z.shape[1]}")
-    return check_finite("speeds", measure_speeds(decode_fn, z, vectors, batch_size=batch_size, progress=progress))
-
-
-def measure_speeds(
-    decode_fn: DecodeFn, z: Points, vectors: Vectors, *, batch_size: int | None = None, progress: Progress | None = None
-) -> Float[Array, "n w"]:
-    """As `node_speeds`, without its checks: NaN where the decoder gives NaN."""
-    function, size = partial(_speeds_chunk, as_pytree(decode_fn)), batch_size or default_batch_size(vectors.shape[1])
-    return map_chunks(function, (z, vectors), batch_size=size, progress=progress)
 
 
 def lengths_from_metrics(
@@ -325,17 +232,12 @@ def _mean_end_speeds(
     width = min((1, 2, 4, 8, 16, 32, 64), key=partial(_fan_cost, degree))
     numbers, tangents = used.size * points.shape[1] ** 2, used.size * (PRIMAL_COST + points.shape[1])
     if numbers <= MOST_NUMBERS and tangents <= _fan_cost(degree, width):
-        metrics = _measure_metrics(decode, points[used], batch_size, progress)
+        metrics = measure_metrics(decode, points[used], batch_size, progress)
         return measure_lengths(points[used], metrics, local)
     rows, partners, place = _fans(ends, used, local, degree, width)
     function, size = partial(_fan_chunk, decode, points), batch_size or default_batch_size(width)
     speeds = map_chunks(function, (rows, partners), batch_size=size, progress=progress)
     return 0.5 * jnp.sum(speeds.reshape(-1)[place], axis=-1)
-
-
-MOST_NUMBERS = 2**28  # of metric tensors that are held at once, 1 GiB
-# A linearisation costs about as much as two pushed tangents.
-PRIMAL_COST = 2.0
 
 
 def _fan_cost(degree: np.ndarray, width: int) -> float:

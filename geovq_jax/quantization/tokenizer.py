@@ -25,10 +25,10 @@ from geovq_jax.geometry.checks import (
     check_latents,
     check_lengths,
 )
-from geovq_jax.geometry.edges import measure_speeds
 from geovq_jax.geometry.graphs.indexes import Searched
 from geovq_jax.geometry.graphs.knn import knn, prepare_search
 from geovq_jax.geometry.metric import DecodeFn
+from geovq_jax.geometry.nodes import measure_speeds
 from geovq_jax.workdir import load_npz, save_npz
 
 Latents = Float[np.ndarray, "n d"] | Float[np.ndarray, "n h w d"]

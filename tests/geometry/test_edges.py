@@ -11,7 +11,8 @@ from scipy.integrate import quad
 from geovq_jax.geometry import edges as edges_module
 from geovq_jax.geometry.batching import map_chunks, map_rows
 from geovq_jax.geometry.cells import cell_edge_lengths, cell_metrics
-from geovq_jax.geometry.edges import RULES, edge_length_errors, edge_lengths, lengths_from_metrics, node_metrics
+from geovq_jax.geometry.edges import RULES, edge_length_errors, edge_lengths, lengths_from_metrics
+from geovq_jax.geometry.nodes import node_metrics
 
 
 def network(weights, z):
@@ -54,7 +55,7 @@ def test_both_plans_equal_the_definition(monkeypatch):
 
 def test_the_plan_with_fewer_tangents_is_chosen(monkeypatch):
     plans = []
-    for name in ("_metrics_chunk", "_fan_chunk"):
+    for name in ("measure_metrics", "_fan_chunk"):
         original = getattr(edges_module, name)
 
         def record(*args, name=name, original=original):
@@ -62,7 +63,7 @@ def test_the_plan_with_fewer_tangents_is_chosen(monkeypatch):
             return original(*args)
 
         monkeypatch.setattr(edges_module, name, record)
-    for d, num_edges, expected in ((2, 200, "_metrics_chunk"), (24, 30, "_fan_chunk")):
+    for d, num_edges, expected in ((2, 200, "measure_metrics"), (24, 30, "_fan_chunk")):
         plans.clear()
         decode, z, edges = make_case(d, num_nodes=20, num_edges=num_edges)
         edge_lengths(decode, z, edges)
