@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "geovq_jax"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SENDS_FUNCTIONS = "workers.py"  # reads only what its own run wrote, see the test of other bytes
+SENDS_FUNCTIONS = PACKAGE / "workers.py"  # reads only what its own run wrote, see the test of other bytes
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "pickletools"}
 
 
@@ -26,7 +26,7 @@ def test_no_input_becomes_code(path):
     tree = ast.parse(path.read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert path.name == SENDS_FUNCTIONS or not {name.split(".")[0] for name in imported} & PICKLERS
+    assert path == SENDS_FUNCTIONS or not {name.split(".")[0] for name in imported} & PICKLERS
     for name, call in calls(path):
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
         assert name not in ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "joblib.load"), name

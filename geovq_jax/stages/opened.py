@@ -1,5 +1,6 @@
 """Images, latents and autoencoders of an opened work directory: everything that does not depend on the codebook."""
 
+import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -105,3 +106,23 @@ class Opened:
     def tuned_decode_fn(self) -> jax.tree_util.Partial:
         """The fine-tuned decoder, which reads code vectors."""
         return records.decoder_of(self.tuned)
+
+    @cached_property
+    def searched_decoders(self) -> list[records.Autoencoder]:
+        """The autoencoders under whose decoders codes are searched in turn, the fine-tuned one last."""
+        searched = self.config.codes.search != "none" and self.config.codebook.finetune_decoder
+        if not searched or not self.autoencoder.params:
+            return [self.tuned]
+        between = [self._load_autoencoder(f"decoder/part{part}") for part in range(self.config.codes.searches - 1)]
+        return [self.autoencoder, *between, self.tuned]
+
+    @property
+    def training_records(self) -> list[dict[str, Any]]:
+        """Metrics of every evaluation during training; empty where nothing was trained."""
+        path = self.workdir / "metrics.jsonl"
+        return records.read_log(path) if path.is_file() else []
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The content of config.json: versions, commit, platform and devices."""
+        return json.loads((self.workdir / "config.json").read_text())

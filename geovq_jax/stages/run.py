@@ -208,17 +208,6 @@ class Run(Opened):
         """Scores of the samples; empty if there were too few test images."""
         return json.loads((self.workdir / "scores.json").read_text())
 
-    @property
-    def training_records(self) -> list[dict[str, Any]]:
-        """Metrics of every evaluation during training; empty where nothing was trained."""
-        path = self.workdir / "metrics.jsonl"
-        return records.read_log(path) if path.is_file() else []
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """The content of config.json: versions, commit, platform and devices."""
-        return json.loads((self.workdir / "config.json").read_text())
-
     def encode(self, images: UInt[np.ndarray, "n H W C"] | Float[np.ndarray, "n H W C"]) -> Int32[np.ndarray, "n ..."]:
         """Codes of images, as the run encodes its own.
 
@@ -258,14 +247,6 @@ class Run(Opened):
             return None
         found = assignment.measure(self.metric_fn, latents, self.config.graph.context)
         return found.reshape(*latents.shape, latents.shape[-1])
-
-    @cached_property
-    def searched_decoders(self) -> list[records.Autoencoder]:
-        """The autoencoders under whose decoders codes are searched in turn, the fine-tuned one last."""
-        if not self.config.codebook.finetune_decoder or not self.autoencoder.params:
-            return [self.tuned]
-        between = [self._load_autoencoder(f"decoder/part{part}") for part in range(self.config.codes.searches - 1)]
-        return [self.autoencoder, *between, self.tuned]
 
     @cached_property
     def seen_codes(self) -> Sequence[Int[np.ndarray, "n ..."] | None]:

@@ -79,6 +79,16 @@ def test_training_images_pay_by_the_codes_of_others():
     assert len(stage._tables(seen, K, 1)) == 1
 
 
+@pytest.mark.parametrize(("search", "searches", "folders"), [("none", 3, 1), ("context", 1, 2), ("context", 3, 4)])
+def test_codes_are_searched_under_the_decoder_of_every_part(run, monkeypatch, search, searches, folders):
+    monkeypatch.setattr(Run, "_load_autoencoder", lambda self, folder: Autoencoder({"from": folder}, "small"))
+    with run.config.unlocked():
+        run.config.codes.search, run.config.codes.searches = search, searches
+    found = [model.params["from"] for model in run.searched_decoders]
+    assert found == ["vae", *(f"decoder/part{part}" for part in range(searches - 1)), "decoder"][-folders:]
+    assert run.seen_codes == [None] * folders  # without a rate weight
+
+
 def test_other_splits_pay_by_the_training_codes_given(run):
     seen = np.zeros((80, 2, 2), np.int64)
     cheap = search(run, 50.0, seen=seen, without=("train",))["test"]
