@@ -63,6 +63,7 @@ def are_used() -> bool:
 def _connect(specification: str) -> Iterator[Any]:
     """A client of the scheduler, or of one started here with a worker per core, which end with the context."""
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise ImportError("--dask needs Dask: pip install 'geovq-jax[dask]'") from error
@@ -72,6 +73,9 @@ def _connect(specification: str) -> Iterator[Any]:
         address: Any = specification
         if specification == "local":
             logging.getLogger("distributed").setLevel(logging.ERROR)
+            # Dask's threshold makes glibc return every large array to the system, and metrics take twice the time.
+            trim = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
+            stack.enter_context(dask.config.set({trim: None}))
             address = stack.enter_context(
                 LocalCluster(
                     n_workers=len(_cores()),

@@ -63,6 +63,13 @@ def test_shards_of_two_workers_are_those_of_one_process(tmp_path, monkeypatch, t
     assert tree(tmp_path / "alone") == tree(tmp_path / "together")
 
 
+def test_local_workers_keep_the_memory_of_large_arrays(monkeypatch, two_workers):
+    """Dask's default threshold would make glibc return it to the system after every product."""
+    two_workers(monkeypatch)
+    settings = workers._client.get().run(os.environ.get, "MALLOC_TRIM_THRESHOLD_")
+    assert set(settings.values()) == {os.environ.get("MALLOC_TRIM_THRESHOLD_")}
+
+
 def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch, two_workers):
     alone = squares(tmp_path / "alone", computation())
 
