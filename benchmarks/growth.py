@@ -4,9 +4,9 @@
 
 Coresets of n/10 draws, K = 64 at every size, each step in a process of its own, on the cores that this process may use;
 metrics of the nodes (decoder 16-128-784) besides. Steps that were measured before are not repeated. --large adds the
-step times of a finished `kmedoids.py ten-million`, whose K is 1,024 and whose memory is that of all steps in a process.
-Exponents are least-squares slopes of log CPU seconds, and of log memory above that of the imports, over the sizes whose
-CPU time is at least a second.
+times of a finished `kmedoids.py ten-million`, whose K is 1,024; all its steps share a process, so that their memory is
+left out. Exponents are least-squares slopes of log CPU seconds, and of log memory above that of the imports, from
+300,000 points on, where compilation no longer matters.
 """
 
 import argparse
@@ -18,11 +18,14 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from geovq_jax.figures.style import MUTED, figure_png, new_figure, styled
 
 CLUSTERS, STEPS = 64, ("points", "coreset", "metrics", "graph", "clustering", "codes")
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+LARGE = 300_000  # points from which on exponents are fitted
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 Spent = dict[str, dict[str, float]]
 
 
@@ -61,10 +64,17 @@ def slope(sizes: np.ndarray, values: np.ndarray) -> float:
 
 def exponents(found: dict[int, Spent], step: str, base: float) -> tuple[float, float]:
     """Of CPU seconds and of memory above that of the imports."""
-    sizes = np.array([n for n, spent in found.items() if spent.get(step, {"cpu": 0})["cpu"] >= 1])
-    cpu, memory = (np.array([found[n][step][name] for n in sizes]) for name in ("cpu", "peak_gib"))
-    above = memory > 1.1 * base
-    return slope(sizes, cpu), slope(sizes[above], memory[above] - base)
+    sizes = np.array([n for n, spent in found.items() if n >= LARGE and step in spent])
+    apart = np.array([n for n in sizes if "peak_gib" in found[n][step]])
+    cpu, memory = (
+        np.array([found[n][step][name] for n in which]) for which, name in ((sizes, "cpu"), (apart, "peak_gib"))
+    )
+    return slope(sizes, cpu), slope(apart, memory - base)
+
+
+def cell(spent: dict[str, float]) -> str:
+    memory = f"; {spent['peak_gib']:.2f}" if "peak_gib" in spent else ""
+    return f"{spent['cpu']:.1f}{memory}"
 
 
 @styled
@@ -72,13 +82,15 @@ def draw(found: dict[int, Spent], base: float) -> Figure:
     """Both against n on logarithmic axes, a line per step, its exponent in the legend."""
     figure, axes = new_figure(1, 2, height=3.6)
     for step in STEPS:
-        sizes = [n for n, spent in found.items() if step in spent]
         for axis, name, exponent in zip(axes, ("cpu", "peak_gib"), exponents(found, step, base), strict=True):
+            sizes = [n for n, spent in found.items() if name in spent.get(step, {})]
             label = step if np.isnan(exponent) else f"{step}, n^{exponent:.2f}"
             axis.plot(sizes, [found[n][step][name] for n in sizes], ".-", label=label)
     axes[1].axhline(base, color=MUTED, linestyle=":", label="imports")
     for axis, title in zip(axes, ("CPU seconds", "peak memory, GiB"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="points", title=title)
+        axis.yaxis.set_major_formatter(PLAIN)
+        axis.yaxis.set_minor_formatter(PLAIN if title.startswith("peak") else NullFormatter())
         axis.legend()
     return figure
 
@@ -103,12 +115,12 @@ def main() -> None:
         found[n] = json.loads((folder / "measured.json").read_text())["steps"]
     if arguments.large:
         measured = json.loads((arguments.large / "measured.json").read_text())
-        found[measured["key"]["nodes"]] = measured["steps"]
-    base = min(spent["peak_gib"] for steps in found.values() for spent in steps.values())
+        found[measured["key"]["nodes"]] = {step: {"cpu": spent["cpu"]} for step, spent in measured["steps"].items()}
+    base = min(spent["peak_gib"] for steps in found.values() for spent in steps.values() if "peak_gib" in spent)
     print(f"| step | {' | '.join(f'{n:,}' for n in found)} | n^ |\n|---|{(len(found) + 1) * '---|'}")
     for step in STEPS:
         cells = [spent.get(step) for spent in found.values()]
-        text = " | ".join("" if one is None else f"{one['cpu']:.1f}; {one['peak_gib']:.2f}" for one in cells)
+        text = " | ".join("" if one is None else cell(one) for one in cells)
         print(f"| {step} | {text} | {'; '.join(f'{value:.2f}' for value in exponents(found, step, base))} |")
     arguments.figure.write_bytes(figure_png(draw(found, base)))
 
