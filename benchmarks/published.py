@@ -44,11 +44,12 @@ METHODS = {
 
 def write_mnist(path: Path) -> None:
     """All 70,000 images at 32 x 32 pixels."""
-    train, test, _ = data.find("mnist")
-    images = np.concatenate([train.images, test.images])[..., 0]
+    found = data.load("mnist")
+    splits = [found.train, found.valid, found.test]
+    images = np.concatenate([split.images for split in splits])[..., 0]
     resized = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in images]
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, images=np.stack(resized), labels=np.concatenate([train.labels, test.labels]))
+    np.savez(path, images=np.stack(resized), labels=np.concatenate([split.labels for split in splits]))
 
 
 def show(workdir: Path, title: str, name: str, steps: list[int], overrides: dict[str, Any], known: str) -> None:
