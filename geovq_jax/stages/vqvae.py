@@ -95,7 +95,8 @@ def fit_vqvae(
         return {"objective": float(np.mean(errors))}
 
     if start is None:
-        start = vqvae.init(init_key, arch, quantizer, data.to_float(dataset.train.images[:_SEED_IMAGES]))
+        seeding = dataset.train.images[: max(_SEED_IMAGES, quantizer.num_codes)]
+        start = vqvae.init(init_key, arch, quantizer, data.to_float(seeding))
     with progress_bar("training the VQ-VAE") as progress:
         fit = loop.fit(
             loss_fn,
