@@ -136,8 +136,8 @@ def map_tasks(
     try:
         sent = client.map(_work, tasks, cores=cores, packed=_pack(function, folder), pure=False)
         task_of = dict(zip(sent, tasks, strict=True))
-        for future in _as_completed(client, sent):
-            yield task_of[future], future.result()
+        for future, result in _as_completed(client, sent):
+            yield task_of[future], result
     except KilledWorker as error:
         raise RuntimeError(
             f"expected workers that finish a task of {folder.name}, but several died at it; give them more memory"
@@ -150,22 +150,29 @@ def map_tasks(
             leftover.unlink(missing_ok=True)
 
 
-def _as_completed(client: Any, futures: Sequence[Any]) -> Iterator[Any]:
-    """The futures as they end; RuntimeError once there has been no worker for a while."""
+def _as_completed(client: Any, futures: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Each future with its result, as they end; RuntimeError once there has been no worker for a while."""
     from distributed import wait
 
     pending, last = set(futures), time.monotonic()
     while pending:
-        try:
-            done, pending = wait(pending, timeout=WAIT / 4, return_when="FIRST_COMPLETED")
-        except TimeoutError:
-            if client.nthreads():
-                last = time.monotonic()
-            elif time.monotonic() - last > WAIT:
-                raise RuntimeError("expected workers, but none is left; start the command again to continue") from None
-            continue
-        last = time.monotonic()
-        yield from done
+        ended, found = set(), False
+        with contextlib.suppress(TimeoutError):
+            ended, pending = wait(pending, timeout=WAIT / 4, return_when="FIRST_COMPLETED")
+        for future in ended:
+            try:
+                result = future.result(timeout=WAIT / 4)
+            except TimeoutError:
+                if future.status == "error":
+                    raise
+                pending.add(future)  # its worker died with the result, so that it is computed again
+                continue
+            found = True
+            yield future, result
+        if found or client.nthreads():
+            last = time.monotonic()
+        elif time.monotonic() - last > WAIT:
+            raise RuntimeError("expected workers, but none is left; start the command again to continue")
 
 
 def _work(task: tuple[Any, ...], *, cores: Sequence[int], packed: tuple[str, str]) -> Any:

@@ -134,6 +134,25 @@ def test_a_run_whose_workers_are_all_gone_ends(tmp_path, monkeypatch, two_worker
     assert squares(tmp_path / "s", computation()).tobytes() == (TABLE**2).tobytes()
 
 
+def test_results_that_died_with_the_last_worker_end_the_run(monkeypatch):
+    distributed = pytest.importorskip("distributed")
+
+    class Future:
+        status = "finished"  # as the scheduler last said
+
+        def result(self, timeout):
+            raise TimeoutError
+
+    class Client:
+        def nthreads(self):
+            return {}
+
+    monkeypatch.setattr(workers, "WAIT", 0.1)
+    monkeypatch.setattr(distributed, "wait", lambda futures, **_: (set(futures), set()))
+    with pytest.raises(RuntimeError, match="expected workers, but none is left"):
+        list(workers._as_completed(Client(), [Future()]))
+
+
 def test_stages_with_two_workers_write_the_files_of_one_process(tmp_path, monkeypatch, two_workers):
     """Metrics, neighbours re-ranked by length, edge lengths, codes: bit for bit, in several shards each."""
     for module, name, rows in (
