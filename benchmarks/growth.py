@@ -62,14 +62,16 @@ def slope(sizes: np.ndarray, values: np.ndarray) -> float:
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0]) if len(sizes) > 1 else float("nan")
 
 
-def exponents(found: dict[int, Spent], step: str, base: float) -> tuple[float, float]:
+def series(found: dict[int, Spent], step: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes at which a quantity of a step was measured, and its values."""
+    sizes = [n for n, spent in found.items() if name in spent.get(step, {})]
+    return np.array(sizes), np.array([found[n][step][name] for n in sizes])
+
+
+def exponents(found: dict[int, Spent], step: str, base: float) -> tuple[float, ...]:
     """Of CPU seconds and of memory above that of the imports."""
-    sizes = np.array([n for n, spent in found.items() if n >= LARGE and step in spent])
-    apart = np.array([n for n in sizes if "peak_gib" in found[n][step]])
-    cpu, memory = (
-        np.array([found[n][step][name] for n in which]) for which, name in ((sizes, "cpu"), (apart, "peak_gib"))
-    )
-    return slope(sizes, cpu), slope(apart, memory - base)
+    measured = [(*series(found, step, name), floor) for name, floor in (("cpu", 0.0), ("peak_gib", base))]
+    return tuple(slope(sizes[sizes >= LARGE], values[sizes >= LARGE] - floor) for sizes, values, floor in measured)
 
 
 def cell(spent: dict[str, float]) -> str:
@@ -83,9 +85,8 @@ def draw(found: dict[int, Spent], base: float) -> Figure:
     figure, axes = new_figure(1, 2, height=3.6)
     for step in STEPS:
         for axis, name, exponent in zip(axes, ("cpu", "peak_gib"), exponents(found, step, base), strict=True):
-            sizes = [n for n, spent in found.items() if name in spent.get(step, {})]
             label = step if np.isnan(exponent) else f"{step}, n^{exponent:.2f}"
-            axis.plot(sizes, [found[n][step][name] for n in sizes], ".-", label=label)
+            axis.plot(*series(found, step, name), ".-", label=label)
     axes[1].axhline(base, color=MUTED, linestyle=":", label="imports")
     for axis, title in zip(axes, ("CPU seconds", "peak memory, GiB"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="points", title=title)
