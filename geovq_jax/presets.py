@@ -77,7 +77,7 @@ COMPARE_RATE = {
     "data.max_valid": 1_000,
     "data.max_test": 2_000,
     "codes.sweeps": 4,
-    "codes.searches": 2,
+    "codes.searches": 4,
     "prior.embed_dim": 64,
     "prior.num_layers": 2,
     "prior.learning_rate": 6e-3,

@@ -63,24 +63,27 @@ def trial_settings(trial: Trial, config: ConfigDict) -> dict[str, Any]:
     own = config.copy_and_resolve_references()
     with own.unlocked():
         own.codes.rate_weight = trial.rate_weight
-    found = settings(own, "seed", "data", "vae", "graph", "codebook", "codes", "vqvae")
+    found = settings(own, "seed", "data", "vae", "graph", "codebook", "vqvae")
+    if trial.method.endswith(SEARCHED):
+        found |= settings(own, "codes")
     if trial.method in config.compare.prior:
         found |= settings(own, "prior", "sample", "classifier", "scores")
     return found
 
 
 def is_finished(trial: Trial, workdir: Path, config: ConfigDict) -> bool:
-    """Whether a seed's work directory holds a trial's record of these settings; keys it lacks had their defaults."""
+    """Whether a seed's work directory holds a trial's record of these settings; keys it lacks had their defaults.
+
+    Settings on which the trial does not depend may be recorded too.
+    """
     path, wanted = workdir / "cells" / f"{trial.name}.json", trial_settings(trial, config)
     if not path.is_file():
         return False
     stored, defaults = json.loads(path.read_text())["settings"], settings(default_config(), *wanted)
-    if stored.keys() != wanted.keys():
-        return False
-    filled = {
-        name: defaults[name] | section if isinstance(section, dict) else section for name, section in stored.items()
-    }
-    return filled == wanted
+    return all(
+        name in stored and (defaults[name] | stored[name] if isinstance(section, dict) else stored[name]) == section
+        for name, section in wanted.items()
+    )
 
 
 def restore_cells(workdir: Path, config: ConfigDict, results: Path) -> None:

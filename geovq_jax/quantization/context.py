@@ -8,8 +8,8 @@ of an image's grid and x the image to match,
 so a cell's best code under the pull-back metric minimises (1 + damping) (c - v_p)' G_p (c - v_p) + g' (c - v_p) over
 all codes c. Of the cells a quarter, no two of which touch, moves at a time, and only where that lowers the true error.
 The damping accounts for the interaction of cells that move together. As in the Levenberg-Marquardt method it doubles
-where a move is rejected, so that the next is shorter, and halves otherwise. See docs/quantization.md, equations (3) and
-(4).
+where a move is rejected, so that the next is shorter, and falls to a quarter otherwise. See docs/quantization.md,
+equations (3) and (4).
 
 With a rate, the weighted bits of the codes are part of the objective, so that of two codes with similar images the
 cheaper one is chosen. See docs/quantization.md, equation (7).
@@ -73,7 +73,7 @@ def encode_in_context(
         sweeps: passes over the grid, four decodes and gradients each.
         rate: code lengths, from a model that was not fitted to these codes; None for none.
         rate_weight: weight of a bit in squared error summed over x.
-        batch_size: images at a time.
+        batch_size: images at a time, at most; batches are of even size.
         progress: called with (images done, n).
 
     Raises:
@@ -104,11 +104,12 @@ def encode_in_context(
         got = f"{rate.num_cells} cells and {rate.num_codes} codes"
         raise ValueError(f"expected a rate of {codes[0].size} cells and {len(vectors)} codes, got {got}; refit it")
     decode, book = as_pytree(decode_fn), jnp.asarray(vectors)
+    num_batches = max(1, -(-len(codes) // batch_size))
     priced = None if rate is None else (rate.bits, rate.candidates, jnp.asarray(rate_weight, book.dtype))
     found = map_chunks(
         lambda *part: _descend(decode, book, sweeps, priced, *part),
         (codes, metrics, targets),
-        batch_size=min(batch_size, len(codes)),
+        batch_size=-(-len(codes) // num_batches),
         progress=progress,
     )
     check_finite("errors of the images", found[1])
@@ -156,7 +157,7 @@ def _descend(
                 jnp.where(better, trial, codes),
                 jnp.where(better, value, lowest),
                 jnp.where(better, trial_gradient, gradient),
-                damping.at[step % 4].multiply(jnp.where(refused, 2.0, 0.5)),
+                damping.at[step % 4].multiply(jnp.where(refused, 2.0, 0.25)),
             )
 
         state = codes, before, gradient, jnp.ones(4, before.dtype)

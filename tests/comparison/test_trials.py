@@ -179,6 +179,17 @@ def test_a_trial_is_finished_under_its_own_settings(tmp_path, config):
     assert not is_finished(trial, tmp_path, config)
 
 
+def test_the_effort_of_the_search_matters_to_searched_codes_alone(tmp_path, config):
+    trials = [Trial("kmeans"), Trial("kmeans_context", 0.25)]
+    (tmp_path / "cells").mkdir()
+    for trial in trials:
+        stored = {"codes": config.codes.to_dict()} | trial_settings(trial, config)
+        (tmp_path / "cells" / f"{trial.name}.json").write_text(json.dumps({"settings": stored, "rows": []}))
+    with config.unlocked():
+        config.codes.searches += 1
+    assert [is_finished(trial, tmp_path, config) for trial in trials] == [True, False]
+
+
 def test_methods_with_search_take_every_weight(config):
     with config.unlocked():
         config.compare.methods, config.compare.rate_weights = ("kmeans", "kmeans_context", "vqvae_context"), (0.0, 0.25)
