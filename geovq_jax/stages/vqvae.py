@@ -21,6 +21,7 @@ from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
 
 _SEED_IMAGES = 2_000
+_COMMITMENT = 4.0  # of training that starts from a codebook, with the squared error: docs/results.md
 
 
 class Model(NamedTuple):
@@ -67,8 +68,9 @@ def fit_vqvae(
 ) -> tuple[Model, loop.Fit]:
     """Train, or continue, a VQ-VAE with checkpoints in a directory, selected by the validation squared error.
 
-    `start` holds parameters to fine-tune in codebook.finetune_steps; None trains fresh ones for `steps`, by default
-    those of `num_steps`.
+    `start` holds parameters to fine-tune in codebook.finetune_steps, with the squared error as in `finetune` and a
+    commitment that keeps the latents near their codes; None trains fresh ones for `steps`, by default those of
+    `num_steps`.
     """
     config, dataset, section = run.config, run.dataset, run.config.vqvae
     arch, quantizer = architecture_of(run), quantizer_of(config)
@@ -77,6 +79,7 @@ def fit_vqvae(
     steps, learning_rate = steps or num_steps(config), config.vae.learning_rate
     if start is not None:
         steps, learning_rate = config.codebook.finetune_steps, config.codebook.finetune_learning_rate
+        objective, quantizer = objective._replace(loss="mse"), quantizer._replace(commitment=_COMMITMENT)
 
     def loss_fn(params, key, step, batch):
         augment_key, loss_key = jax.random.split(key)
