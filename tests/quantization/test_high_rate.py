@@ -74,5 +74,4 @@ def test_cells_of_equal_volume_reach_the_law(name, decode_fn):
         return distortion / (2 * HEXAGON * 2 ** (ceiling - rate))
 
     equal, fitted = excess(volume_on(name, rng, 8_000)), excess(latents[:8_000])
-    print(name, equal, fitted)
     assert 0.98 < equal < 1.12 < fitted
