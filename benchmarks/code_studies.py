@@ -2,6 +2,7 @@
 
     python benchmarks/code_studies.py plane | volume | prior [--config configs/compare/mnist.py:rate]
         [--workdir runs/compare-mnist-rate/seed0] [--core 0]
+    python benchmarks/code_studies.py sampled --workdir runs/mnist5k [--core 0]
 
 `plane`    Search of the whole grid by the nearest plane (Babai) in the linearised decoder, with the bits of the code
            tables in a beam, against more sweeps of coordinate descent: objective and CPU seconds.
@@ -9,8 +10,12 @@
            the density of the codes: decibels and bits by tables after two searches under the frozen decoder.
 `prior`    A prior that knows the metric: its code embeddings start from the code vectors, its targets are smoothed over
            near codes, or a group of near codes is predicted first. Bits per code on the validation split.
+`sampled`  The decoder trained further to show the image from codes of which the prior drew a share, given the true
+           codes before them (as in RobusTok, arXiv 2509.12474, without its other losses). PSNR of validation images,
+           and Frechet distance and share in class of the same samples, against validation images.
 
-The work directory is that of one seed of `geovq_jax.compare`, with the mean metric among its methods.
+The work directory is that of one seed of `geovq_jax.compare`, with the mean metric among its methods; for `sampled`
+that of a finished run.
 """
 
 import argparse
@@ -23,6 +28,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+import geovq_jax
 
 NEIGHBOUR = 16  # whose distance stands for the density, of `volume`
 GROUPS = 16  # of codes, of `prior`
@@ -306,16 +313,82 @@ def prior(run, num_steps: int = 1_500, smoothing: float = 0.1) -> None:
     train("groups first", grouped=True)
 
 
+def sampled(run, num_steps: int = 400, num_samples: int = 2_000, copies: int = 4) -> None:
+    from geovq_jax.evaluation.image_metrics import image_scores
+    from geovq_jax.evaluation.sample_scores import class_consistency, frechet_distance
+    from geovq_jax.geometry.batching import map_chunks
+    from geovq_jax.models import gpt
+    from geovq_jax.models.sampling import balanced_labels, draw
+    from geovq_jax.stages.classifier import predict
+    from geovq_jax.stages.finetune import finetune
+    from geovq_jax.stages.records import Autoencoder, decode_images, decoder_of
+
+    config, dataset, vectors, (params, arch) = run.config, run.dataset, run.codebook.vectors, run.prior
+    codes = {split: run.codes(split).codes for split in ("train", "valid")}
+    labels = balanced_labels(num_samples, -1, arch.num_classes)
+    drawn, _ = draw(jax.random.key(1), params, arch, labels, dict(config.sample))
+    drawn = drawn.reshape(num_samples, *codes["valid"].shape[1:])
+    real = predict(*run.classifier, run.images("valid")).features
+    logits = jax.jit(lambda codes, labels: jax.vmap(partial(gpt.logits, params, arch))(codes, labels))
+
+    def show(title, model):
+        decode_fn = decoder_of(model)
+        seen = predict(*run.classifier, decode_images(decode_fn, vectors[drawn]))
+        inside = class_consistency(seen.labels, labels, num_classes=arch.num_classes, seed=0).overall.value
+        quality = np.mean(image_scores(run.images("valid"), decode_images(decode_fn, vectors[codes["valid"]])).psnr)
+        distance = frechet_distance(real, seen.features)
+        print(f"{title}: {quality:.2f} dB; samples {distance:.3f}, {100 * inside:.1f} % in class", flush=True)
+
+    def mixed(split, share, seed):
+        """Codes of which the prior drew a share of the places, in half of the images."""
+        flat, own = codes[split].reshape(len(codes[split]), -1), getattr(dataset, split).labels
+        values = np.asarray(map_chunks(logits, (flat, own), batch_size=250)) / config.sample.temperature
+        rng = np.random.default_rng(seed)
+        proposed = np.argmax(values + rng.gumbel(size=values.shape), axis=-1)
+        replaced = (rng.random(flat.shape) < share) & (rng.random((len(flat), 1)) < 0.5)
+        return np.where(replaced, proposed, flat).reshape(codes[split].shape).astype(np.int32)
+
+    start = Autoencoder(run.searched_decoders[-1].params, run.autoencoder.arch)
+    show("decoder of the run", start)
+    own = dataset.train
+    repeated = own._replace(**{name: np.concatenate([value] * copies) for name, value in own._asdict().items()})
+    for share in (0.0, 0.1, 0.3, 1.0):
+        found = finetune(
+            None,
+            dataset._replace(train=repeated),
+            {
+                "train": np.concatenate([mixed("train", share, seed) for seed in range(copies)]),
+                "valid": mixed("valid", share, copies),
+            },
+            start.params,
+            start.arch,
+            vectors,
+            trained="decoder",
+            num_steps=num_steps,
+            learning_rate=config.codebook.finetune_learning_rate,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+        )
+        show(
+            f"{num_steps} steps, the prior drew {share:.0%} of half of the images",
+            Autoencoder(found.params, start.arch),
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=("plane", "volume", "prior"))
+    parser.add_argument("study", choices=("plane", "volume", "prior", "sampled"))
     parser.add_argument("--config", default="configs/compare/mnist.py:rate")
     parser.add_argument("--workdir", type=Path, default=Path("runs/compare-mnist-rate/seed0"))
     parser.add_argument("--core", type=int, default=0, help="core to run on")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {arguments.core})
-    {"plane": plane, "volume": volume, "prior": prior}[arguments.study](open_run(arguments.config, arguments.workdir))
+    if arguments.study == "sampled":
+        sampled(geovq_jax.load_run(arguments.workdir))
+    else:
+        study = {"plane": plane, "volume": volume, "prior": prior}[arguments.study]
+        study(open_run(arguments.config, arguments.workdir))
 
 
 if __name__ == "__main__":

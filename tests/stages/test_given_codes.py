@@ -31,6 +31,7 @@ def config_of(path, **overrides):
     return config
 
 
+@pytest.mark.slow
 def test_the_prior_reaches_the_entropy_of_the_codes_and_samples_obey_their_rule(tmp_path):
     codes, labels = grids()
     np.savez(tmp_path / "codes.npz", codes=codes, labels=labels)

@@ -46,6 +46,7 @@ def mean_cost(graph, medoids, weights=None) -> float:
     return float(np.average(dijkstra(graph, indices=medoids).min(axis=0) ** 2, weights=weights))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 10), st.data())
 def test_no_set_of_medoids_beats_the_best_of_restarts(seed, n, data):
