@@ -1,4 +1,4 @@
-"""Residual codes of one latent per image, geodesic ones of a trained VAE against a joint RQ-VAE.
+"""Residual codes of one latent per image, post-hoc ones of a trained VAE against a joint RQ-VAE.
 
     python benchmarks/residual_codes.py [--data mnist] [--workdir runs/residual] [--core 0]
 
@@ -36,7 +36,7 @@ from geovq_jax.geometry import node_metrics
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import quantizers, vae, vqvae
 from geovq_jax.pipeline import run_stage
-from geovq_jax.quantization.baselines import decoded_kmeans
+from geovq_jax.quantization.baselines import decoded_kmeans, encode_decoded
 from geovq_jax.stages.finetune import finetune
 from geovq_jax.stages.prior import fit_prior
 from geovq_jax.stages.records import Autoencoder, decode_images, decoder_of, log_probabilities
@@ -102,9 +102,7 @@ def encode(book: Book, decode_fn, latents: np.ndarray, images: np.ndarray, *, wi
     """Codes [n, s] of latents; with more than one prefix kept, those whose decoded image is nearest."""
     start = np.zeros(len(latents), np.int32)
     if len(book.first) > 1:
-        decoded = decode_images(decode_fn, book.first).reshape(len(book.first), -1)
-        means = decode_images(decode_fn, latents).reshape(len(latents), -1)
-        start = np.asarray(quantizers.nearest(jnp.asarray(means), jnp.asarray(decoded)))
+        start = encode_decoded(decode_fn, book.first, decode_images(decode_fn, latents))
     points = np.einsum("nij,nj->ni", book.roots[start], latents - book.first[start]).astype(np.float32)
     search = partial(beam, jnp.asarray(book.later, jnp.float32), width=width)
     found = np.asarray(map_chunks(search, (points,), batch_size=200))
@@ -165,8 +163,8 @@ def fit_rqvae(run: Run, arch: vae.Architecture, steps: int) -> dict:
         return jnp.mean(jnp.square(pixels - images), axis=(1, 2, 3))
 
     def evaluate_fn(params):
-        return {"objective": float(np.mean(map_chunks(partial(squared_errors, params), (dataset.valid.images,),
-                                                      batch_size=250)))}  # fmt: skip
+        errors = map_chunks(partial(squared_errors, params), (dataset.valid.images,), batch_size=250)
+        return {"objective": float(np.mean(errors))}
 
     count, size = len(dataset.train.images), config.data.batch_size
     return loop.fit(
@@ -253,9 +251,7 @@ def main() -> None:
     mean_root = root_of(node_metrics(run.decode_fn, latents["train"][:500]).mean(axis=0))[None]
     first = decoded_kmeans(run.decode_fn, latents["train"], CODES, seed=0)[0].vectors
     roots = np.stack([root_of(metric) for metric in np.asarray(node_metrics(run.decode_fn, first))])
-    decoded = decode_images(run.decode_fn, first).reshape(CODES, -1)
-    means = decode_images(run.decode_fn, latents["train"]).reshape(len(latents["train"]), -1)
-    nearest = np.asarray(quantizers.nearest(jnp.asarray(means), jnp.asarray(decoded)))
+    nearest = encode_decoded(run.decode_fn, first, decode_images(run.decode_fn, latents["train"]))
     left = np.einsum("nij,nj->ni", roots[nearest], latents["train"] - first[nearest])
     books = {
         "Euclidean": Book(none, one, fit_stages(latents["train"], STAGES)),
@@ -267,14 +263,15 @@ def main() -> None:
             show(run, f"{title}, {width} prefixes", run.autoencoder, book, latents, width=width, tune=True)
 
     arch = run.autoencoder.arch
-    for steps, width, tune in ((2_800, 1, False), (2_000, 1, True), (2_000, WIDTH, True)):
+    for steps, widths, tune in ((2_800, (1,), False), (2_000, (1, WIDTH), True)):
         params = fit_rqvae(run, arch, steps)
         vectors = np.asarray(params.pop("codebook").vectors)
         model = Autoencoder(params, arch)
         encoded = jax.jit(jax.vmap(partial(vqvae.encode, params, arch)))
         own = {split: np.asarray(map_chunks(encoded, (run.images(split),), batch_size=250)) for split in SPLITS}
-        title = f"RQ-VAE, {steps:,} steps{', then decoder' if tune else ''}, {width} prefixes"
-        show(run, title, model, Book(none, one, vectors), own, width=width, tune=tune)
+        for width in widths:
+            title = f"RQ-VAE, {steps:,} steps{', then decoder' if tune else ''}, {width} prefixes"
+            show(run, title, model, Book(none, one, vectors), own, width=width, tune=tune)
 
 
 if __name__ == "__main__":

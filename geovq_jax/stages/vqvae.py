@@ -77,9 +77,11 @@ def fit_vqvae(
     objective = objectives.Objective(loss=section.loss)
     init_key, fit_key = jax.random.split(jax.random.key(config.seed))
     steps, learning_rate = steps or num_steps(config), config.vae.learning_rate
+    metadata = settings(config, "seed", "data", "vae", "codebook", "vqvae")
     if start is not None:
         steps, learning_rate = config.codebook.finetune_steps, config.codebook.finetune_learning_rate
         objective, quantizer = objective._replace(loss="mse"), quantizer._replace(commitment=_COMMITMENT)
+        metadata["vqvae"] |= {"loss": objective.loss, "commitment": quantizer.commitment}
 
     def loss_fn(params, key, step, batch):
         augment_key, loss_key = jax.random.split(key)
@@ -125,7 +127,7 @@ def fit_vqvae(
             evaluate_every=config.vae.evaluate_every,
             patience=config.vae.patience,
             directory=directory,
-            metadata=settings(config, "seed", "data", "vae", "codebook", "vqvae"),
+            metadata=metadata,
             log=log,
             progress=progress,
             update_fn=vqvae.replace_codebook,
