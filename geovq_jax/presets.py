@@ -70,12 +70,15 @@ COMPARE_METHODS = (
 
 
 # Rate-distortion curves: codes at what they cost under a prior trained until it no longer improves, every method with
-# and without the same search and fine-tuning of the decoder. A trial takes minutes on two cores.
+# and without the same search and fine-tuning of the decoder. A trial takes ten minutes on a core. The rate per cell is
+# log2 3K, see docs/results.md.
 _CURVES = ("kmeans", "mean_metric", "geodesic_refined")
 COMPARE_RATE = {
     "data.max_train": 10_000,
     "data.max_valid": 1_000,
     "data.max_test": 2_000,
+    "vae.cell_bits": 9.6,
+    "codebook.finetune_steps": 1_600,
     "codes.sweeps": 4,
     "codes.searches": 4,
     "prior.embed_dim": 64,

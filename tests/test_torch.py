@@ -84,8 +84,7 @@ def test_codes_are_all_equal(pair, method):
         quantizer, _ = methods.fit(method, nodes, 8, seed=0)
         codes = assignment.assign(quantizer, latents, decode_fn, metrics=metrics).codes
         images = geometry.decode_all(decode_fn, latents)
-        grids = metrics.reshape(*latents.shape, latents.shape[-1]) if latents.ndim == 4 else None
-        searched = assignment.search(decode_fn, quantizer.vectors, codes, images, metrics=grids)
+        searched = assignment.search(decode_fn, quantizer.vectors, codes, images)
         found.append((codes, searched, quantizer.vectors))
     np.testing.assert_array_equal(found[0][0], found[1][0])
     np.testing.assert_array_equal(found[0][1], found[1][1])

@@ -26,7 +26,6 @@ from geovq_jax.evaluation.sample_scores import class_consistency, frechet_distan
 from geovq_jax.models import vqvae as models
 from geovq_jax.models.sampling import draw
 from geovq_jax.quantization import methods
-from geovq_jax.quantization.assignment import measure
 from geovq_jax.stages import vqvae
 from geovq_jax.stages.classifier import predict
 from geovq_jax.stages.codebook import nodes_of
@@ -51,16 +50,12 @@ Scored = tuple[list[dict[str, Any]], dict[str, np.ndarray]]
 
 
 class Coded(NamedTuple):
-    """An autoencoder, code vectors [K, d], split -> codes int32 [n] or [n, h, w], and the gradient steps spent.
-
-    `own_metrics` are those of the cells of each split, see `searched`; None for the run's.
-    """
+    """An autoencoder, code vectors [K, d], split -> codes int32 [n] or [n, h, w], and the gradient steps spent."""
 
     model: Autoencoder
     vectors: np.ndarray
     codes: dict[str, np.ndarray]
     steps: int
-    own_metrics: dict[str, np.ndarray] | None = None
 
 
 def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
@@ -140,8 +135,7 @@ def joint_codes(name: str, run: Run) -> Coded:
         before, directory = first, run.workdir / name
     model, fit = vqvae.fit_vqvae(run, directory, start=start, steps=steps)
     codes = {split: vqvae.encode(model, getattr(run.dataset, split).images) for split in SPLITS}
-    found = Coded(Autoencoder(model.params, model.arch), vqvae.vectors(model), codes, before + fit.last_step)
-    return found._replace(own_metrics=_metrics(found)) if name.endswith(SEARCHED) else found
+    return Coded(Autoencoder(model.params, model.arch), vqvae.vectors(model), codes, before + fit.last_step)
 
 
 def score_trial(name: str, run: Run, start: Coded) -> Scored:
@@ -162,15 +156,6 @@ def score_trial(name: str, run: Run, start: Coded) -> Scored:
     return rows, images
 
 
-def _metrics(found: Coded) -> dict[str, np.ndarray] | None:
-    """Metric of every cell at its code vector; None for codes of single latents."""
-    if found.codes["train"].ndim == 1:
-        return None
-    quantized = {split: found.vectors[codes] for split, codes in found.codes.items()}
-    decode_fn = decoder_of(found.model)
-    return {split: measure(decode_fn, z).reshape(*z.shape, z.shape[-1]) for split, z in quantized.items()}
-
-
 def _tuned(run: Run, found: Coded, *, trained: Trained, search: bool) -> Coded:
     """Decoder fine-tuned on the codes; with search of every split, all alike, before each part and at the end."""
     config = run.config
@@ -181,14 +166,13 @@ def _tuned(run: Run, found: Coded, *, trained: Trained, search: bool) -> Coded:
         search=search,
         trained=trained,
         autoencoder=found.model,
-        own_metrics=found.own_metrics,
     )
     model = Autoencoder(tuned.params, found.model.arch)
     if search:
-        codes = searched(run, model, tuned.vectors, codes, "trial", own_metrics=found.own_metrics)
+        codes = searched(run, model, tuned.vectors, codes, "trial")
     parts = config.codes.searches if search else 1
     steps = found.steps + config.codebook.finetune_steps // parts * parts
-    return Coded(model, tuned.vectors, codes, steps, found.own_metrics)
+    return Coded(model, tuned.vectors, codes, steps)
 
 
 def _codes_record(run: Run, codes: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -189,7 +189,6 @@ def search(
     codes: Int[np.ndarray, "n ..."],
     images: Float[np.ndarray, "n ..."],
     *,
-    metrics: Float[np.ndarray, "n h w d d"] | None = None,
     sweeps: int = 3,
     rate: Rate | None = None,
     rate_weight: float = 0.0,
@@ -197,12 +196,13 @@ def search(
 ) -> Int32[np.ndarray, "n ..."]:
     """Improves codes by comparing with the images: grids in context, single codes by decoding every code vector.
 
+    The metrics that propose moves of a grid are those at the code vectors of its initial codes.
+
     Args:
         decode_fn: decoder that will read the codes.
         vectors: code vectors.
         codes: initial codes, [n] or [n, h, w].
         images: targets of the decoder, in [0, 1].
-        metrics: pull-back metric of each cell, used to propose moves; by default at the code vectors.
         sweeps: passes over a grid, see `encode_in_context`.
         rate: code lengths in bits; a single vector counts as a grid of one cell.
         rate_weight: weight of a bit in squared error summed over an image.
@@ -226,15 +226,12 @@ def search(
     parts = []
     for start in range(0, len(codes), CHUNK):
         rows = slice(start, start + CHUNK)
-        if metrics is None:
-            own = measure(decode_fn, vectors[codes[rows]]).reshape(*codes[rows].shape, *2 * vectors.shape[1:])
-        else:
-            own = metrics[rows]
+        metrics = measure(decode_fn, vectors[codes[rows]]).reshape(*codes[rows].shape, *2 * vectors.shape[1:])
         found = encode_in_context(
             decode_fn,
             vectors,
             codes[rows],
-            own,
+            metrics,
             images[rows],
             sweeps=sweeps,
             rate=rate,

@@ -151,24 +151,18 @@ def searched(
     codes: Mapping[str, np.ndarray],
     name: str,
     *,
-    own_metrics: Mapping[str, np.ndarray] | None = None,
     seen: np.ndarray | None = None,
     rate: Rate | None = None,
 ) -> dict[str, np.ndarray]:
     """Codes of some splits after a search under the decoder of an autoencoder, from initial codes [n] or [n, h, w].
 
-    `name` is the folder of the shards, which are kept; `own_metrics` [n, h, w, d, d] replace those of the run. With
-    `codes.rate_weight` above 0 the code lengths come from tables fitted to `seen`, training codes, by default those
-    given; for images of a fold of the training split, from the tables of the other folds. `rate` replaces the tables.
+    `name` is the folder of the shards, which are kept. With `codes.rate_weight` above 0 the code lengths come from
+    tables fitted to `seen`, training codes, by default those given; for images of a fold of the training split, from
+    the tables of the other folds. `rate` replaces the tables.
     """
     decode_fn, config = decoder_of(autoencoder), run.config
     searched_codes = {}
     for split, start in codes.items():
-        metrics = None
-        if start.ndim > 1 and own_metrics is not None:
-            metrics = own_metrics[split]
-        elif start.ndim > 1 and config.graph.output_metric == "pixels":
-            metrics = run.metrics(split)
         images = run.images(split)
         rates: list[Rate | None] = [rate]
         if rate is None and config.codes.rate_weight:
@@ -177,13 +171,12 @@ def searched(
             rates = [rate_of_tables(tables) for tables in _tables(seen_codes, config.codebook.num_clusters, folds)]
 
         effort = {"sweeps": config.codes.sweeps, "rate_weight": config.codes.rate_weight}
-        improved = partial(_searched_rows, decode_fn, vectors, start, images, metrics, rates, effort)
+        improved = partial(_searched_rows, decode_fn, vectors, start, images, rates, effort)
         key = {
             "decoder": parameters_hash(autoencoder.params),
             "arrays": hash_arrays({"vectors": vectors, "codes": start, "images": images}),
             "sweeps": config.codes.sweeps,
             "rate": [config.codes.rate_weight, *(parameters_hash(one.bits) for one in rates if one is not None)],
-            "metrics": run.vae_hash if own_metrics is None else hash_arrays({"metrics": own_metrics[split]}),
         }
         folder = run.workdir / "shards" / f"search_{name}_{split}"
         with progress_bar(f"search for codes of {split}") as progress:
@@ -197,7 +190,6 @@ def _searched_rows(
     vectors: np.ndarray,
     start: np.ndarray,
     images: np.ndarray,
-    metrics: np.ndarray | None,
     rates: Sequence[Rate | None],
     effort: Mapping[str, Any],
     rows: slice,
@@ -206,15 +198,7 @@ def _searched_rows(
     found, asked = np.empty(start[rows].shape, np.int32), np.arange(rows.start, rows.stop)
     for fold, rate in enumerate(rates):
         own = asked[asked % len(rates) == fold]
-        found[own - rows.start] = assignment.search(
-            decode_fn,
-            vectors,
-            start[own],
-            images[own],
-            metrics=None if metrics is None else metrics[own],
-            rate=rate,
-            **effort,
-        )
+        found[own - rows.start] = assignment.search(decode_fn, vectors, start[own], images[own], rate=rate, **effort)
     return {"codes": found}
 
 

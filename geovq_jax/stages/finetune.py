@@ -82,15 +82,14 @@ def finetune_in_parts(
     search: bool,
     trained: Trained = "decoder",
     autoencoder: Autoencoder | None = None,
-    own_metrics: Mapping[str, np.ndarray] | None = None,
     directory: Path | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Parts:
     """Fine-tune in codes.searches equal parts with a search of all codes before each; in one part without search.
 
     `codes` are those without search; those of "train" are used for training, those of "valid" for model selection.
-    `trained` is "decoder", or "codes" for the code vectors too. `autoencoder` and the metrics of its cells, see
-    `searched`, are by default the run's. `directory` is the folder of checkpoints, from which an interrupted training
+    `trained` is "decoder", or "codes" for the code vectors too. `autoencoder` is by
+    default the run's. `directory` is the folder of checkpoints, from which an interrupted training
     resumes, None for none; `metadata` are settings saved with them. The decoder after every part is kept there, since
     the codes of other images are searched under all of them in turn. `tuned.frozen` of the result is the error before
     the first part.
@@ -102,7 +101,7 @@ def finetune_in_parts(
         name = "decoder" if count == 1 else f"decoder part {part}"
         if search:
             seen.append(codes["train"])
-            codes = searched(run, model, vectors, codes, f"part{part}", own_metrics=own_metrics)
+            codes = searched(run, model, vectors, codes, f"part{part}")
         with progress_bar("fine-tuning the decoder") as progress:
             tuned = finetune(
                 directory if directory is None or count == 1 else directory / f"part{part}",

@@ -84,7 +84,7 @@ class Run(Opened):
 
     @property
     def needs_metrics(self) -> bool:
-        """Whether the graph, the method or the search reads the metric at every latent."""
+        """Whether the graph or the method reads the metric at every latent."""
         return tensors.are_read(self.config, self.latents("train").mean.shape[1:])
 
     @property
@@ -226,27 +226,15 @@ class Run(Opened):
 
     def _encode(self, images: np.ndarray) -> np.ndarray:
         latents, config = np.asarray(records.posterior(self.autoencoder, images).mean), self.config
-        metrics, searched = self._measured(latents), config.codes.search != "none"
-        codes = self._tokenize(latents, metrics)
-        if not searched:
+        codes = self._tokenize(latents)
+        if config.codes.search == "none":
             return codes
-        if latents.ndim == 2 or config.graph.output_metric != "pixels":
-            metrics = None
         pixels = np.asarray(data.to_float(images))
         effort = {name: config.codes[name] for name in ("sweeps", "rate_weight")}
         for decoder, rate in zip(self.searched_decoders, self.rates, strict=True):
-            codes = assignment.search(
-                records.decoder_of(decoder), self.codebook.vectors, codes, pixels, metrics=metrics, rate=rate, **effort
-            )
+            decode_fn = records.decoder_of(decoder)
+            codes = assignment.search(decode_fn, self.codebook.vectors, codes, pixels, rate=rate, **effort)
         return codes
-
-    def _measured(self, latents: np.ndarray) -> np.ndarray | None:
-        """Metric at each latent, where assignment or search read it."""
-        searched = self.config.codes.search != "none" and latents.ndim == 4
-        if not (self.needs_metrics and (searched or self.quantizer.assignment in ("local", "graph"))):
-            return None
-        found = assignment.measure(self.metric_fn, latents, self.config.graph.context)
-        return found.reshape(*latents.shape, latents.shape[-1])
 
     @cached_property
     def seen_codes(self) -> Sequence[Int[np.ndarray, "n ..."] | None]:
@@ -273,10 +261,13 @@ class Run(Opened):
                 f"expected latents [n, {str(shape)[1:-1]}], got {latents.shape}; encode images by this run"
             )
         parts = (latents[start : start + CHUNK] for start in range(0, len(latents), CHUNK))
-        return np.concatenate([self._tokenize(part, self._measured(part)) for part in parts])
+        return np.concatenate([self._tokenize(part) for part in parts])
 
-    def _tokenize(self, latents: np.ndarray, metrics: np.ndarray | None) -> np.ndarray:
-        neighbours, context = self.config.codebook.neighbours, self.config.graph.context
+    def _tokenize(self, latents: np.ndarray) -> np.ndarray:
+        neighbours, context, metrics = self.config.codebook.neighbours, self.config.graph.context, None
+        if self.needs_metrics and self.quantizer.assignment in ("local", "graph"):
+            found = assignment.measure(self.metric_fn, latents, context)
+            metrics = found.reshape(*latents.shape, latents.shape[-1])
         return assignment.assign(
             self.quantizer, latents, self.metric_fn, metrics=metrics, neighbours=neighbours, context=context
         ).codes

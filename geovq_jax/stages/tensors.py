@@ -23,12 +23,11 @@ def is_wide(config: ConfigDict, latent_shape: tuple[int, ...]) -> bool:
 
 
 def are_read(config: ConfigDict, latent_shape: tuple[int, ...]) -> bool:
-    """Whether the graph, the method or the search reads the tensor of every latent."""
+    """Whether the graph or the method reads the tensor of every latent."""
     spatial = len(latent_shape) == 3
     method = methods.resolve(config.codebook.method, spatial=spatial)
-    searched = config.codes.search == "context" and spatial
     measured = config.graph.weights == "pullback" and not is_wide(config, latent_shape)
-    return measured or methods.METHODS[method].on_metrics or searched
+    return measured or methods.METHODS[method].on_metrics
 
 
 def check_memory(config: ConfigDict, num_nodes: int, latent_shape: tuple[int, ...]) -> None:

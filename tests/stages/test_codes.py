@@ -40,7 +40,6 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "SEARCH_SHARD", 50)
     monkeypatch.setattr(Run, "vae_hash", "vae")
     monkeypatch.setattr(Run, "images", lambda self, split: images[split])
-    monkeypatch.setattr(Run, "metrics", lambda self, split: None)
     monkeypatch.setattr(Run, "latents", lambda self, split: latents[split])
     return Run(tmp_path, config)
 
