@@ -33,7 +33,7 @@ def get_config(variants: str = "") -> ConfigDict:
         "codebook.finetune_steps": 800,
         "codes.search": "context",
         "codes.rate_weight": 0.187,
-        "codes.sweeps": 8,
+        "codes.sweeps": 6,
         "codes.searches": 2,
         "prior.embed_dim": 64,
         "prior.num_layers": 2,
