@@ -10,8 +10,9 @@ from geovq_jax.presets import SMOKE
 
 VANILLA = {
     "vae.kind": "vanilla",
-    "vae.beta": 1.0,
+    "vae.cell_bits": 0.0,
     "graph.k": 0,
+    "codebook.method": "auto",
     "codes.search": "none",
     "codes.rate_weight": 0.0,
     "evaluate.geodesic_pairs": 200,
@@ -24,15 +25,18 @@ def get_config(variants: str = "") -> ConfigDict:
         "data.name": "mnist5k",
         "vae.channels": (16, 32, 128),
         "vae.latent_dim": 8,
+        "vae.beta": 1.0,
+        "vae.cell_bits": 9.6,  # log2 3K
         "vae.learning_rate": 2e-3,
         "vae.num_steps": 1_350,
         "vae.evaluate_every": 150,
         "graph.k": 10,
         "graph.num_images": 1_500,
         "codebook.num_clusters": 256,
+        "codebook.method": "mean_metric",  # the best with search at equal coded bits: docs/results.md
         "codebook.finetune_steps": 800,
         "codes.search": "context",
-        "codes.rate_weight": 0.187,
+        "codes.rate_weight": 0.165,
         "codes.sweeps": 6,
         "codes.searches": 2,
         "prior.embed_dim": 64,
