@@ -88,11 +88,10 @@ def finetune_in_parts(
     """Fine-tune in codes.searches equal parts with a search of all codes before each; in one part without search.
 
     `codes` are those without search; those of "train" are used for training, those of "valid" for model selection.
-    `trained` is "decoder", or "codes" for the code vectors too. `autoencoder` is by
-    default the run's. `directory` is the folder of checkpoints, from which an interrupted training
-    resumes, None for none; `metadata` are settings saved with them. The decoder after every part is kept there, since
-    the codes of other images are searched under all of them in turn. `tuned.frozen` of the result is the error before
-    the first part.
+    `trained` is "decoder", or "codes" for the code vectors too. `autoencoder` is by default the run's. `directory` is
+    the folder of checkpoints, from which an interrupted training resumes, None for none; `metadata` are settings saved
+    with them. The decoder after every part is kept there, since the codes of other images are searched under all of
+    them in turn. `tuned.frozen` of the result is the error before the first part.
     """
     config, codes, model = run.config, dict(codes), autoencoder or run.autoencoder
     count, seen = config.codes.searches if search else 1, []
