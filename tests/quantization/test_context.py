@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from geovq_jax.geometry import cell_metrics
+from geovq_jax.quantization import assignment
 from geovq_jax.quantization.code_tables import code_lengths, fit_tables
 from geovq_jax.quantization.context import encode_in_context
 from geovq_jax.quantization.pullback_kmeans import assign_pullback
@@ -104,6 +105,17 @@ def rated():
 
 def objectives(tables, weight, codes, targets):
     return errors(curved, codes, targets) + weight * code_lengths(tables, codes).sum(axis=(1, 2))
+
+
+def test_a_search_proposes_by_the_metrics_at_its_initial_code_vectors(rated):
+    _, codes, latent_metrics, targets = rated
+    jacobians = jax.vmap(jax.jacfwd(curved))(jnp.asarray(VECTORS[codes]))
+    metrics = np.asarray(jnp.einsum("nxhwi,nxhwj->nhwij", jacobians, jacobians))
+    expected = encode_in_context(curved, VECTORS, codes, metrics, targets, sweeps=1).codes
+    found = assignment.search(curved, VECTORS, codes, targets, sweeps=1)
+    np.testing.assert_array_equal(found, expected)
+    others = encode_in_context(curved, VECTORS, codes, latent_metrics, targets, sweeps=1).codes
+    assert not np.array_equal(found, others)
 
 
 def test_with_weight_zero_tables_change_nothing(rated):

@@ -38,7 +38,6 @@ def run(tmp_path, monkeypatch):
     images = {split: np.asarray(jax.vmap(lambda z: decode({"mix": MIX}, z))(z)) for split, z in latents.items()}
     monkeypatch.setattr(stage, "decoder_of", lambda model: jax.tree_util.Partial(decode, model.params))
     monkeypatch.setattr(stage, "SEARCH_SHARD", 50)
-    monkeypatch.setattr(Run, "vae_hash", "vae")
     monkeypatch.setattr(Run, "images", lambda self, split: images[split])
     monkeypatch.setattr(Run, "latents", lambda self, split: latents[split])
     return Run(tmp_path, config)
