@@ -59,8 +59,9 @@ def _metrics_chunk(measure: Callable[..., Array], decode_fn: Any, grids: Array) 
     return map_rows(partial(measure, decode_fn), (grids,), num_tangents=grids.shape[-1])
 
 
-# Compiling one program per cell takes about as long as this many operations of one core.
-WINDOWS_COST = 1e12
+# Operations that a call must save before one program per cell is compiled. Compiling takes as long as eight times as
+# many, but a search calls many times for a few hundred grids, and programs are kept on disk.
+WINDOWS_COST = 5e10
 
 
 def _windows_pay(decode_fn: Any, grids: Array) -> bool:
