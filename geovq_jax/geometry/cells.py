@@ -5,7 +5,7 @@ to docs/geometry.md.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -68,11 +68,19 @@ def _windows_pay(decode_fn: Any, grids: Array) -> bool:
     """Whether pushing windows saves more operations than its compilation costs; never on accelerators."""
     if jax.default_backend() != "cpu" or grids.shape[1] * grids.shape[2] == 1:
         return False
+    leaves, structure = jax.tree.flatten((decode_fn, grids[0]))
+    forms = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
     def flops(measure: Callable[..., Array]) -> float:
-        return grids.shape[0] * product_flops(jax.make_jaxpr(partial(measure, decode_fn))(grids[0]))
+        return len(grids) * _flops_of_grid(measure, structure, forms)
 
     return (whole := flops(grid_metrics)) > WINDOWS_COST and whole - flops(windowed_grid_metrics) > WINDOWS_COST
+
+
+@lru_cache  # tracing takes as long as the metrics of a hundred grids
+def _flops_of_grid(measure: Callable[..., Array], structure: Any, forms: tuple[jax.ShapeDtypeStruct, ...]) -> float:
+    """Operations for one grid, from the structure and the arrays' forms of a decoder and the grid."""
+    return product_flops(jax.make_jaxpr(measure)(*jax.tree.unflatten(structure, forms)))
 
 
 @jax.jit
