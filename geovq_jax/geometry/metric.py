@@ -4,7 +4,8 @@ Every output metric is given as a map of x-space into a space where distance is 
 decoder; lengths, graphs and geodesics then need no argument for it. Equation numbers refer to docs/geometry.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -260,3 +261,22 @@ def as_pytree(function: Callable[..., Any]) -> jax.tree_util.Partial:
     are constants.
     """
     return function if isinstance(function, jax.tree_util.Partial) else jax.tree_util.Partial(function)
+
+
+@dataclass(frozen=True)
+class _WithFirst:
+    """A function with its first argument; unlike `functools.partial`, equal to others of equal parts."""
+
+    function: Callable[..., Any]
+    first: Hashable
+
+    def __call__(self, *others: Any) -> Any:
+        return self.function(self.first, *others)
+
+
+def with_first(function: Callable[..., Any], first: Hashable, *arrays: Any) -> jax.tree_util.Partial:
+    """The function with a static first argument and the arrays after it, as a pytree of the arrays.
+
+    Every call with an equal first argument gives the same structure, so that jit compiles once for all arrays.
+    """
+    return jax.tree_util.Partial(_WithFirst(function, first), *arrays)

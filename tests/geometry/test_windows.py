@@ -11,6 +11,7 @@ from geovq_jax.geometry import cells
 from geovq_jax.geometry.cells import cell_metrics
 from geovq_jax.geometry.windows import Window, dense, product_flops, push_window
 from geovq_jax.models import vae
+from geovq_jax.stages.records import Autoencoder, decoder_of
 
 SHAPE = (3, 4, 2)
 RNG = np.random.default_rng(0)
@@ -122,3 +123,15 @@ def test_both_plans_give_the_same_cell_metrics(monkeypatch):
     whole = cell_metrics(decode_fn, grids)
     monkeypatch.setattr(cells, "WINDOWS_COST", 0.0)
     np.testing.assert_allclose(cell_metrics(decode_fn, grids), whole, rtol=1e-5, atol=1e-9)
+
+
+def test_operations_are_counted_once_for_all_parameters(monkeypatch):
+    monkeypatch.setattr(cells, "WINDOWS_COST", 0.0)
+    arch = vae.Architecture(kind="spatial", image_shape=(8, 8, 1), latent_dim=3, channels=(3, 4))
+    grids = np.zeros((2, 2, 2, 3), np.float32)
+    counted = []
+    for seed in (0, 1):
+        params = vae.init(jax.random.key(seed), arch)
+        cell_metrics(decoder_of(Autoencoder(params, arch)), grids)
+        counted.append(cells._flops_of_grid.cache_info().misses)
+    assert counted[0] == counted[1]
