@@ -49,6 +49,7 @@ def nearest_geodesic(
     *,
     num_points: int = 5,
     tolerance: float = 1e-3,
+    only_undecided: bool = False,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Nearest:
@@ -65,6 +66,8 @@ def nearest_geodesic(
         centres: K latents, such as a codebook.
         num_points: nodes of a curve at first, ends included.
         tolerance: relative difference of two distances that may remain undecided.
+        only_undecided: compute no geodesic for a latent whose nearest centre the bounds decide, as codes need none; its
+            distance is then the geometric mean of its bounds and its second distance infinity.
         batch_size: curves treated at once; the default suits the device.
         progress: called with (latents done, n).
 
@@ -89,7 +92,8 @@ def nearest_geodesic(
     for start in range(0, len(z), LATENTS_AT_ONCE):
         own = z[start : start + LATENTS_AT_ONCE]
         below = scipy.spatial.distance.cdist(decode_flat(decode_fn, own), known)
-        parts.append(nearest_by_bounds(decode_fn, own, centres, below, num_points, tolerance, batch_size))
+        ends = own, centres, below, num_points, tolerance, batch_size
+        parts.append(nearest_by_bounds(decode_fn, *ends, only_undecided=only_undecided))
         if progress is not None:
             progress(start + len(own), len(z))
     return Nearest(*map(np.concatenate, zip(*parts, strict=True)))
@@ -108,8 +112,8 @@ def nearest_by_bounds(
 ) -> Nearest:
     """The nearest centre of each latent, given lower bounds [n, K] of all distances, infinity for those left out.
 
-    Rows of `context`, one of each array per latent, are what the decoder takes after the latent. With `only_undecided`
-    a latent whose nearest centre the bounds decide has no geodesic: its distance is the geometric mean of its bounds.
+    Rows of `context`, one of each array per latent, are what the decoder takes after the latent; `only_undecided` is as
+    for `nearest_geodesic`.
     """
     at_once = 1 if only_undecided else STRAIGHT_AT_ONCE
     above = _straight_lines(decode_fn, z, centres, below, at_once, batch_size, context)

@@ -152,7 +152,7 @@ def _assign_local(quantizer, decode_fn, neighbours, context, latents, metrics):
 
 def _assign_geodesic(quantizer, decode_fn, neighbours, context, latents, metrics):
     if latents.ndim == 2:
-        found = nearest_geodesic(decode_fn, latents, quantizer.vectors)
+        found = nearest_geodesic(decode_fn, latents, quantizer.vectors, only_undecided=True)
     else:
         grids = latents.reshape(-1, 1, 1, latents.shape[-1]) if context == "isolated" else latents
         found = nearest_in_slices(decode_fn, grids, quantizer.vectors, metrics=metrics)

@@ -125,6 +125,21 @@ def test_nearest_agrees_with_brute_force():
     assert (np.linalg.norm(z[:, None] - centres[None], axis=2).argmin(axis=1) == truth.argmin(axis=1)).mean() < 0.9
 
 
+def test_no_geodesic_where_the_bounds_decide():
+    d = 6
+    decode, z, centres = curved(d, d), latents(10, 40, d), latents(11, 8, d)
+    full, short = nearest_geodesic(decode, z, centres), nearest_geodesic(decode, z, centres, only_undecided=True)
+    np.testing.assert_array_equal(short.index, full.index)
+    decided = np.isinf(short.second)
+    assert 0.3 < decided.mean() < 1.0
+    assert short.certified[decided].all()
+    np.testing.assert_allclose(short.distance[~decided], full.distance[~decided], rtol=1e-4)
+    chord = np.linalg.norm(jax.vmap(decode)(z) - jax.vmap(decode)(centres[full.index]), axis=1)
+    ends = np.stack([np.arange(40), 40 + full.index], axis=1)
+    straight = np.asarray(edge_lengths(decode, np.concatenate([z, centres]), ends, rule="gauss"))
+    np.testing.assert_allclose(short.distance[decided], np.sqrt(chord * straight)[decided], rtol=1e-4)
+
+
 def test_the_nearest_may_have_neither_of_the_two_shortest_straight_lines():
     decode, z, centres = curved(8, 1), latents(21, 150, 8)[[9, 12, 47, 50, 85, 99, 125, 146]], latents(31, 24, 8)
     rows, columns = np.divmod(np.arange(8 * 24), 24)
