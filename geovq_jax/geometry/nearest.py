@@ -66,8 +66,8 @@ def nearest_geodesic(
         centres: K latents, such as a codebook.
         num_points: nodes of a curve at first, ends included.
         tolerance: relative difference of two distances that may remain undecided.
-        only_undecided: compute no geodesic for a latent whose nearest centre the bounds decide, as codes need none; its
-            distance is then the geometric mean of its bounds and its second distance infinity.
+        only_undecided: find the index alone. No curve is made finer for its length's sake, and none computed where the
+            bounds decide: there the distance is their geometric mean and the second distance infinity.
         batch_size: curves treated at once; the default suits the device.
         progress: called with (latents done, n).
 
@@ -157,7 +157,9 @@ def nearest_by_bounds(
         contended = least < distance + doubt
         undecided = (contended.sum(axis=1, keepdims=True) > 1) & (doubt > tolerance * distance)
         wanted = contended & undecided
-        np.put_along_axis(wanted, best, undecided | (doubt > DISTANCE_TOLERANCE * distance), axis=1)
+        if not only_undecided:
+            undecided |= doubt > DISTANCE_TOLERANCE * distance
+        np.put_along_axis(wanted, best, undecided, axis=1)
         wanted &= ~decided[:, None]
         solve(wanted, (num_points - 1) * 2**level + 1)
     return _result(below, length, error)
