@@ -137,17 +137,20 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
     "codes by bits": (
         ("quantization/test_code_tables.py", "quantization/test_context.py"),
         (
-            Mutant("sign", CONTEXT, "promise + rate[1] * candidate_bits", "promise - rate[1] * candidate_bits"),
-            Mutant(
-                "factor of the objective", CONTEXT, "value + rate[1] * grid_bits", "value + 2.0 * rate[1] * grid_bits"
-            ),
+            Mutant("sign", CONTEXT, "promise + weight * candidates", "promise - weight * candidates"),
+            Mutant("factor of the objective", CONTEXT, "value + weight * bits", "value + 2.0 * weight * bits"),
             Mutant(
                 "index of the cell below",
                 TABLES,
-                "tables.norm[places[1:], left[1:]]",
-                "tables.norm[places[1:], left[:-1]]",
+                "tables.norm[cells + width, at(1, -1)]",
+                "tables.norm[cells, at(1, -1)]",
             ),
-            Mutant("index of the cell to the right", TABLES, "above[:, 1:]]\n", "above[:, :-1]]\n"),
+            Mutant(
+                "index of the cell to the right",
+                TABLES,
+                "tables.norm[cells + 1, :, at(-1, 1)]",
+                "tables.norm[cells, :, at(-1, 1)]",
+            ),
             Mutant(
                 "norm left out",
                 TABLES,

@@ -221,7 +221,7 @@ def search(
     """
     if codes.ndim == 1:
         one = jnp.zeros((1, 1), jnp.int32)
-        costs = None if rate is None else rate_weight * np.asarray(rate.candidates(one), np.float64).ravel()
+        costs = None if rate is None else rate_weight * np.asarray(rate.candidates(one, one[0]), np.float64).ravel()
         return baselines.encode_decoded(decode_fn, vectors, images, costs=costs)
     parts = []
     for start in range(0, len(codes), CHUNK):

@@ -160,15 +160,22 @@ def grid_bits(tables: CodeTables, codes: Int[Array, "h w"]) -> Float[Array, ""]:
     return jnp.sum(_cell_bits(tables, codes))
 
 
-def candidate_bits(tables: CodeTables, codes: Int[Array, "h w"]) -> Float[Array, "h w K"]:
-    """Bits of each cell and of the cells right of and below it, for every possible code of the cell.
+def candidate_bits(tables: CodeTables, codes: Int[Array, "h w"], cells: Int[Array, " m"]) -> Float[Array, "m K"]:
+    """Bits of some cells and of the cells right of and below each, for every possible code of the cell.
 
-    Up to a constant this is the length of the grid, for one cell or for several of which no two touch. Within jit.
+    Cells are numbered in raster order. Up to a constant this is the length of the grid, for one cell or for several of
+    which no two touch. Within jit.
     """
-    num_codes = tables.place.shape[1]
-    places, (left, above) = _places(codes), _neighbours(codes, num_codes)
-    own = tables.place[places] + tables.left[left] + tables.above[above] - tables.norm[places, left, above][..., None]
-    right = tables.left.T[codes[:, 1:]] - tables.norm[places[:, 1:], :, above[:, 1:]]
-    below = tables.above.T[codes[1:]] - tables.norm[places[1:], left[1:]]
-    right = jnp.pad(right[..., :num_codes], [(0, 0), (0, 1), (0, 0)])
-    return -(own + right + jnp.pad(below[..., :num_codes], [(0, 1), (0, 0), (0, 0)]))
+    (height, width), num_codes = codes.shape, tables.place.shape[1]
+    row, column = jnp.divmod(cells, width)
+    around = jnp.pad(codes, 1, constant_values=num_codes)
+
+    def at(down: int, right: int) -> Array:
+        return around[row + 1 + down, column + 1 + right]
+
+    left, above = at(0, -1), at(-1, 0)
+    own = tables.place[cells] + tables.left[left] + tables.above[above] - tables.norm[cells, left, above][:, None]
+    right = tables.left.T[at(0, 1)] - tables.norm[cells + 1, :, at(-1, 1)]
+    below = tables.above.T[at(1, 0)] - tables.norm[cells + width, at(1, -1)]
+    own += jnp.where((column + 1 < width)[:, None], right[:, :num_codes], 0.0)
+    return -(own + jnp.where((row + 1 < height)[:, None], below[:, :num_codes], 0.0))

@@ -122,9 +122,10 @@ def _descend(
 ) -> tuple[Array, Array, Array]:
     outer = jnp.einsum("ki,kj->kij", vectors, vectors)
 
+    quarters = _quarters(*codes.shape[1:])
+
     def one(codes: Array, metric: Array, target: Array) -> tuple[Array, Array, Array]:
-        rows, columns = (jnp.arange(side) % 2 for side in codes.shape)
-        quarter = 2 * rows[:, None] + columns[None, :]
+        metric = metric.reshape(-1, *metric.shape[2:])
 
         def error(grid: Array) -> Array:
             return jnp.sum(jnp.square(decode_fn(grid) - target))
@@ -134,22 +135,23 @@ def _descend(
             if priced is not None:
                 bits, _, weight = priced
                 value = value + weight * bits(codes)
-            return value, gradient
+            return value, gradient.reshape(codes.size, -1)
 
-        squares = jnp.einsum("hwij,kij->hwk", metric, outer)
+        squares = jnp.einsum("cij,kij->ck", metric, outer)
         before, gradient = objective(codes)
 
         def move(step: Array, state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
             codes, lowest, gradient, damping = state
-            moved = quarter == step % 4
-            strength = 1.0 + damping[step % 4]
-            slope = gradient - 2.0 * strength * jnp.einsum("hwij,hwj->hwi", metric, vectors[codes])
-            promise = strength * squares + jnp.einsum("hwi,ki->hwk", slope, vectors)
+            quarter = step % len(quarters)
+            cells, flat = jnp.asarray(quarters)[quarter], codes.reshape(-1)
+            strength = 1.0 + damping[quarter]
+            slope = gradient[cells] - 2.0 * strength * jnp.einsum("cij,cj->ci", metric[cells], vectors[flat[cells]])
+            promise = strength * squares[cells] + slope @ vectors.T
             if priced is not None:
                 _, candidates, weight = priced
-                promise = promise + weight * candidates(codes)
+                promise = promise + weight * candidates(codes, cells)
             best = jnp.argmin(promise, axis=-1)
-            trial = jnp.where(moved, best.astype(codes.dtype), codes)
+            trial = flat.at[cells].set(best.astype(codes.dtype)).reshape(codes.shape)
             value, trial_gradient = objective(trial)
             better = value < lowest
             refused = ~better & jnp.any(trial != codes)
@@ -157,11 +159,18 @@ def _descend(
                 jnp.where(better, trial, codes),
                 jnp.where(better, value, lowest),
                 jnp.where(better, trial_gradient, gradient),
-                damping.at[step % 4].multiply(jnp.where(refused, 2.0, 0.25)),
+                damping.at[quarter].multiply(jnp.where(refused, 2.0, 0.25)),
             )
 
-        state = codes, before, gradient, jnp.ones(4, before.dtype)
-        codes, after, *_ = jax.lax.fori_loop(0, 4 * sweeps, move, state)
+        state = codes, before, gradient, jnp.ones(len(quarters), before.dtype)
+        codes, after, *_ = jax.lax.fori_loop(0, len(quarters) * sweeps, move, state)
         return codes, before, after
 
     return jax.vmap(one)(codes, metrics, targets)
+
+
+def _quarters(height: int, width: int) -> np.ndarray:
+    """Cells [quarters, m] of which no two touch, in raster order; smaller quarters repeat a cell."""
+    grid = np.arange(height * width).reshape(height, width)
+    parts = [grid[row::2, column::2].ravel() for row in range(2) for column in range(2)]
+    return np.stack([np.resize(part, parts[0].size) for part in parts if part.size])

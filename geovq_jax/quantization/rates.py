@@ -24,8 +24,8 @@ from geovq_jax.quantization.code_tables import CodeTables, candidate_bits, grid_
 class Rate(NamedTuple):
     """Code lengths as functions for use within jit, whose arrays are leaves.
 
-    `bits` maps a grid of codes [h, w] to its exact total length; `candidates` maps it to [h, w, K], the length of the
-    grid with each code at each place, up to a constant per place.
+    `bits` maps a grid of codes [h, w] to its exact total length; `candidates` maps it and some cells [m], in raster
+    order, to [m, K], the length of the grid with each code at each of them, up to a constant per cell.
     """
 
     bits: jax.tree_util.Partial
@@ -41,8 +41,8 @@ def rate_of_tables(tables: CodeTables) -> Rate:
         >>> import numpy as np
         >>> from geovq_jax.quantization.code_tables import fit_tables
         >>> rate = rate_of_tables(fit_tables(np.random.default_rng(0).integers(4, size=(200, 2, 2)), 4))
-        >>> rate.candidates(jnp.zeros((2, 2), int)).shape
-        (2, 2, 4)
+        >>> rate.candidates(jnp.zeros((2, 2), int), jnp.array([0, 3])).shape
+        (2, 4)
     """
     num_cells, num_codes = tables.place.shape
     bits, candidates = jax.tree_util.Partial(grid_bits, tables), jax.tree_util.Partial(candidate_bits, tables)
@@ -60,6 +60,7 @@ def _bits(arch: gpt.Architecture, params: Any, codes: Int[Array, "h w"]) -> Floa
     return -jnp.sum(gpt.log_probabilities(params, arch, codes.reshape(1, -1), labels)) / math.log(2)
 
 
-def _candidates(arch: gpt.Architecture, params: Any, codes: Int[Array, "h w"]) -> Float[Array, "h w K"]:
-    costs = gpt.candidate_costs(params, arch, codes.reshape(-1), arch.no_class)
-    return costs.reshape(*codes.shape, -1) / math.log(2)
+def _candidates(
+    arch: gpt.Architecture, params: Any, codes: Int[Array, "h w"], cells: Int[Array, " m"]
+) -> Float[Array, "m K"]:
+    return gpt.candidate_costs(params, arch, codes.reshape(-1), arch.no_class)[cells] / math.log(2)
