@@ -80,7 +80,7 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
             Mutant("lengths of edges", EDGES, 'return check_finite("lengths", lengths)', "return lengths"),
             Mutant("metrics of cells", CELLS, 'return check_finite("metrics", metrics)', "return metrics"),
             Mutant("converged at infinity", GEODESIC, "(converged > 0) & jnp.isfinite(energy)", "converged > 0"),
-            Mutant("parts of a graph", GRAPH, "    _check_parts(graph, mend)\n", ""),
+            Mutant("parts of a graph", GRAPH, "    _check_parts(graph, remedy)\n", ""),
         ),
     ),
     "NaN and infinity in codes": (
