@@ -71,12 +71,12 @@ def test_statements_about_coded_bits(name):
                 value = f"{scale * found['value']:+.{digits}f}"
                 if found["low"] is not None:
                     low, high = (f"{scale * found[key]:.{digits}f}" for key in ("low", "high"))
-                    value = f"{value} [{low.replace('-', '−')}, {high}]"
-                assert f" {value} |" in line
+                    value = f"{value} [{low}, {high}]"
+                assert f" {value.replace('-', '−')} |" in line
         if "bd_rate" in entry:
-            (line,) = [line for line in readme.splitlines() if line.startswith(f"| {entry['title']} | +")]
+            (line,) = [line for line in readme.splitlines() if line.startswith(f"| {entry['title']} |")]
             shown = line.strip("| ").split(" | ")[1 + list(RATES).index(name)]
-            assert shown == f"{100 * entry['bd_rate']['value']:+.1f} %"
+            assert shown == f"{100 * entry['bd_rate']['value']:+.1f} %".replace("-", "−")
 
 
 def test_the_readme_says_how_far_post_hoc_codes_are_ahead_of_a_vqvae_without_search():

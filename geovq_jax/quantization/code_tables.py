@@ -166,6 +166,7 @@ def candidate_bits(tables: CodeTables, codes: Int[Array, "h w"], cells: Int[Arra
     Cells are numbered in raster order. Up to a constant this is the length of the grid, for one cell or for several of
     which no two touch. Within jit.
     """
+    tables = jax.tree.map(jnp.asarray, tables)  # which read the last entry where a neighbour is missing
     (height, width), num_codes = codes.shape, tables.place.shape[1]
     row, column = jnp.divmod(cells, width)
     around = jnp.pad(codes, 1, constant_values=num_codes)
