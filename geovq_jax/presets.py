@@ -70,8 +70,8 @@ COMPARE_METHODS = (
 
 
 # Rate-distortion curves: codes at what they cost under a prior trained until it no longer improves, every method with
-# and without the same search and fine-tuning of the decoder. A trial takes ten minutes on a core. The rate per cell is
-# log2 3K, see docs/results.md.
+# and without the same search and fine-tuning of the decoder. A trial takes eight minutes on a core. The rate of a cell
+# is log2 3K, see docs/results.md.
 _CURVES = ("kmeans", "mean_metric", "geodesic_refined")
 COMPARE_RATE = {
     "data.max_train": 10_000,

@@ -264,19 +264,19 @@ def as_pytree(function: Callable[..., Any]) -> jax.tree_util.Partial:
 
 
 @dataclass(frozen=True)
-class _WithFirst:
+class _Bound:
     """A function with its first argument; unlike `functools.partial`, equal to others of equal parts."""
 
     function: Callable[..., Any]
-    first: Hashable
+    static: Hashable
 
     def __call__(self, *others: Any) -> Any:
-        return self.function(self.first, *others)
+        return self.function(self.static, *others)
 
 
-def with_first(function: Callable[..., Any], first: Hashable, *arrays: Any) -> jax.tree_util.Partial:
+def bind_static(function: Callable[..., Any], static: Hashable, *arrays: Any) -> jax.tree_util.Partial:
     """The function with a static first argument and the arrays after it, as a pytree of the arrays.
 
-    Every call with an equal first argument gives the same structure, so that jit compiles once for all arrays.
+    Calls with equal static arguments give equal structures, so that jit compiles once for all arrays.
     """
-    return jax.tree_util.Partial(_WithFirst(function, first), *arrays)
+    return jax.tree_util.Partial(_Bound(function, static), *arrays)

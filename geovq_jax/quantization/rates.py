@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from geovq_jax.geometry.metric import with_first
+from geovq_jax.geometry.metric import bind_static
 from geovq_jax.models import gpt
 from geovq_jax.quantization.code_tables import CodeTables, candidate_bits, grid_bits
 
@@ -51,7 +51,7 @@ def rate_of_tables(tables: CodeTables) -> Rate:
 
 def rate_of_prior(params: Any, arch: gpt.Architecture) -> Rate:
     """Code lengths by an unconditional prior of codes in raster order, see `models.gpt`."""
-    bits, candidates = (with_first(function, arch, params) for function in (_bits, _candidates))
+    bits, candidates = (bind_static(function, arch, params) for function in (_bits, _candidates))
     return Rate(bits, candidates, arch.length, arch.num_codes)
 
 

@@ -16,7 +16,7 @@ from scipy import sparse
 from geovq_jax import data
 from geovq_jax.geometry import decode_all
 from geovq_jax.geometry.batching import map_chunks
-from geovq_jax.geometry.metric import with_first
+from geovq_jax.geometry.metric import bind_static
 from geovq_jax.models import classifier as classifiers
 from geovq_jax.models import gpt, vae
 from geovq_jax.models.uncertainty import Precision, standard_deviation
@@ -170,7 +170,7 @@ def load_autoencoder(section: ConfigDict, image_shape: tuple[int, ...], director
 
 def decoder_of(autoencoder: Autoencoder) -> jax.tree_util.Partial:
     """The map z -> x of one latent, with the parameters as leaves: compiled once for all parameters."""
-    return with_first(decode, autoencoder.arch, autoencoder.params)
+    return bind_static(decode, autoencoder.arch, autoencoder.params)
 
 
 def decode(arch: vae.Architecture | external.External, params: Any, z: jax.Array) -> jax.Array:
@@ -205,7 +205,7 @@ def _encode(arch: vae.Architecture, params: Any, images: jax.Array) -> vae.Poste
 
 def features_of(classifier: Classifier) -> jax.tree_util.Partial:
     """The map of one image to the features of a classifier."""
-    return with_first(_features, classifier.arch, classifier.params)
+    return bind_static(_features, classifier.arch, classifier.params)
 
 
 def _features(arch: classifiers.Architecture, params: Any, image: jax.Array) -> jax.Array:
