@@ -121,7 +121,6 @@ def _descend(
     decode_fn: Any, vectors: Array, sweeps: Array | int, priced: Any, codes: Array, metrics: Array, targets: Array
 ) -> tuple[Array, Array, Array]:
     outer = jnp.einsum("ki,kj->kij", vectors, vectors)
-
     quarters = _quarters(*codes.shape[1:])
 
     def one(codes: Array, metric: Array, target: Array) -> tuple[Array, Array, Array]:
