@@ -24,6 +24,14 @@ JOINT = {
     "geodesic_joint": "geodesic, refined, then joint",
 }
 
+MEANS_IN = {
+    "geodesic_means_bernoulli": "geodesic K-means, Bernoulli pixels",
+    "geodesic_means_features": "geodesic K-means, features",
+    "geodesic_means_uncertainty": "geodesic K-means, uncertainty",
+}
+
+_TITLES = JOINT | MEANS_IN
+
 
 class Trial(NamedTuple):
     """One method at one weight of the bits of its codes."""
@@ -40,8 +48,8 @@ class Trial(NamedTuple):
     def title(self) -> str:
         """Title of the trial in tables."""
         base = self.method.removesuffix(SEARCHED)
-        title = JOINT[self.method] if self.method in JOINT else METHODS[base].title
-        title += ", in context" if self.method not in JOINT and base != self.method else ""
+        title = _TITLES[self.method] if self.method in _TITLES else METHODS[base].title
+        title += ", in context" if self.method not in _TITLES and base != self.method else ""
         return f"{title}, λ = {self.rate_weight:g}" if self.rate_weight else title
 
 

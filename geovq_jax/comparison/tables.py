@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from geovq_jax import figures
 from geovq_jax.comparison.cells import (
+    MEANS_IN,
     Cells,
     Trial,
     autoencoder_points,
@@ -57,6 +58,12 @@ _QUESTIONS = (
     (("geodesic_refined", "decoder"), ("local_metrics", "decoder")),
     (("geodesic", "decoder"), ("kmeans", "decoder")),
     (("geodesic", "frozen"), ("kmedoids", "frozen")),
+    (("geodesic_means", "decoder"), ("kmeans", "decoder")),
+    (("geodesic_means", "decoder"), ("kmeans_decoded", "decoder")),
+    (("geodesic_means", "decoder"), ("mean_metric", "decoder")),
+    (("geodesic_means", "decoder"), ("vqvae", "joint")),
+    *(((name, "decoder"), ("geodesic_means", "decoder")) for name in MEANS_IN),
+    (("geodesic_decoded", "decoder"), ("geodesic_means", "decoder")),
     (("geodesic_decoded", "decoder"), ("kmeans", "decoder")),
     (("geodesic_decoded", "decoder"), ("vqvae", "joint")),
     (("geodesic_decoded", "decoder"), ("kmeans_decoded", "decoder")),

@@ -15,7 +15,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import pipeline, processes
-from geovq_jax.comparison.cells import JOINT, SEARCHED, Trial, is_finished, restore_cells, trial_settings, trials_of
+from geovq_jax.comparison.cells import (
+    JOINT,
+    MEANS_IN,
+    SEARCHED,
+    Trial,
+    is_finished,
+    restore_cells,
+    trial_settings,
+    trials_of,
+)
 from geovq_jax.comparison.tables import write_results
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
@@ -35,6 +44,7 @@ from geovq_jax.stages.prior import fit_prior
 from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of, log_probabilities
 from geovq_jax.stages.run import Run
 from geovq_jax.stages.scores import real_images
+from geovq_jax.stages.vae import fit_uncertainty
 from geovq_jax.terminal import progress_bar, say
 from geovq_jax.workdir import save_npz, to_json, write_json
 
@@ -82,7 +92,8 @@ def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
         run = Run(workdir / f"seed{seed}", own)
         left = [trial for trial in trials_of(config) if not is_finished(trial, run.workdir, own)]
         if left:
-            classifier = ("classifier",) if config.compare.prior or config.graph.output_metric == "features" else ()
+            features = config.graph.output_metric == "features" or "geodesic_means_features" in config.compare.methods
+            classifier = ("classifier",) if config.compare.prior or features else ()
             for stage in ("vae", "latents", *classifier, "metrics", "graph", "codebook"):
                 pipeline.run_stage(stage, run)
             if config.compare.prior:
@@ -107,12 +118,29 @@ def run_trials(trials: list[Trial], run: Run) -> None:
 
 def post_hoc_codes(name: str, run: Run) -> Coded:
     """Code vectors of a method on the run's nodes, and the codes of every split without search."""
-    method, config, nodes = name.removesuffix(SEARCHED), run.config, nodes_of(run, run.clusters)
+    method, config = name.removesuffix(SEARCHED), run.config
+    if name in MEANS_IN:
+        method, run = "geodesic_means", _in_metric(run, name.removeprefix("geodesic_means_"))
+    nodes = nodes_of(run, run.clusters)
     if method == "geodesic_means":  # the row "geodesic" is K-medoids of the graph
         nodes = nodes._replace(distance="geodesic")
     quantizer, _ = methods.fit(method, nodes, config.codebook.num_clusters, seed=config.seed)
     codes = {split: assigned(run, quantizer, split).codes for split in SPLITS}
     return Coded(run.autoencoder, quantizer.vectors, codes, config.vae.num_steps)
+
+
+def _in_metric(run: Run, metric: str) -> Run:
+    """The run with another metric; the medoids from which geodesic K-means starts stay those of its own."""
+    config = run.config.copy_and_resolve_references()
+    with config.unlocked():
+        if metric == "uncertainty":
+            config.vae.uncertainty = "std"
+        else:
+            config.graph.output_metric = metric
+    other = Run(run.workdir, config)
+    if metric == "uncertainty":
+        fit_uncertainty(other)
+    return other
 
 
 def joint_codes(name: str, run: Run) -> Coded:

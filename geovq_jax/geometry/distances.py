@@ -195,6 +195,32 @@ def solve_pairs(
     return Solved(length, np.abs(curves.above - length) + unfinished, curves.above, velocity)
 
 
+def solve_refined(
+    decode_fn: DecodeFn,
+    a: Points,
+    b: Points,
+    *,
+    tolerance: float,
+    num_points: int = 5,
+    max_iterations: int = MAX_ITERATIONS,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Solved:
+    """`solve_pairs` with twice as many nodes, `REFINEMENTS` times at most, where the error exceeds `tolerance`."""
+    solve = partial(solve_pairs, decode_fn, max_iterations=max_iterations, batch_size=batch_size)
+    result = solve(a, b, num_points=num_points)
+    for level in range(1, REFINEMENTS + 1):
+        active = np.flatnonzero(result.error > tolerance * result.length)
+        if progress is not None:
+            progress(len(a) - len(active), len(a))
+        if not len(active):
+            break
+        finer = solve(a[active], b[active], num_points=(num_points - 1) * 2**level + 1)
+        for kept, new in zip(result, finer, strict=True):
+            kept[active] = new
+    return result
+
+
 def first_of(decode_fn: DecodeFn, context: Sequence[np.ndarray]) -> DecodeFn:
     """The decoder as a map of the latent alone, with the first row of its context."""
     if not context:
@@ -265,15 +291,14 @@ def geodesic_distances(
     check_count("max_iterations", max_iterations)
     a, b = np.asarray(a), np.asarray(b)
     below = np.linalg.norm(decode_flat(decode_fn, a) - decode_flat(decode_fn, b), axis=1)
-    solve = partial(solve_pairs, decode_fn, max_iterations=max_iterations, batch_size=batch_size)
-    result = solve(a, b, num_points=num_points)
-    for level in range(1, REFINEMENTS + 1):
-        active = np.flatnonzero(result.error > tolerance * result.length)
-        if progress is not None:
-            progress(len(a) - len(active), len(a))
-        if not len(active):
-            break
-        finer = solve(a[active], b[active], num_points=(num_points - 1) * 2**level + 1)
-        for kept, new in zip(result, finer, strict=True):
-            kept[active] = new
+    result = solve_refined(
+        decode_fn,
+        a,
+        b,
+        num_points=num_points,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        batch_size=batch_size,
+        progress=progress,
+    )
     return Lengths(result.length, result.error <= tolerance * result.length, below, result.above)

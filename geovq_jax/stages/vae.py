@@ -127,7 +127,7 @@ def train(run: Run) -> str:
         )
     _write_reconstructions(run, fit.params, arch)
     if section.uncertainty == "std":
-        _fit_uncertainty(run)
+        fit_uncertainty(run)
     best = evaluate_fn(fit.params)
     quality = f"PSNR {best['psnr']:.2f} dB, SSIM {best['ssim']:.3f}, rate {best['kl']:.1f} nats per image"
     return f"step {fit.best_step}: validation {quality}{loop.why_stopped(fit, section.num_steps)}"
@@ -146,7 +146,7 @@ def _write_reconstructions(run: Run, params: Any, arch: vae.Architecture) -> Non
     write_atomically(run.workdir / "vae" / "reconstructions.png", lambda file: file.write(picture))
 
 
-def _fit_uncertainty(run: Run) -> None:
+def fit_uncertainty(run: Run) -> None:
     """Fit the precision of each pixel to the residuals of some training images, into `vae/uncertainty.npz`."""
     images = run.dataset.train.images
     rows = np.sort(np.random.default_rng(run.config.seed).permutation(len(images))[:UNCERTAINTY_IMAGES])

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from geovq_jax.geometry.batching import Progress
 from geovq_jax.geometry.checks import check_count, check_ids, check_latents, check_number
 from geovq_jax.geometry.clustering.kmedoids import kmedoids
-from geovq_jax.geometry.distances import decode_flat, solve_pairs
+from geovq_jax.geometry.distances import decode_flat, solve_pairs, solve_refined
 from geovq_jax.geometry.edges import edge_lengths
 from geovq_jax.geometry.graphs.construction import knn_graph
 from geovq_jax.geometry.graphs.graph import Graph
@@ -23,6 +23,7 @@ Points = Float[Array | np.ndarray, "n d"]
 
 NEIGHBOURS = 60  # of the graph that proposes the first medoids
 SAMPLE = 256  # edges whose geodesics calibrate the interpolation between the bounds
+LENGTH_TOLERANCE = 5e-2  # as `tolerance` of `geodesic_distances`
 CANDIDATES = 3  # members of a cluster that may become its medoid in one round
 
 
@@ -92,33 +93,28 @@ def geodesic_kmeans(
     medoids = _first_medoids(decode_fn, z, num_clusters, seed, medoids, max_iterations, tolerance)
     z = np.asarray(z)
     centres, step = z[medoids], 1.0
-    found = nearest_geodesic(decode_fn, z, centres)
-    history: list[float] = [float(np.mean(found.distance**2))]
+    found = _assigned(decode_fn, z, centres)
+    history = [found.cost]
     stopped: Stopped = "max_iterations"
     for iteration in range(max_iterations):
-        velocity = solve_pairs(decode_fn, centres[found.index], z).velocity
-        sums, counts = np.zeros(centres.shape), np.bincount(found.index, minlength=num_clusters)
-        np.add.at(sums, found.index, velocity)
-        direction = sums / np.maximum(counts, 1)[:, None]
+        direction = _mean_velocities(found, num_clusters)
         while step >= 1e-2:
             candidate = (centres + step * direction).astype(z.dtype)
-            ahead = nearest_geodesic(decode_fn, z, candidate)
-            cost = float(np.mean(ahead.distance**2))
-            if cost < history[-1]:
+            ahead = _assigned(decode_fn, z, candidate)
+            if ahead.cost < history[-1]:
                 break
             step *= 0.5
         else:
             stopped = "converged"
             break
         centres, found = candidate, ahead
-        history.append(cost)
+        history.append(found.cost)
         if progress is not None:
             progress(iteration + 1, max_iterations)
-        if history[-2] - cost <= tolerance * history[-2]:
+        if history[-2] - history[-1] <= tolerance * history[-2]:
             stopped = "converged"
             break
-    none = np.full(num_clusters, -1)
-    return GeodesicClusters(centres, none, found.index, found.distance, history[-1], np.array(history), stopped)
+    return GeodesicClusters(centres, np.full(num_clusters, -1), *found[:3], np.array(history), stopped)
 
 
 def geodesic_kmedoids(
@@ -153,22 +149,43 @@ def geodesic_kmedoids(
     """
     medoids = _first_medoids(decode_fn, z, num_clusters, seed, medoids, max_iterations, tolerance)
     z = np.asarray(z)
-    found = nearest_geodesic(decode_fn, z, z[medoids])
-    history: list[float] = [float(np.mean(found.distance**2))]
+    found = _assigned(decode_fn, z, z[medoids])
+    history = [found.cost]
     stopped: Stopped = "max_iterations"
     for iteration in range(max_iterations):
-        moved = _better_medoids(decode_fn, z, medoids, found.index, found.distance)
-        ahead = nearest_geodesic(decode_fn, z, z[moved])
-        cost = float(np.mean(ahead.distance**2))
-        if cost < history[-1]:
-            medoids, found = moved, ahead
-            history.append(cost)
+        moved = _better_medoids(decode_fn, z, medoids, found)
+        ahead = _assigned(decode_fn, z, z[moved])
         if progress is not None:
             progress(iteration + 1, max_iterations)
-        if cost >= history[-1] or history[-2] - cost <= tolerance * history[-2]:
+        if ahead.cost < history[-1]:
+            medoids, found = moved, ahead
+            history.append(ahead.cost)
+        if ahead is not found or history[-2] - history[-1] <= tolerance * history[-2]:
             stopped = "converged"
             break
-    return GeodesicClusters(z[medoids], medoids, found.index, found.distance, history[-1], np.array(history), stopped)
+    return GeodesicClusters(z[medoids], medoids, *found[:3], np.array(history), stopped)
+
+
+class _Assigned(NamedTuple):
+    """The nearest centre of each of n latents; `velocity` is that of the geodesic at the centre."""
+
+    labels: np.ndarray
+    distances: np.ndarray
+    cost: float
+    velocity: np.ndarray
+
+
+def _assigned(decode_fn: DecodeFn, z: np.ndarray, centres: np.ndarray) -> _Assigned:
+    labels = nearest_geodesic(decode_fn, z, centres, only_undecided=True).index
+    found = solve_refined(decode_fn, centres[labels], z, tolerance=LENGTH_TOLERANCE)
+    return _Assigned(labels, found.length, float(np.mean(found.length**2)), found.velocity)
+
+
+def _mean_velocities(found: _Assigned, num_clusters: int) -> np.ndarray:
+    """Mean of the logarithms of each centre's latents, [K, d]; 0 for a centre without any."""
+    sums, counts = np.zeros((num_clusters, found.velocity.shape[1])), np.bincount(found.labels, minlength=num_clusters)
+    np.add.at(sums, found.labels, found.velocity)
+    return sums / np.maximum(counts, 1)[:, None]
 
 
 def _first_medoids(
@@ -210,17 +227,13 @@ def _proposal_graph(decode_fn: DecodeFn, z: np.ndarray, seed: int) -> Graph:
     return knn_graph(images, min(NEIGHBOURS, len(images) - 1), length_fn=lengths)
 
 
-def _better_medoids(
-    decode_fn: DecodeFn, z: np.ndarray, medoids: np.ndarray, labels: np.ndarray, distances: np.ndarray
-) -> np.ndarray:
+def _better_medoids(decode_fn: DecodeFn, z: np.ndarray, medoids: np.ndarray, found: _Assigned) -> np.ndarray:
     """The best of a few members of each cluster, by the sum of squared distances to its members."""
-    velocity = solve_pairs(decode_fn, z[medoids][labels], z).velocity
-    sums, counts = np.zeros((len(medoids), z.shape[1])), np.bincount(labels, minlength=len(medoids))
-    np.add.at(sums, labels, velocity)
-    means = (z[medoids] + sums / np.maximum(counts, 1)[:, None]).astype(z.dtype)
+    labels, counts = found.labels, np.bincount(found.labels, minlength=len(medoids))
+    means = (z[medoids] + _mean_velocities(found, len(medoids))).astype(z.dtype)
     to_mean = np.linalg.norm(decode_flat(decode_fn, z) - decode_flat(decode_fn, means)[labels], axis=1)
     best = medoids.copy()
-    least = np.bincount(labels, weights=distances**2, minlength=len(medoids))
+    least = np.bincount(labels, weights=found.distances**2, minlength=len(medoids))
     order = np.lexsort((to_mean, labels))
     starts = np.searchsorted(labels[order], np.arange(len(medoids)))
     for rank in range(CANDIDATES):
@@ -230,7 +243,8 @@ def _better_medoids(
         asked = np.flatnonzero((candidates != medoids)[labels])
         if not len(asked):
             continue
-        squares = solve_pairs(decode_fn, z[candidates[labels[asked]]], z[asked]).length ** 2
+        ends = z[candidates[labels[asked]]], z[asked]
+        squares = solve_refined(decode_fn, *ends, tolerance=LENGTH_TOLERANCE).length ** 2
         total = np.bincount(labels[asked], weights=squares, minlength=len(medoids))
         better = (candidates != medoids) & (total < least)
         best[better], least[better] = candidates[better], total[better]
