@@ -100,8 +100,10 @@ def _scores(cell: tuple[list[dict[str, Any]], Mapping[str, np.ndarray]]) -> tupl
 
 
 def coded_tables(rows: list[dict[str, Any]], statements: list[dict[str, Any]]) -> list[Table]:
-    """Every method at its coded bits, and the distances of the curves."""
+    """Every method at its coded bits, and the distances of the curves; no tables where no prior was trained."""
     scored = [row for row in rows if "prior" in row]
+    if not scored:
+        return []
     columns = [column for column in _COLUMNS if any(column in row for row in scored)]
     points = [
         [row["title"], row["rung"], row["steps"], row["prior"] * row["cells"], *(row.get(c) for c in columns)]

@@ -101,6 +101,31 @@ def test_a_retrained_autoencoder_is_measured_anew(tmp_path):
     np.testing.assert_allclose(run.metrics("test"), expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_geodesic_means_in_another_metric_are_other_codes_of_the_same_autoencoder(tmp_path):
+    names = ("geodesic_means", *(f"geodesic_means_{metric}" for metric in ("bernoulli", "features", "uncertainty")))
+    changes = {
+        "data.name": "digits",
+        "data.max_train": 100,
+        "vae.kind": "vanilla",
+        "vae.channels": (4, 8),
+        "vae.cell_bits": 0.0,
+        "vae.num_steps": 60,
+        "graph.num_images": 60,
+        "codebook.num_clusters": 8,
+        "compare.methods": names,
+        "compare.prior": (),
+        "compare.seeds": (0,),
+    }
+    config = experiment("compare-metrics", COMPARE | COMPARE_SMOKE | changes)
+    trials.compare(tmp_path / "work", config, tmp_path / "out")
+    found = read_cells(tmp_path / "work", config)
+    frozen = [found[Trial(name), 0][0][0] for name in names]
+    assert len({row["continuous_psnr"] for row in frozen}) == 1
+    assert len({row["psnr"] for row in frozen}) == len(names)
+    assert "At coded bits" not in (tmp_path / "out" / "metrics.md").read_text()  # no prior was trained
+
+
 def cells(workdir, config, rows, **columns):
     """Cells of two methods and two seeds with hand-made scores."""
     for seed in config.compare.seeds:

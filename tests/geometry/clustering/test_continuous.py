@@ -83,6 +83,16 @@ def test_medoids_are_latents_and_improve_on_a_poor_start():
     assert found.cost == pytest.approx(squares.mean(), rel=1e-2)
 
 
+def test_medoids_move_round_after_round_until_none_is_better():
+    z = latents(8, 60)
+    found = geodesic_kmedoids(bent, z, 4, seed=0, medoids=np.argsort(z[:, 0])[:4], tolerance=0.0)
+    assert len(found.history) > 3
+    assert found.stopped == "converged"
+    again = geodesic_kmedoids(bent, z, 4, seed=0, medoids=found.medoids, tolerance=0.0)
+    np.testing.assert_array_equal(again.medoids, found.medoids)
+    np.testing.assert_allclose(again.history, found.history[-1:], rtol=1e-6)
+
+
 def test_as_many_clusters_as_latents_cost_nothing():
     z = latents(6, 8)
     found = geodesic_kmedoids(bent, z, 8, seed=0)
