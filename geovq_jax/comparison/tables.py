@@ -107,8 +107,8 @@ def write_results(workdir: Path, config: ConfigDict, output: Path) -> str:
     each = autoencoder_points(workdir, config)
     own = mean_curve(list(each.values()))
     record |= {"rows": rows, "differences": differences, "curves": curves, "autoencoder": own}
-    if config.compare.prior:  # trials take hours: another machine may go on from them
-        record |= {"trials": trial_records(workdir, config), "autoencoders": each}
+    # Trials take hours: another machine may go on from them.
+    record |= {"trials": trial_records(workdir, config), "autoencoders": each}
     result = to_json(record)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / f"{name}.json", result)

@@ -135,11 +135,12 @@ def nearest_by_bounds(
             found = solve_pairs(decode_fn, *ends, num_points=nodes, batch_size=batch_size, context=own)
             length[rows, columns], error[rows, columns] = found.length, found.error
 
-    # The two centres with the shortest straight lines, then all that may be nearer.
+    # The two centres with the shortest straight lines, then all that may be nearer, twice as many each time.
     order = np.argsort(above, axis=1, kind="stable")
     wanted = np.zeros(below.shape, bool)
     np.put_along_axis(wanted, order[:, :2], True, axis=1)
     wanted &= np.isfinite(below) & ~decided[:, None]
+    at_once = 1
     while wanted.any():
         solve(wanted, num_points)
         best = length.min(axis=1, keepdims=True)
@@ -148,8 +149,9 @@ def nearest_by_bounds(
         open_pairs = np.isinf(length) & (below < best) & (above < (1.0 + EXCESS_MARGIN) * excess * best)
         promise = np.where(open_pairs, above, np.inf)
         wanted = np.zeros(below.shape, bool)
-        np.put_along_axis(wanted, promise.argmin(axis=1)[:, None], True, axis=1)
+        np.put_along_axis(wanted, np.argsort(promise, axis=1)[:, :at_once], True, axis=1)
         wanted &= open_pairs
+        at_once *= 2
     for level in range(1, REFINEMENTS + 1):
         best = length.argmin(axis=1)[:, None]
         distance, doubt = (np.take_along_axis(values, best, axis=1) for values in (length, error))
