@@ -23,6 +23,7 @@ STRAIGHT_AT_ONCE = 4  # straight lines per latent measured before the bounds are
 GAUSS_NODES = 4  # of the quadrature of a straight line
 DISTANCE_TOLERANCE = 0.02  # relative error of the distance to the nearest centre, as (33) and (34) differ
 EXCESS_MARGIN = 0.5  # by which straight lines may exceed their geodesics more than those of the same latent known
+EXCESS_FACTOR = 2.0  # the same without certificates, over the largest excess of any latent
 
 
 class Nearest(NamedTuple):
@@ -66,8 +67,9 @@ def nearest_geodesic(
         centres: K latents, such as a codebook.
         num_points: nodes of a curve at first, ends included.
         tolerance: relative difference of two distances that may remain undecided.
-        only_undecided: find the index alone. No curve is made finer for its length's sake, and none computed where the
-            bounds decide: there the distance is their geometric mean and the second distance infinity.
+        only_undecided: find the index alone. No curve is made finer for its length's sake, none computed for a centre
+            whose straight line is too long by what straight lines of any latent exceed, and none where the bounds
+            decide: there the distance is their geometric mean and the second distance infinity.
         batch_size: curves treated at once; the default suits the device.
         progress: called with (latents done, n).
 
@@ -145,8 +147,10 @@ def nearest_by_bounds(
         solve(wanted, num_points)
         best = length.min(axis=1, keepdims=True)
         ratio = np.divide(above, length, out=np.ones_like(above), where=np.isfinite(length) & (length > 0))
-        excess = ratio.max(axis=1, keepdims=True)
-        open_pairs = np.isinf(length) & (below < best) & (above < (1.0 + EXCESS_MARGIN) * excess * best)
+        excess = (1.0 + EXCESS_MARGIN) * ratio.max(axis=1, keepdims=True)
+        if only_undecided:
+            excess = np.minimum(excess, 1.0 + EXCESS_FACTOR * (ratio.max() - 1.0))
+        open_pairs = np.isinf(length) & (below < best) & (above < excess * best)
         promise = np.where(open_pairs, above, np.inf)
         wanted = np.zeros(below.shape, bool)
         np.put_along_axis(wanted, np.argsort(promise, axis=1)[:, :at_once], True, axis=1)
