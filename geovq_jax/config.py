@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from geovq_jax.keys import KEYS, OF_VECTORS
+from geovq_jax.keys import KEYS, METRIC_VARIANTS, OF_VECTORS
 
 LENGTH = ("num_steps", "patience")  # keys of a section that end its training
 
@@ -171,8 +171,9 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             "codebook.method",
             "vae.kind",
         )
-    if spatial and any(name.startswith(OF_VECTORS) for name in values["compare.methods"]):
-        yield f"compare.methods without {' and '.join(OF_VECTORS)} for spatial latents", "compare.methods", "vae.kind"
+    of_vectors = (*OF_VECTORS, *METRIC_VARIANTS)
+    if spatial and any(name.startswith(of_vectors) for name in values["compare.methods"]):
+        yield f"compare.methods without {', '.join(of_vectors)} for spatial latents", "compare.methods", "vae.kind"
     if values["codebook.method"] == "geodesic_means" and values["codebook.distance"] == "graph":
         yield "codebook.distance=geodesic for geodesic_means", "codebook.method", "codebook.distance"
     if values["codebook.method"] == "geodesic_means" and values["graph.weights"] == "euclidean":

@@ -35,11 +35,12 @@ METHODS = (
 )
 OF_VECTORS = ("kmeans_decoded",)  # methods that grids of cells have no use for
 JOINT = ("vqvae", "vqvae_tuned", "vqvae_context", "vqvae_longer_context", "vqvae_double", "geodesic_joint")
-MEANS_IN = tuple(f"geodesic_means_{metric}" for metric in ("bernoulli", "features", "uncertainty"))
+METRIC_VARIANTS = tuple(f"geodesic_means_{metric}" for metric in ("bernoulli", "features", "uncertainty"))
 METHOD = one_of("auto", *METHODS)
+_ALONE = (*METRIC_VARIANTS, *JOINT)
 COMPARED = Check(
-    f"a method of codebook.method, with or without the suffix _context, or one of {', '.join((*MEANS_IN, *JOINT))}",
-    {*METHODS, *(f"{name}_context" for name in METHODS), *MEANS_IN, *JOINT}.__contains__,
+    f"a method of codebook.method, with or without the suffix _context, or one of {', '.join(_ALONE)}",
+    {*METHODS, *(f"{name}_context" for name in METHODS), *_ALONE}.__contains__,
 )
 COMPARISON = (
     *("gaussian", "scalar", "kmeans", "kmedoids", "mean_metric", "local_metrics", "geodesic", "geodesic_refined"),

@@ -121,6 +121,7 @@ def test_values_out_of_range_are_named(key, value):
         ({"codes.rate_weight": 0.1}, ("codes.search=none", "codebook.finetune_decoder=True")),
         ({"codebook.method": "kmeans_decoded"}, ("codebook.method=kmeans_decoded", "vae.kind=spatial")),
         ({"compare.methods": ("kmeans", "kmeans_decoded_context")}, ("kmeans_decoded_context", "vae.kind=spatial")),
+        ({"compare.methods": ("geodesic_means_features",)}, ("geodesic_means_features", "vae.kind=spatial")),
         ({"vqvae.method": "fsq"}, ("vqvae.levels=()", "codebook.num_clusters=256")),
         ({"vqvae.method": "fsq", "vqvae.levels": (16, 15)}, ("vqvae.levels=(16, 15)", "codebook.num_clusters=256")),
         ({"prior.num_heads": 5}, ("prior.embed_dim=192", "prior.num_heads=5")),

@@ -24,13 +24,13 @@ JOINT = {
     "geodesic_joint": "geodesic, refined, then joint",
 }
 
-MEANS_IN = {
+METRIC_VARIANTS = {
     "geodesic_means_bernoulli": "geodesic K-means, Bernoulli pixels",
     "geodesic_means_features": "geodesic K-means, features",
     "geodesic_means_uncertainty": "geodesic K-means, uncertainty",
 }
 
-_TITLES = JOINT | MEANS_IN
+_TITLES = JOINT | METRIC_VARIANTS
 
 
 class Trial(NamedTuple):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from geovq_jax import figures
 from geovq_jax.comparison.cells import (
-    MEANS_IN,
+    METRIC_VARIANTS,
     Cells,
     Trial,
     autoencoder_points,
@@ -62,7 +62,7 @@ _QUESTIONS = (
     (("geodesic_means", "decoder"), ("kmeans_decoded", "decoder")),
     (("geodesic_means", "decoder"), ("mean_metric", "decoder")),
     (("geodesic_means", "decoder"), ("vqvae", "joint")),
-    *(((name, "decoder"), ("geodesic_means", "decoder")) for name in MEANS_IN),
+    *(((name, "decoder"), ("geodesic_means", "decoder")) for name in METRIC_VARIANTS),
     (("geodesic_decoded", "decoder"), ("geodesic_means", "decoder")),
     (("geodesic_decoded", "decoder"), ("kmeans", "decoder")),
     (("geodesic_decoded", "decoder"), ("vqvae", "joint")),

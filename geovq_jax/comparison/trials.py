@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from geovq_jax import pipeline, processes
 from geovq_jax.comparison.cells import (
     JOINT,
-    MEANS_IN,
+    METRIC_VARIANTS,
     SEARCHED,
     Trial,
     is_finished,
@@ -119,7 +119,7 @@ def run_trials(trials: list[Trial], run: Run) -> None:
 def post_hoc_codes(name: str, run: Run) -> Coded:
     """Code vectors of a method on the run's nodes, and the codes of every split without search."""
     method, config = name.removesuffix(SEARCHED), run.config
-    if name in MEANS_IN:
+    if name in METRIC_VARIANTS:
         method, run = "geodesic_means", _in_metric(run, name.removeprefix("geodesic_means_"))
     nodes = nodes_of(run, run.clusters)
     if method == "geodesic_means":  # the row "geodesic" is K-medoids of the graph

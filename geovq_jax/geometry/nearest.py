@@ -23,7 +23,9 @@ STRAIGHT_AT_ONCE = 4  # straight lines per latent measured before the bounds are
 GAUSS_NODES = 4  # of the quadrature of a straight line
 DISTANCE_TOLERANCE = 0.02  # relative error of the distance to the nearest centre, as (33) and (34) differ
 EXCESS_MARGIN = 0.5  # by which straight lines may exceed their geodesics more than those of the same latent known
-EXCESS_FACTOR = 2.0  # the same without certificates, over the largest excess of any latent
+EXCESS_FACTOR = (
+    2.0  # of the largest excess of any latent, beyond which no geodesic is tried where only the index counts
+)
 
 
 class Nearest(NamedTuple):
@@ -67,9 +69,9 @@ def nearest_geodesic(
         centres: K latents, such as a codebook.
         num_points: nodes of a curve at first, ends included.
         tolerance: relative difference of two distances that may remain undecided.
-        only_undecided: find the index alone. No curve is made finer for its length's sake, none computed for a centre
-            whose straight line is too long by what straight lines of any latent exceed, and none where the bounds
-            decide: there the distance is their geometric mean and the second distance infinity.
+        only_undecided: find the index alone. No curve is made finer for its length's sake, and no centre is tried whose
+            straight line exceeds the least distance by more than twice the largest excess known of any latent. Where
+            the bounds decide, no curve is computed: the distance is their geometric mean, the second one infinity.
         batch_size: curves treated at once; the default suits the device.
         progress: called with (latents done, n).
 

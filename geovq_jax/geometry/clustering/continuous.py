@@ -114,7 +114,9 @@ def geodesic_kmeans(
         if history[-2] - history[-1] <= tolerance * history[-2]:
             stopped = "converged"
             break
-    return GeodesicClusters(centres, np.full(num_clusters, -1), *found[:3], np.array(history), stopped)
+    labels, distances, cost, _ = found
+    none = np.full(num_clusters, -1)
+    return GeodesicClusters(centres, none, labels, distances, cost, np.array(history), stopped)
 
 
 def geodesic_kmedoids(
@@ -163,7 +165,8 @@ def geodesic_kmedoids(
         if ahead is not found or history[-2] - history[-1] <= tolerance * history[-2]:
             stopped = "converged"
             break
-    return GeodesicClusters(z[medoids], medoids, *found[:3], np.array(history), stopped)
+    labels, distances, cost, _ = found
+    return GeodesicClusters(z[medoids], medoids, labels, distances, cost, np.array(history), stopped)
 
 
 class _Assigned(NamedTuple):
