@@ -103,7 +103,7 @@ COMPARE_VANILLA = {
     "data.max_valid": 500,
     "data.max_test": 2_000,
     "vae.kind": "vanilla",
-    "vae.latent_dim": 16,
+    "vae.latent_dim": 8,
     "vae.cell_bits": 0.0,
     "codebook.num_clusters": 64,
     "compare.methods": (

@@ -21,7 +21,8 @@ from geovq_jax.geometry.metric import DecodeFn, as_pytree, speed
 Points = Float[Array | np.ndarray, "n d"]
 
 MAX_ITERATIONS = 20  # Gauss-Newton steps of a curve
-STEPS = 2  # Gauss-Newton steps between two checks for convergence
+STEPS = 2  # Gauss-Newton steps with the same Jacobians, between two checks for convergence
+STEP_TOLERANCE = 5e-4  # relative decrease of the energy that is not worth a step
 REFINEMENTS = 2  # times that the nodes of a curve may be doubled
 NUMBERS_AT_ONCE, NUMBERS_IN_CACHE = 2**15, 2**17  # of decoded tangents
 PAIRS_AT_ONCE = 8  # fewer do not hide the overhead of a call
@@ -84,7 +85,7 @@ class _Curves(NamedTuple):
     curve: Any
     damping: Any
     energy: Any
-    decrease: Any  # decrease of the energy that the model predicted for the last step
+    decrease: Any  # decrease of the energy that the model predicts for the next step
     above: Any
 
 
@@ -97,10 +98,11 @@ def _descend_chunk(decode_fn: Any, curves: Array, damping: Array, *context: Arra
 
 
 def _descend(decode_fn: Any, curve: Array, damping: Array) -> _Curves:
-    """A few damped Gauss-Newton steps on the energy (32) of one curve, equation (35)."""
+    """A few damped Gauss-Newton steps on the energy (32) of one curve, with its first Jacobians, equation (35)."""
     basis = jax.tree.map(lambda constant: jnp.asarray(constant, curve.dtype), polynomials(len(curve)))
-    stiffness = basis.stiffness
-    ends = jax.vmap(partial(flat_output, decode_fn))(curve[jnp.array([0, -1])])
+    stiffness, interior = basis.stiffness, curve[1:-1]
+    decode = jax.vmap(partial(flat_output, decode_fn))
+    ends = decode(curve[jnp.array([0, -1])])
 
     def through(inner_x: Array) -> Array:
         return jnp.concatenate([ends[:1], inner_x, ends[1:]]) - ends[:1]  # short curves far from 0 keep their digits
@@ -108,36 +110,38 @@ def _descend(decode_fn: Any, curve: Array, damping: Array) -> _Curves:
     def energy_of(x: Array) -> Array:
         return basis.weights @ jnp.sum(jnp.square(inner("qj,jp->qp", basis.derivatives, x)), axis=1)
 
-    def step(_: Array, state: _Curves) -> _Curves:
-        interior = state.curve[1:-1]
-        inner_x, columns = jax.vmap(partial(jacobian_columns, decode_fn))(interior)
+    def measure(interior: Array) -> tuple[Array, Array]:
+        inner_x, pull_back = jax.vjp(decode, interior)
         x = through(inner_x)
-        energy = energy_of(x)
-        gradient = inner("idp,ip->id", columns, inner("ij,jp->ip", stiffness, x)[1:-1]).reshape(-1)
-        flat = columns.reshape(gradient.size, -1)
-        blocks = jnp.kron(stiffness[1:-1, 1:-1], jnp.ones((interior.shape[1],) * 2, curve.dtype))
-        hessian = blocks * inner("ip,jp->ij", flat, flat)
-        # As in (22): the damping is a flat latent metric of the same mean scale.
-        scale = jnp.trace(hessian) / (jnp.trace(stiffness[1:-1, 1:-1]) * interior.shape[1])
-        plain = jnp.kron(stiffness[1:-1, 1:-1], jnp.eye(interior.shape[1], dtype=curve.dtype))
-        damped = hessian + state.damping * jnp.where(scale > 0, scale, 1.0) * plain
-        direction = -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(damped), True), gradient)
-        decrease = -jnp.dot(gradient, direction)
-        candidate = interior + direction.reshape(interior.shape)
-        found = energy_of(through(jax.vmap(partial(flat_output, decode_fn))(candidate)))
-        better = found < energy
-        return _Curves(
-            state.curve.at[1:-1].set(jnp.where(better, candidate, interior)),
-            jnp.where(better, 0.1, 10.0) * state.damping,
-            jnp.where(better, found, energy),
-            decrease,
-            state.above,
-        )
+        return energy_of(x), pull_back(inner("ij,jp->ip", stiffness, x)[1:-1])[0]
 
-    zero = jnp.zeros((), curve.dtype)
-    state = jax.lax.fori_loop(0, STEPS, step, _Curves(curve, damping, zero, zero, zero))
-    points, velocities = basis.values @ state.curve, basis.derivatives @ state.curve
-    return state._replace(above=basis.weights @ jax.vmap(partial(speed, decode_fn))(points, velocities))
+    inner_x, columns = jax.vmap(partial(jacobian_columns, decode_fn))(interior)
+    x, flat = through(inner_x), columns.reshape(interior.size, -1)
+    blocks = jnp.kron(stiffness[1:-1, 1:-1], jnp.ones((interior.shape[1],) * 2, curve.dtype))
+    hessian = blocks * inner("ip,jp->ij", flat, flat)
+    # As in (22): the damping is a flat latent metric of the same mean scale.
+    scale = jnp.trace(hessian) / (jnp.trace(stiffness[1:-1, 1:-1]) * interior.shape[1])
+    plain = jnp.kron(stiffness[1:-1, 1:-1], jnp.eye(interior.shape[1], dtype=curve.dtype))
+    factor = jnp.linalg.cholesky(hessian + damping * jnp.where(scale > 0, scale, 1.0) * plain), True
+
+    def direction(gradient: Array) -> Array:
+        return -jax.scipy.linalg.cho_solve(factor, gradient.reshape(-1)).reshape(interior.shape)
+
+    def step(_: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        interior, size, energy, gradient = state
+        candidate = interior + size * direction(gradient)
+        found, slope = measure(candidate)
+        better = found < energy
+        ahead, stay = (candidate, size, found, slope), (interior, 0.25 * size, energy, gradient)
+        return tuple(jnp.where(better, new, old) for new, old in zip(ahead, stay, strict=True))
+
+    gradient = inner("idp,ip->id", columns, inner("ij,jp->ip", stiffness, x)[1:-1])
+    start = interior, jnp.ones((), curve.dtype), energy_of(x), gradient
+    interior, size, energy, gradient = jax.lax.fori_loop(0, STEPS, step, start)
+    curve = curve.at[1:-1].set(interior)
+    above = basis.weights @ jax.vmap(partial(speed, decode_fn))(basis.values @ curve, basis.derivatives @ curve)
+    decrease = -jnp.vdot(gradient, direction(gradient))
+    return _Curves(curve, jnp.where(size == 1.0, 0.1, 10.0) * damping, energy, decrease, above)
 
 
 class Solved(NamedTuple):
@@ -160,7 +164,7 @@ def solve_pairs(
     b: Points,
     *,
     num_points: int = 5,
-    tolerance: float = 2e-3,
+    tolerance: float = STEP_TOLERANCE,
     max_iterations: int = MAX_ITERATIONS,
     batch_size: int | None = None,
     context: Sequence[np.ndarray] = (),
@@ -207,7 +211,8 @@ def solve_refined(
     progress: Progress | None = None,
 ) -> Solved:
     """`solve_pairs` with twice as many nodes, `REFINEMENTS` times at most, where the error exceeds `tolerance`."""
-    solve = partial(solve_pairs, decode_fn, max_iterations=max_iterations, batch_size=batch_size)
+    enough = min(STEP_TOLERANCE, 0.02 * tolerance)  # steps stop well below the tolerance: they converge linearly
+    solve = partial(solve_pairs, decode_fn, tolerance=enough, max_iterations=max_iterations, batch_size=batch_size)
     result = solve(a, b, num_points=num_points)
     for level in range(1, REFINEMENTS + 1):
         active = np.flatnonzero(result.error > tolerance * result.length)

@@ -86,7 +86,7 @@ def nearest_in_slices(
             decode, z, centres, check_finite("metrics", measured), min(num_candidates, len(centres)), context
         )
         ends = z, centres, below, num_points, tolerance, batch_size, context
-        parts.append(nearest_by_bounds(decode, *ends, only_undecided=True))
+        parts.append(nearest_by_bounds(decode, *ends, only_undecided=True)[0])
         if progress is not None:
             progress(start + len(own), len(grids))
     return Nearest(*map(np.concatenate, zip(*parts, strict=True)))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geovq_jax.geometry import edge_lengths, geodesic_distances, geodesics, nearest_geodesic
+from geovq_jax.geometry import edge_lengths, geodesic_distances, geodesics, nearest, nearest_geodesic
 
 
 def sphere(u):
@@ -130,22 +130,49 @@ def test_no_geodesic_where_the_bounds_decide():
     decode, z, centres = curved(d, d), latents(10, 40, d), latents(11, 8, d)
     full, short = nearest_geodesic(decode, z, centres), nearest_geodesic(decode, z, centres, only_undecided=True)
     np.testing.assert_array_equal(short.index, full.index)
-    decided = np.isinf(short.second)
+    chords, lines = _bounds(decode, z, centres)
+    decided = np.sort(chords + np.where(np.arange(8) == lines.argmin(axis=1)[:, None], np.inf, 0.0))[:, 0] >= lines.min(
+        axis=1
+    )
+    assert np.isinf(short.second[decided]).all()
     assert 0.3 < decided.mean() < 1.0
     assert short.certified[decided].all()
     np.testing.assert_allclose(short.distance[~decided], full.distance[~decided], rtol=3e-2)
-    chord = np.linalg.norm(jax.vmap(decode)(z) - jax.vmap(decode)(centres[full.index]), axis=1)
-    ends = np.stack([np.arange(40), 40 + full.index], axis=1)
-    straight = np.asarray(edge_lengths(decode, np.concatenate([z, centres]), ends, rule="gauss"))
-    np.testing.assert_allclose(short.distance[decided], np.sqrt(chord * straight)[decided], rtol=1e-4)
+    middle = np.sqrt(chords * lines)[np.arange(40), full.index]
+    np.testing.assert_allclose(short.distance[decided], middle[decided], rtol=1e-4)
+
+
+def _bounds(decode, z, centres):
+    rows, columns = np.divmod(np.arange(len(z) * len(centres)), len(centres))
+    edges = np.stack([rows, len(z) + columns], axis=1)
+    lines = np.asarray(edge_lengths(decode, np.concatenate([z, centres]), edges, rule="gauss"))
+    chords = np.linalg.norm(jax.vmap(decode)(z)[:, None] - jax.vmap(decode)(centres)[None], axis=2)
+    return chords, lines.reshape(len(z), len(centres))
+
+
+def test_geodesics_known_exclude_centres_and_keep_the_index(monkeypatch):
+    decode, z, centres = curved(8, 1), 1.5 * latents(21, 200, 8), 1.5 * latents(31, 64, 8)
+    full = nearest_geodesic(decode, z, centres)
+    counts = []
+    solve = nearest.solve_pairs
+    monkeypatch.setattr(
+        nearest, "solve_pairs", lambda *given, **others: counts.append(len(given[1])) or solve(*given, **others)
+    )
+    short = nearest_geodesic(decode, z, centres, only_undecided=True)
+    assert (short.index == full.index).mean() >= 0.99
+    some = sum(counts)
+    counts.clear()
+    monkeypatch.setattr(nearest, "EXPONENTS", 10**9)
+    exact = nearest_geodesic(decode, z, centres, only_undecided=True)
+    assert (exact.index == full.index).mean() >= 0.99
+    assert some < 0.9 * sum(counts)
 
 
 def test_the_nearest_may_have_neither_of_the_two_shortest_straight_lines():
     decode, z, centres = curved(8, 1), latents(21, 150, 8)[[9, 12, 47, 50, 85, 99, 125, 146]], latents(31, 24, 8)
     rows, columns = np.divmod(np.arange(8 * 24), 24)
     truth = geodesic_distances(decode, z[rows], centres[columns], num_points=9).length.reshape(8, 24)
-    edges = np.stack([rows, 8 + columns], axis=1)
-    straight = np.asarray(edge_lengths(decode, np.concatenate([z, centres]), edges, rule="gauss")).reshape(8, 24)
+    _, straight = _bounds(decode, z, centres)
     found = nearest_geodesic(decode, z, centres).index
     assert (np.argsort(straight, axis=1)[:, :2] != truth.argmin(axis=1)[:, None]).all(axis=1).sum() >= 6
     np.testing.assert_allclose(truth[np.arange(8), found], truth.min(axis=1), rtol=2e-3)

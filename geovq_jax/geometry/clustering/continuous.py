@@ -17,13 +17,13 @@ from geovq_jax.geometry.edges import edge_lengths
 from geovq_jax.geometry.graphs.construction import knn_graph
 from geovq_jax.geometry.graphs.graph import Graph
 from geovq_jax.geometry.metric import DecodeFn
-from geovq_jax.geometry.nearest import nearest_geodesic
+from geovq_jax.geometry.nearest import geodesics_to_nearest
 
 Points = Float[Array | np.ndarray, "n d"]
 
 NEIGHBOURS = 60  # of the graph that proposes the first medoids
 SAMPLE = 256  # edges whose geodesics calibrate the interpolation between the bounds
-LENGTH_TOLERANCE = 5e-2  # as `tolerance` of `geodesic_distances`
+TOLERANCE = 5e-2  # of distances, and of the differences between them that decide labels
 CANDIDATES = 3  # members of a cluster that may become its medoid in one round
 
 
@@ -36,7 +36,7 @@ class GeodesicClusters(NamedTuple):
     Attributes:
         centres: K latents, [K, d].
         medoids: rows of the latents that are the centres; -1 for Frechet means.
-        labels: the nearest centre of each latent.
+        labels: the nearest centre of each latent; of centres whose distances differ by less than 5 %, any.
         distances: geodesic distance to it.
         cost: mean squared distance.
         history: cost of the first centres and after each round; never rises.
@@ -179,8 +179,7 @@ class _Assigned(NamedTuple):
 
 
 def _assigned(decode_fn: DecodeFn, z: np.ndarray, centres: np.ndarray) -> _Assigned:
-    labels = nearest_geodesic(decode_fn, z, centres, only_undecided=True).index
-    found = solve_refined(decode_fn, centres[labels], z, tolerance=LENGTH_TOLERANCE)
+    labels, found = geodesics_to_nearest(decode_fn, z, centres, tolerance=TOLERANCE)
     return _Assigned(labels, found.length, float(np.mean(found.length**2)), found.velocity)
 
 
@@ -247,7 +246,7 @@ def _better_medoids(decode_fn: DecodeFn, z: np.ndarray, medoids: np.ndarray, fou
         if not len(asked):
             continue
         ends = z[candidates[labels[asked]]], z[asked]
-        squares = solve_refined(decode_fn, *ends, tolerance=LENGTH_TOLERANCE).length ** 2
+        squares = solve_refined(decode_fn, *ends, tolerance=TOLERANCE).length ** 2
         total = np.bincount(labels[asked], weights=squares, minlength=len(medoids))
         better = (candidates != medoids) & (total < least)
         best[better], least[better] = candidates[better], total[better]
