@@ -119,9 +119,10 @@ def geodesics_to_nearest(
     for own, below in _with_bounds(decode_fn, z, centres):
         nearest, found = nearest_by_bounds(decode_fn, own, centres, below, 5, tolerance, None, only_undecided=True)
         left = np.flatnonzero(~(found.error <= tolerance * found.length))
-        solved = solve_refined(decode_fn, centres[nearest.index[left]], own[left], tolerance=tolerance)
-        for kept, new in zip(found, solved, strict=True):
-            kept[left] = new
+        if len(left):
+            solved = solve_refined(decode_fn, centres[nearest.index[left]], own[left], tolerance=tolerance)
+            for kept, new in zip(found, solved, strict=True):
+                kept[left] = new
         parts.append((nearest.index, *found))
     index, *solutions = map(np.concatenate, zip(*parts, strict=True))
     return index, Solved(*solutions)

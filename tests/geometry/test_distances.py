@@ -150,6 +150,18 @@ def _bounds(decode, z, centres):
     return chords, lines.reshape(len(z), len(centres))
 
 
+def test_curves_to_the_nearest_are_those_of_the_pairs():
+    decode, z, centres = curved(4, 2), latents(22, 60, 4), latents(23, 12, 4)
+    index, found = nearest.geodesics_to_nearest(decode, z, centres, tolerance=1e-2)
+    np.testing.assert_array_equal(index, nearest_geodesic(decode, z, centres, tolerance=1e-2).index)
+    pairs = nearest.solve_refined(decode, centres[index], z, tolerance=1e-2)
+    np.testing.assert_allclose(found.length, pairs.length, rtol=1e-2)
+    np.testing.assert_allclose(found.velocity, pairs.velocity, atol=0.05 * np.abs(pairs.velocity).max())
+    asked = np.flatnonzero(nearest_geodesic(decode, z, centres, only_undecided=True).second < np.inf)[:5]
+    index, some = nearest.geodesics_to_nearest(decode, z[asked], centres, tolerance=0.5)  # every curve is known
+    np.testing.assert_allclose(some.length, found.length[asked], rtol=2e-2)
+
+
 def test_geodesics_known_exclude_centres_and_keep_the_index(monkeypatch):
     decode, z, centres = curved(8, 1), 1.5 * latents(21, 200, 8), 1.5 * latents(31, 64, 8)
     full = nearest_geodesic(decode, z, centres)
