@@ -108,12 +108,16 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
     "geodesic distance": (
         ("geometry/test_distances.py",),
         (
-            Mutant("sign", DISTANCES, "direction = -jax.scipy", "direction = jax.scipy"),
+            Mutant("sign", DISTANCES, "return -jax.scipy", "return jax.scipy"),
+            Mutant("index of the second step", DISTANCES, "stiffness, x)[1:-1])[0]", "stiffness, x)[:-2])[0]"),
             Mutant("factor", DISTANCES, "derivatives = 2.0 * legendre", "derivatives = legendre"),
             Mutant("index", DISTANCES, "stiffness[1:-1, 1:-1], jnp.ones", "stiffness[:-2, 1:-1], jnp.ones"),
             Mutant("bound", NEAREST, "& (below < best)", "& (below > best)"),
             Mutant("certificate", NEAREST, "(at_least >= (distance", "(at_least <= (distance"),
-            Mutant("rows of straight lines", NEAREST, "least <= above.min(axis=1", "least > above.min(axis=1"),
+            Mutant("exponent", NEAREST, "_between(below, above, exponents.least)", "_between(below, above, 1.0)"),
+            Mutant(
+                "rows of curves", NEAREST, "values[solved_for != nearest.index]", "values[solved_for == nearest.index]"
+            ),
         ),
     ),
     "nearest medoid": (
