@@ -115,9 +115,7 @@ FORMULAS: dict[str, tuple[tuple[str, ...], tuple[Mutant, ...]]] = {
             Mutant("bound", NEAREST, "& (below < best)", "& (below > best)"),
             Mutant("certificate", NEAREST, "(at_least >= (distance", "(at_least <= (distance"),
             Mutant("exponent", NEAREST, "_between(below, above, exponents.least)", "_between(below, above, 1.0)"),
-            Mutant(
-                "rows of curves", NEAREST, "values[solved_for != nearest.index]", "values[solved_for == nearest.index]"
-            ),
+            Mutant("ends of curves", NEAREST, "(centres[columns], z[rows]), [", "(z[rows], centres[columns]), ["),
         ),
     ),
     "nearest medoid": (
