@@ -268,7 +268,7 @@ def geodesic_distances(
     `geodesic`, it finds the geodesic near the straight line, which need not be the shortest of all.
 
     Args:
-        decode_fn: map of one latent [d] to x.
+        decode_fn: map of one latent [d] to x, differentiable in forward and in reverse mode.
         a, b: first and last ends, [m, d].
         num_points: nodes of a curve at first, ends included.
         tolerance: relative difference of the two lengths of a curve, (33) and (34), up to which it has converged. The

@@ -169,13 +169,7 @@ def nearest_by_bounds(
 
     measure(_least(below, 2))
     if only_undecided:
-        rows, first = np.arange(len(z)), above.argmin(axis=1)
-        bounds, others = (below[rows, first], above[rows, first]), below.copy()
-        others[rows, first] = np.inf
-        decided = others.min(axis=1) >= bounds[1]
-        middle = np.sqrt(bounds[0] * bounds[1])
-        length[rows[decided], first[decided]] = middle[decided]
-        error[rows[decided], first[decided]] = (bounds[1] - middle)[decided]
+        decided = _decide(below, above, length, error)
 
     def solve(wanted: np.ndarray, nodes: int) -> None:
         rows, columns = np.nonzero(wanted)
@@ -205,21 +199,37 @@ def nearest_by_bounds(
             possible = above < (1.0 + EXCESS_MARGIN) * ratio.max(axis=1, keepdims=True) * best
         open_pairs, at_once, passes = nearer & possible, 2**passes, passes + 1
     for level in range(1, REFINEMENTS + 1):
-        best = length.argmin(axis=1)[:, None]
-        distance, doubt = (np.take_along_axis(values, best, axis=1) for values in (length, error))
-        least = np.subtract(length, error, out=np.full_like(length, np.inf), where=np.isfinite(length))
-        contended = least < distance + doubt
-        undecided = (contended.sum(axis=1, keepdims=True) > 1) & (doubt > tolerance * distance)
-        wanted = contended & undecided
-        if not only_undecided:
-            undecided |= doubt > DISTANCE_TOLERANCE * distance
-        np.put_along_axis(wanted, best, undecided, axis=1)
-        wanted &= ~decided[:, None]
-        solve(wanted, (num_points - 1) * 2**level + 1)
+        wanted = _contended(length, error, tolerance, only_undecided)
+        solve(wanted & ~decided[:, None], (num_points - 1) * 2**level + 1)
     nearest = _result(below, length, error)
     for values in solved:
         values[solved_for != nearest.index] = np.nan
     return nearest, solved
+
+
+def _decide(below: np.ndarray, above: np.ndarray, length: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Which latents the bounds decide; their lengths and errors are entered."""
+    rows, first = np.arange(len(below)), above.argmin(axis=1)
+    (low, high), others = (below[rows, first], above[rows, first]), below.copy()
+    others[rows, first] = np.inf
+    decided = others.min(axis=1) >= high
+    at, middle = (rows[decided], first[decided]), np.sqrt(low * high)[decided]
+    length[at], error[at] = middle, high[decided] - middle
+    return decided
+
+
+def _contended(length: np.ndarray, error: np.ndarray, tolerance: float, only_undecided: bool) -> np.ndarray:
+    """Which geodesics to compute again: of centres that may all be nearest, and of distances that are too uncertain."""
+    best = length.argmin(axis=1)[:, None]
+    distance, doubt = (np.take_along_axis(values, best, axis=1) for values in (length, error))
+    least = np.subtract(length, error, out=np.full_like(length, np.inf), where=np.isfinite(length))
+    contended = least < distance + doubt
+    undecided = (contended.sum(axis=1, keepdims=True) > 1) & (doubt > tolerance * distance)
+    wanted = contended & undecided
+    if not only_undecided:
+        undecided |= doubt > DISTANCE_TOLERANCE * distance
+    np.put_along_axis(wanted, best, undecided, axis=1)
+    return wanted
 
 
 def _least(values: np.ndarray, count: int) -> np.ndarray:
