@@ -36,7 +36,7 @@ def test_the_tables_show_the_results(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_results_are_means_of_the_scores(name):
     found = result(name)
-    assert len(found["seeds"]) == (1 if "vanilla" in name else 3)
+    assert len(found["seeds"]) == 3
     with np.load(ROOT / "results" / f"{name}.npz", allow_pickle=False) as scores:
         for row in found["rows"]:
             means = [
