@@ -19,8 +19,8 @@ that of a finished run.
 """
 
 import argparse
-import importlib.util
 import os
+import runpy
 import time
 from functools import partial
 from pathlib import Path
@@ -39,10 +39,7 @@ def open_run(name: str, workdir: Path):
     from geovq_jax.stages.run import Run
 
     path, _, variants = name.partition(":")
-    spec = importlib.util.spec_from_file_location("experiment", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(variants)
+    config = runpy.run_path(path)["get_config"](variants)
     with config.unlocked():
         config.codebook.method, config.codebook.distance = "geodesic", "graph"
     return Run(workdir, config)

@@ -9,10 +9,10 @@ quarters of an hour on a core; finished trials in --workdir are kept, and those 
 """
 
 import argparse
-import importlib.util
 import json
 import math
 import os
+import runpy
 import shutil
 from pathlib import Path
 
@@ -29,10 +29,7 @@ METHODS = ("vqvae_context", "mean_metric_context", "kmeans_context")
 
 def scores(name: str, num_codes: int, workdir: Path) -> dict[str, np.ndarray]:
     """Method -> bits and PSNR of every test image, [n, 2]."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / "compare" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("rate")
+    config = runpy.run_path(str(ROOT / "configs" / "compare" / f"{name}.py"))["get_config"]("rate")
     weight = config.compare.rate_weights[1]
     with config.unlocked():
         config.codebook.num_clusters, config.vae.cell_bits = num_codes, round(math.log2(3 * num_codes), 1)

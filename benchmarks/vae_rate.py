@@ -10,7 +10,7 @@ the grid, instead of to a total.
 """
 
 import argparse
-import importlib.util
+import runpy
 import tempfile
 from pathlib import Path
 
@@ -57,11 +57,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5_000)
     arguments = parser.parse_args()
     path, _, variants = arguments.config.partition(":")
-    specification = importlib.util.spec_from_file_location("config", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    get_config = runpy.run_path(path)["get_config"]
     objectives = [{"vae.beta": float(beta)} for beta in filter(None, arguments.betas.split(","))]
     for bits in filter(None, arguments.cell_bits.split(",")):
         objectives.append({"vae.beta": 1.0, "vae.cell_bits": float(bits)})
@@ -72,7 +68,7 @@ def main() -> None:
         "data.max_test": 100,
     }
     for objective in objectives:
-        config = module.get_config(variants)
+        config = get_config(variants)
         config.update_from_flattened_dict(common | objective)
         config.graph.num_images = arguments.images if config.vae.kind == "vanilla" else 1_000
         print(objective, flush=True)
