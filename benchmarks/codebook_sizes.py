@@ -4,8 +4,8 @@
 
 Seed 0 of configs/compare/DATA.py:rate with the middle one of its weights, for every size K, the autoencoder steered to
 log2 3K bits per cell: K-means and K-means in the mean metric against the joint VQ-VAE. Prints coded bits per image and
-PSNR of the test images, and the BD-rates of the curves over K, paired by image, with 95 % intervals. A size takes three
-quarters of an hour on a core; finished trials in --workdir are kept, and those of K = 256 are taken from results/.
+PSNR of the test images, and the BD-rates of the curves over K, paired by image, with 95 % intervals. Finished trials in
+--workdir are kept, and those of K = 256 are taken from results/.
 """
 
 import argparse

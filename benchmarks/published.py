@@ -79,8 +79,13 @@ def rate(bits: float, workdir: Path, steps: list[int], max_train: int) -> None:
     places, num_codes = PLACES[bits]
     sizes = {"data.max_train": max_train, "vae.channels": (16, 32, 64, 128), "codebook.num_clusters": num_codes}
     spatial = {"vae.cell_bits": math.log2(num_codes) - 1, "compare.methods": METHODS["spatial"]}
-    vanilla = {"vae.kind": "vanilla", "vae.latent_dim": 16, "vae.cell_bits": 0.0, "compare.methods": METHODS["vanilla"]}
-    vanilla["graph.num_images"] = max(2_000, 4 * num_codes)
+    vanilla = {
+        "vae.kind": "vanilla",
+        "vae.latent_dim": 16,
+        "vae.cell_bits": 0.0,
+        "graph.num_images": max(2_000, 4 * num_codes),
+        "compare.methods": METHODS["vanilla"],
+    }
     kind = vanilla if places == 1 else spatial
     show(workdir, f"mnist-{bits:g}", "mnist", steps, sizes | kind, f"squared error {ERRORS[bits]:.2f}")
 

@@ -97,7 +97,7 @@ COMPARE_RATE = {
 )
 
 
-# One code per image. Fitted to few latents: geodesic K-means takes five minutes for a metric, thirty for features.
+# One code per image. Fitted to few latents: geodesic K-means takes minutes per metric, up to twenty for features.
 COMPARE_VANILLA = {
     "data.max_train": 5_000,
     "data.max_valid": 500,
