@@ -225,7 +225,11 @@ def test_methods_with_search_take_every_weight(config):
     assert found[2].title == "K-means, in context, λ = 0.25"
 
 
-def test_curves_by_hand():
+@pytest.mark.parametrize(
+    ("plain", "gain", "chosen"),
+    [(1.25, 1.0 + np.log2(50 / 40), 0.2), (2.5, 2.0, 0.1)],  # at 50 bits, above 20 dB; at 80 bits, the curve's end
+)
+def test_curves_by_hand(plain, gain, chosen):
     """Curves whose rates differ by a known factor at every image, and a plain point below one of them."""
     rng, weights = np.random.default_rng(0), (0.1, 0.2)
     qualities, rates = {0.1: 22.0, 0.2: 21.0}, {0.1: 80.0, 0.2: 40.0}
@@ -233,7 +237,7 @@ def test_curves_by_hand():
     trials = [Trial(method, weight) for method in ("kmeans_context", "vqvae_context") for weight in weights]
     for trial in (*trials, Trial("vqvae")):
         weight = trial.rate_weight or 0.2
-        factor = {"kmeans_context": 1.1, "vqvae_context": 1.0, "vqvae": 1.25}[trial.method]
+        factor = {"kmeans_context": 1.1, "vqvae_context": 1.0, "vqvae": plain}[trial.method]
         bits, psnr = factor * rates[weight], qualities[weight] - (trial.method == "vqvae")
         row = {"method": trial.method, "rate_weight": trial.rate_weight, "title": trial.title, "rung": "decoder"}
         row |= {"steps": 5, "cells": 4, "psnr": psnr}
@@ -247,8 +251,8 @@ def test_curves_by_hand():
     assert first["bd_rate"]["value"] == pytest.approx(0.1, abs=2e-3)
     assert 0.098 < first["bd_rate"]["low"] < first["bd_rate"]["value"] < first["bd_rate"]["high"] < 0.102
     assert "bd_rate" not in second
-    assert second["gain"]["value"] == pytest.approx(1.0 + np.log2(50 / 40), abs=5e-3)  # at 50 bits, above 20 dB
-    assert (first["chosen"], second["chosen"]) == (0.2, 0.2)
+    assert second["gain"]["value"] == pytest.approx(gain, abs=5e-3)
+    assert (first["chosen"], second["chosen"]) == (chosen, chosen)
     points, distances = curves.coded_tables(rows, [first, second])
     assert len(points.rows) == 5
     assert [row[0] for row in distances.rows] == [first["title"], second["title"]]
