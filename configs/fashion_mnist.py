@@ -12,8 +12,11 @@ VANILLA = {
     "vae.kind": "vanilla",
     "vae.channels": (32, 64, 128),
     "vae.latent_dim": 32,
-    "vae.beta": 1.0,
+    "vae.cell_bits": 0.0,
     "graph.num_images": 0,
+    "codebook.method": "auto",
+    "codes.search": "none",
+    "codes.rate_weight": 0.0,
     "evaluate.geodesic_pairs": 200,
 }
 
@@ -26,7 +29,15 @@ def get_config(variants: str = "") -> ConfigDict:
         "data.batch_size": 128,
         "graph.num_images": 6_000,
         "evaluate.geodesic_pairs": 0,
+        "vae.beta": 1.0,
+        "vae.cell_bits": 10.6,  # log2 3K
         "codebook.num_clusters": 512,
+        "codebook.method": "kmeans",
+        "codes.search": "context",
+        "codes.rate_weight": 0.05,
+        "codes.sweeps": 4,
+        "codes.searches": 4,
+        "sample.temperature": 0.9,
     }
     return experiment(
         "fashion_mnist",

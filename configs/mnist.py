@@ -12,9 +12,12 @@ VANILLA = {
     "vae.kind": "vanilla",
     "vae.channels": (32, 64, 128),
     "vae.latent_dim": 32,
-    "vae.beta": 1.0,
+    "vae.cell_bits": 0.0,
     "graph.k": 0,
     "graph.num_images": 0,
+    "codebook.method": "auto",
+    "codes.search": "none",
+    "codes.rate_weight": 0.0,
     "evaluate.geodesic_pairs": 200,
 }
 
@@ -23,6 +26,7 @@ CPU = {
     "data.batch_size": 64,
     "vae.channels": (16, 32, 128),
     "vae.latent_dim": 8,
+    "vae.cell_bits": 9.6,
     "vae.learning_rate": 2e-3,
     "vae.num_steps": 12_000,
     "graph.k": 10,
@@ -48,7 +52,15 @@ def get_config(variants: str = "") -> ConfigDict:
         "data.batch_size": 128,
         "graph.num_images": 6_000,
         "evaluate.geodesic_pairs": 0,
+        "vae.beta": 1.0,
+        "vae.cell_bits": 10.6,  # log2 3K
         "codebook.num_clusters": 512,
+        "codebook.method": "mean_metric",
+        "codes.search": "context",
+        "codes.rate_weight": 0.05,
+        "codes.sweeps": 4,
+        "codes.searches": 4,
+        "sample.temperature": 0.8,
     }
     known = {"spatial": {}, "vanilla": VANILLA, "cpu": CPU, "smoke": SMOKE}
     return experiment("mnist", overrides, variants=variants, known_variants=known)
