@@ -1,6 +1,6 @@
 """Codes of the experiments on full data sets: their defaults and earlier ones, on validation images and small networks.
 
-    python benchmarks/defaults.py [--data mnist fashion_mnist cifar10] [--methods kmeans mean_metric]
+    python benchmarks/defaults.py [--data mnist fashion_mnist cifar10]
 
 configs/DATA.py with the sizes, steps and prior of configs/compare/DATA.py:rate, 10,000 training and 4,000 validation
 images, seed 0, through the stages of the pipeline: first refined geodesic codes without search, of an autoencoder with
@@ -76,8 +76,6 @@ def measure(title: str, config: ConfigDict, workdir: Path, temperatures: list[fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
-    parser.add_argument("--methods", nargs="+", help="in place of the default's codebook.method")
-    parser.add_argument("--rate-weights", type=float, nargs="+", help="in place of the default's codes.rate_weight")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.9, 0.8])
     parser.add_argument("--workdir", type=Path, default=Path("runs/defaults"))
     parser.add_argument("--core", type=int, default=0, help="core to run on")
@@ -88,11 +86,8 @@ def main() -> None:
         earlier, config = configured(name), configured(name)
         earlier.update_from_flattened_dict(EARLIER)
         measure(f"{name}, earlier", earlier, arguments.workdir / f"{name}-earlier", arguments.temperatures)
-        for method in arguments.methods or [config.codebook.method]:
-            for weight in arguments.rate_weights or [config.codes.rate_weight]:
-                config.codebook.method, config.codes.rate_weight = method, weight
-                title = f"{name}, {method}, weight {weight:g}"
-                measure(title, config, arguments.workdir / name, arguments.temperatures)
+        title = f"{name}, {config.codebook.method}, weight {config.codes.rate_weight:g}"
+        measure(title, config, arguments.workdir / name, arguments.temperatures)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ VANILLA = {
     "codebook.method": "auto",
     "codes.search": "none",
     "codes.rate_weight": 0.0,
+    "sample.temperature": 1.0,
     "evaluate.geodesic_pairs": 200,
 }
 
