@@ -34,7 +34,10 @@ METHODS = (
     *("mean_metric", "local_metrics", "geodesic", "geodesic_means", "geodesic_refined", "geodesic_decoded"),
 )
 OF_VECTORS = ("kmeans_decoded",)  # methods that grids of cells have no use for
-JOINT = ("vqvae", "vqvae_tuned", "vqvae_context", "vqvae_longer_context", "vqvae_double", "geodesic_joint")
+JOINT = (
+    *("vqvae", "vqvae_tuned", "vqvae_context", "vqvae_double"),
+    *("vqvae_joint_context", "geodesic_joint", "geodesic_joint_context"),
+)
 METRIC_VARIANTS = tuple(f"geodesic_means_{metric}" for metric in ("bernoulli", "features", "uncertainty"))
 METHOD = one_of("auto", *METHODS)
 _ALONE = (*METRIC_VARIANTS, *JOINT)

@@ -19,9 +19,10 @@ JOINT = {
     "vqvae": "joint VQ-VAE",
     "vqvae_tuned": "joint VQ-VAE, then decoder",
     "vqvae_context": "joint VQ-VAE, in context",
-    "vqvae_longer_context": "joint VQ-VAE, longer, in context",
     "vqvae_double": "joint VQ-VAE, twice the steps",
+    "vqvae_joint_context": "joint VQ-VAE, then joint again, in context",
     "geodesic_joint": "geodesic, refined, then joint",
+    "geodesic_joint_context": "geodesic, refined, then joint, in context",
 }
 
 METRIC_VARIANTS = {

@@ -51,6 +51,7 @@ from geovq_jax.workdir import save_npz, to_json, write_json
 _PROBE_IMAGES = 5_000
 _PAIRS = 256  # of test images, for the unevenness between their codes
 _AS_IT_STARTS = ("gaussian", "scalar", "kmedoids", "vqvae", "vqvae_double", "geodesic_joint")  # not fine-tuned
+_JOINT_AGAIN = ("vqvae_joint_context", "geodesic_joint_context")  # half of the fine-tuning trains the whole model
 _AT_START = {"geodesic_joint": "encoder"}  # what was trained last; by default the joint model, or nothing
 _TRAINED: dict[str, tuple[Trained, ...]] = {"geodesic_refined": ("codes", "decoder")}
 _WIDTHS = (1, 2, 4, 8, 16)  # of the posterior, times its variance, on the autoencoder's own curve
@@ -107,10 +108,11 @@ def run_trials(trials: list[Trial], run: Run) -> None:
     """Run trials of one method on one seed, from the same start."""
     method, config = trials[0].method, run.config
     start = (joint_codes if method in JOINT else post_hoc_codes)(method, run)
+    own = _with_half_the_steps(run) if method in _JOINT_AGAIN else run
     for trial in trials:
         path, record = run.workdir / "cells" / f"{trial.name}.json", trial_settings(trial, config)
-        config.codes.rate_weight = trial.rate_weight
-        rows, images = score_trial(method, run, start)
+        own.config.codes.rate_weight = trial.rate_weight
+        rows, images = score_trial(method, own, start)
         save_npz(path.with_suffix(".npz"), **images)
         write_json(path, {"settings": record, "rows": rows})
         say(trial.name, ", ".join(f"{row['rung']} {row['psnr']:.2f} dB" for row in rows))
@@ -143,27 +145,45 @@ def _in_metric(run: Run, metric: str) -> Run:
     return other
 
 
+def _with_half_the_steps(run: Run) -> Run:
+    """The run with half of its steps of fine-tuning."""
+    config = run.config.copy_and_resolve_references()
+    config.codebook.finetune_steps //= 2
+    return Run(run.workdir, config)
+
+
 def joint_codes(name: str, run: Run) -> Coded:
     """Codes of a jointly trained model, from its encoder.
 
-    `vqvae` trains everything for the whole budget, `vqvae_double` for twice as many steps; `vqvae_tuned` and
-    `vqvae_context`, which fine-tune the decoder like a post-hoc method, for the steps of the VAE, and
-    `vqvae_longer_context` for the whole budget before that. `geodesic_joint` starts from the autoencoder and the
-    refined geodesic codebook and trains everything for the steps of the fine-tuning.
+    `vqvae` trains everything for the whole budget, `vqvae_double` for twice as many steps; those that fine-tune the
+    decoder like a post-hoc method, for the steps of the VAE. `geodesic_joint` starts from the autoencoder and the
+    refined geodesic codebook and trains everything for the steps of the fine-tuning, with search for half of them;
+    `vqvae_joint_context` trains its model in the same way once more.
     """
-    config, start, before = run.config, None, 0
+    config, start, before = run.config, _start(name, run), 0
     whole, first = vqvae.num_steps(config), config.vae.num_steps
-    steps = {"vqvae_double": 2 * whole, "vqvae_tuned": first, "vqvae_context": first}.get(name, whole)
+    steps = {"vqvae": whole, "vqvae_double": 2 * whole}.get(name, first)
     directory = run.workdir / f"vqvae_{steps}"
-    if name == "geodesic_joint":
-        nodes = nodes_of(run, run.clusters)
-        book = methods.fit("geodesic_refined", nodes, config.codebook.num_clusters, seed=config.seed)[0].vectors
-        mean_metric = jnp.asarray(np.mean(np.asarray(nodes.metrics), axis=0))
-        start = models.from_vae(run.autoencoder.params, jnp.asarray(book), mean_metric)
+    if start is not None:
         before, directory = first, run.workdir / name
+        run = _with_half_the_steps(run) if name in _JOINT_AGAIN else run
     model, fit = vqvae.fit_vqvae(run, directory, start=start, steps=steps)
     codes = {split: vqvae.encode(model, getattr(run.dataset, split).images) for split in SPLITS}
     return Coded(Autoencoder(model.params, model.arch), vqvae.vectors(model), codes, before + fit.last_step)
+
+
+def _start(name: str, run: Run) -> Any:
+    """Parameters that a joint model is fine-tuned from; None for those of a fresh one."""
+    config = run.config
+    if name == "vqvae_joint_context":
+        steps = config.vae.num_steps
+        return vqvae.fit_vqvae(run, run.workdir / f"vqvae_{steps}", steps=steps)[0].params
+    if name.startswith("geodesic_joint"):
+        nodes = nodes_of(run, run.clusters)
+        book = methods.fit("geodesic_refined", nodes, config.codebook.num_clusters, seed=config.seed)[0].vectors
+        mean_metric = jnp.asarray(np.mean(np.asarray(nodes.metrics), axis=0))
+        return models.from_vae(run.autoencoder.params, jnp.asarray(book), mean_metric)
+    return None
 
 
 def score_trial(name: str, run: Run, start: Coded) -> Scored:

@@ -34,7 +34,10 @@ SMALL = (
 
 
 METHODS = ("kmeans", "vqvae")
-EVERY = ("mean_metric", "geodesic_refined", "geodesic_refined_context", "vqvae_tuned", "geodesic_joint")
+EVERY = (
+    *("mean_metric", "geodesic_refined", "geodesic_refined_context", "vqvae_tuned", "vqvae_joint_context"),
+    *("geodesic_joint", "geodesic_joint_context"),
+)
 
 
 def compare(tmp_path, methods, output):
