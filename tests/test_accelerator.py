@@ -19,7 +19,7 @@ from geovq_jax.quantization.context import encode_in_context
 from geovq_jax.quantization.rates import rate_of_tables
 from geovq_jax.training.optimizer import make_optimizer
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 RNG = np.random.default_rng(0)
 WEIGHTS = [RNG.normal(size=shape).astype(np.float32) for shape in ((4, 32), (32, 50))]
