@@ -237,11 +237,11 @@ def test_curves_by_hand(plain, gain, chosen):
     rng, weights = np.random.default_rng(0), (0.1, 0.2)
     qualities, rates = {0.1: 22.0, 0.2: 21.0}, {0.1: 80.0, 0.2: 40.0}
     cells, rows = {}, []
-    trials = [Trial(method, weight) for method in ("kmeans_context", "vqvae_context") for weight in weights]
+    factors = {"kmeans_context": 1.1, "vqvae_context": 1.0, "vqvae_joint_context": 0.9, "vqvae": plain}
+    trials = [Trial(method, weight) for method in factors if method != "vqvae" for weight in weights]
     for trial in (*trials, Trial("vqvae")):
         weight = trial.rate_weight or 0.2
-        factor = {"kmeans_context": 1.1, "vqvae_context": 1.0, "vqvae": plain}[trial.method]
-        bits, psnr = factor * rates[weight], qualities[weight] - (trial.method == "vqvae")
+        bits, psnr = factors[trial.method] * rates[weight], qualities[weight] - (trial.method == "vqvae")
         row = {"method": trial.method, "rate_weight": trial.rate_weight, "title": trial.title, "rung": "decoder"}
         row |= {"steps": 5, "cells": 4, "psnr": psnr}
         rows.append(row | {"prior": bits / 4, "valid_prior": bits / 4, "valid_psnr": psnr})
@@ -249,16 +249,20 @@ def test_curves_by_hand(plain, gain, chosen):
             noise = rng.normal(0.0, 0.01, (2, 400))
             images = {"bits": bits * (1 + noise[0]), "psnr_decoder": psnr + noise[1]}
             cells[trial, seed] = [row], images
-    first, second = curves.compare_at_coded_bits(cells, rows, (0, 1))
-    assert (first["method"], second["method"]) == ("kmeans_context", "vqvae_context")
+    first, second, third = curves.compare_at_coded_bits(cells, rows, (0, 1))
+    assert [entry["method"] for entry in (first, second, third)] == list(factors)[:3]
     assert first["bd_rate"]["value"] == pytest.approx(0.1, abs=2e-3)
     assert 0.098 < first["bd_rate"]["low"] < first["bd_rate"]["value"] < first["bd_rate"]["high"] < 0.102
     assert "bd_rate" not in second
+    assert "bd_rate_joint" not in third
+    assert third["bd_rate"]["value"] == pytest.approx(-0.1, abs=2e-3)
+    assert first["bd_rate_joint"]["value"] == pytest.approx(1.1 / 0.9 - 1.0, abs=2e-3)
     assert second["gain"]["value"] == pytest.approx(gain, abs=5e-3)
     assert (first["chosen"], second["chosen"]) == (chosen, chosen)
-    points, distances = curves.coded_tables(rows, [first, second])
-    assert len(points.rows) == 5
-    assert [row[0] for row in distances.rows] == [first["title"], second["title"]]
+    points, distances = curves.coded_tables(rows, [first, second, third])
+    assert len(points.rows) == 7
+    assert [row[0] for row in distances.rows] == [entry["title"] for entry in (first, second, third)]
+    assert {len(row) for row in distances.rows} == {len(distances.columns)} == {8}
 
 
 def test_a_joint_model_alone_has_no_units(tmp_path, config):
