@@ -46,7 +46,7 @@ def open_run(name: str, workdir: Path):
 
 
 def plane(run, weight: float = 0.1, num_images: int = 400) -> None:
-    from geovq_jax.comparison.trials import post_hoc_codes
+    from geovq_jax.comparison.starts import post_hoc_codes
     from geovq_jax.quantization.code_tables import fit_tables, grid_bits
     from geovq_jax.quantization.context import encode_in_context
     from geovq_jax.quantization.rates import rate_of_tables
@@ -224,7 +224,7 @@ def prior(run, num_steps: int = 1_500, smoothing: float = 0.1) -> None:
     from sklearn.cluster import KMeans
 
     from geovq_jax import data
-    from geovq_jax.comparison.trials import post_hoc_codes
+    from geovq_jax.comparison.starts import post_hoc_codes
     from geovq_jax.models import gpt
     from geovq_jax.models.transformer import Transformer
     from geovq_jax.stages.records import prior_architecture, raster

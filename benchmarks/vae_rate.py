@@ -24,7 +24,7 @@ def decibels(error: float) -> float:
 def measure(config, directory: Path) -> None:
 
     from geovq_jax import pipeline
-    from geovq_jax.comparison.trials import post_hoc_codes
+    from geovq_jax.comparison.starts import post_hoc_codes
     from geovq_jax.quantization.methods import METHODS
     from geovq_jax.stages.finetune import finetune_in_parts
     from geovq_jax.stages.records import decode_images

@@ -7,17 +7,15 @@ after fine-tuning, and leaves a record and the scores of every image. A finished
 import itertools
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from geovq_jax import pipeline, processes
 from geovq_jax.comparison.cells import (
     JOINT,
-    METRIC_VARIANTS,
     SEARCHED,
     Trial,
     is_finished,
@@ -25,6 +23,7 @@ from geovq_jax.comparison.cells import (
     trial_settings,
     trials_of,
 )
+from geovq_jax.comparison.starts import JOINT_AGAIN, Coded, joint_codes, post_hoc_codes, with_half_the_steps
 from geovq_jax.comparison.tables import write_results
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
@@ -32,41 +31,26 @@ from geovq_jax.evaluation.code_usage import code_usage, distortion
 from geovq_jax.evaluation.image_metrics import image_scores
 from geovq_jax.evaluation.interpolation import unevenness
 from geovq_jax.evaluation.sample_scores import class_consistency, frechet_distance
-from geovq_jax.models import vqvae as models
 from geovq_jax.models.sampling import draw
-from geovq_jax.quantization import methods
-from geovq_jax.stages import vqvae
 from geovq_jax.stages.classifier import predict
-from geovq_jax.stages.codebook import nodes_of
-from geovq_jax.stages.codes import assigned, searched
+from geovq_jax.stages.codes import searched
 from geovq_jax.stages.finetune import Trained, finetune_in_parts
 from geovq_jax.stages.prior import fit_prior
 from geovq_jax.stages.records import SPLITS, Autoencoder, decode_images, decoder_of, log_probabilities
 from geovq_jax.stages.run import Run
 from geovq_jax.stages.scores import real_images
-from geovq_jax.stages.vae import fit_uncertainty
 from geovq_jax.terminal import progress_bar, say
 from geovq_jax.workdir import save_npz, to_json, write_json
 
 _PROBE_IMAGES = 5_000
 _PAIRS = 256  # of test images, for the unevenness between their codes
 _AS_IT_STARTS = ("gaussian", "scalar", "kmedoids", "vqvae", "vqvae_double", "geodesic_joint")  # not fine-tuned
-_JOINT_AGAIN = ("vqvae_joint_context", "geodesic_joint_context")  # half of the fine-tuning trains the whole model
 _AT_START = {"geodesic_joint": "encoder"}  # what was trained last; by default the joint model, or nothing
 _TRAINED: dict[str, tuple[Trained, ...]] = {"geodesic_refined": ("codes", "decoder")}
 _WIDTHS = (1, 2, 4, 8, 16)  # of the posterior, times its variance, on the autoencoder's own curve
 
 Scored = tuple[list[dict[str, Any]], dict[str, np.ndarray]]
 """Records of one trial, one per trained part, and scores of every image by name."""
-
-
-class Coded(NamedTuple):
-    """An autoencoder, code vectors [K, d], split -> codes int32 [n] or [n, h, w], and the gradient steps spent."""
-
-    model: Autoencoder
-    vectors: np.ndarray
-    codes: dict[str, np.ndarray]
-    steps: int
 
 
 def compare(workdir: Path, config: ConfigDict, output: Path) -> None:
@@ -108,7 +92,7 @@ def run_trials(trials: list[Trial], run: Run) -> None:
     """Run trials of one method on one seed, from the same start."""
     method, config = trials[0].method, run.config
     start = (joint_codes if method in JOINT else post_hoc_codes)(method, run)
-    own = _with_half_the_steps(run) if method in _JOINT_AGAIN else run
+    own = with_half_the_steps(run) if method in JOINT_AGAIN else run
     for trial in trials:
         path, record = run.workdir / "cells" / f"{trial.name}.json", trial_settings(trial, config)
         own.config.codes.rate_weight = trial.rate_weight
@@ -116,74 +100,6 @@ def run_trials(trials: list[Trial], run: Run) -> None:
         save_npz(path.with_suffix(".npz"), **images)
         write_json(path, {"settings": record, "rows": rows})
         say(trial.name, ", ".join(f"{row['rung']} {row['psnr']:.2f} dB" for row in rows))
-
-
-def post_hoc_codes(name: str, run: Run) -> Coded:
-    """Code vectors of a method on the run's nodes, and the codes of every split without search."""
-    method, config = name.removesuffix(SEARCHED), run.config
-    if name in METRIC_VARIANTS:
-        method, run = "geodesic_means", _in_metric(run, name.removeprefix("geodesic_means_"))
-    nodes = nodes_of(run, run.clusters)
-    if method == "geodesic_means":  # the row "geodesic" is K-medoids of the graph
-        nodes = nodes._replace(distance="geodesic")
-    quantizer, _ = methods.fit(method, nodes, config.codebook.num_clusters, seed=config.seed)
-    codes = {split: assigned(run, quantizer, split).codes for split in SPLITS}
-    return Coded(run.autoencoder, quantizer.vectors, codes, config.vae.num_steps)
-
-
-def _in_metric(run: Run, metric: str) -> Run:
-    """The run with another metric; the medoids from which geodesic K-means starts stay those of its own."""
-    config = run.config.copy_and_resolve_references()
-    with config.unlocked():
-        if metric == "uncertainty":
-            config.vae.uncertainty = "std"
-        else:
-            config.graph.output_metric = metric
-    other = Run(run.workdir, config)
-    if metric == "uncertainty":
-        fit_uncertainty(other)
-    return other
-
-
-def _with_half_the_steps(run: Run) -> Run:
-    """The run with half of its steps of fine-tuning."""
-    config = run.config.copy_and_resolve_references()
-    config.codebook.finetune_steps //= 2
-    return Run(run.workdir, config)
-
-
-def joint_codes(name: str, run: Run) -> Coded:
-    """Codes of a jointly trained model, from its encoder.
-
-    `vqvae` trains everything for the whole budget, `vqvae_double` for twice as many steps; those that fine-tune the
-    decoder like a post-hoc method, for the steps of the VAE. `geodesic_joint` starts from the autoencoder and the
-    refined geodesic codebook and trains everything for the steps of the fine-tuning, with search for half of them;
-    `vqvae_joint_context` trains its model in the same way once more.
-    """
-    config, start, before = run.config, _start(name, run), 0
-    whole, first = vqvae.num_steps(config), config.vae.num_steps
-    steps = {"vqvae": whole, "vqvae_double": 2 * whole}.get(name, first)
-    directory = run.workdir / f"vqvae_{steps}"
-    if start is not None:
-        before, directory = first, run.workdir / name
-        run = _with_half_the_steps(run) if name in _JOINT_AGAIN else run
-    model, fit = vqvae.fit_vqvae(run, directory, start=start, steps=steps)
-    codes = {split: vqvae.encode(model, getattr(run.dataset, split).images) for split in SPLITS}
-    return Coded(Autoencoder(model.params, model.arch), vqvae.vectors(model), codes, before + fit.last_step)
-
-
-def _start(name: str, run: Run) -> Any:
-    """Parameters that a joint model is fine-tuned from; None for those of a fresh one."""
-    config = run.config
-    if name == "vqvae_joint_context":
-        steps = config.vae.num_steps
-        return vqvae.fit_vqvae(run, run.workdir / f"vqvae_{steps}", steps=steps)[0].params
-    if name.startswith("geodesic_joint"):
-        nodes = nodes_of(run, run.clusters)
-        book = methods.fit("geodesic_refined", nodes, config.codebook.num_clusters, seed=config.seed)[0].vectors
-        mean_metric = jnp.asarray(np.mean(np.asarray(nodes.metrics), axis=0))
-        return models.from_vae(run.autoencoder.params, jnp.asarray(book), mean_metric)
-    return None
 
 
 def score_trial(name: str, run: Run, start: Coded) -> Scored:
