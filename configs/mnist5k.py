@@ -11,6 +11,8 @@ from geovq_jax.presets import SMOKE
 VANILLA = {
     "vae.kind": "vanilla",
     "vae.cell_bits": 0.0,
+    "vae.num_steps": 1_350,
+    "vae.joint_steps": 0,
     "graph.k": 0,
     "codebook.method": "auto",
     "codes.search": "none",
@@ -28,7 +30,8 @@ def get_config(variants: str = "") -> ConfigDict:
         "vae.beta": 1.0,
         "vae.cell_bits": 9.6,  # log2 3K
         "vae.learning_rate": 2e-3,
-        "vae.num_steps": 1_350,
+        "vae.num_steps": 500,
+        "vae.joint_steps": 850,
         "vae.evaluate_every": 150,
         "graph.k": 10,
         "graph.num_images": 1_500,

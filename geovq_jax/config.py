@@ -152,6 +152,8 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         warmup, steps = (f"{section}.{name}" for name in ("warmup_steps", "num_steps"))
         if values[warmup] >= values[steps]:
             yield f"{warmup} below {steps}", warmup, steps
+    if 0 < values["vae.joint_steps"] <= values["vae.warmup_steps"]:
+        yield "vae.joint_steps to be 0 or above vae.warmup_steps", "vae.joint_steps", "vae.warmup_steps"
     if values["prior.embed_dim"] % values["prior.num_heads"]:
         yield "prior.embed_dim to be a multiple of prior.num_heads", "prior.embed_dim", "prior.num_heads"
     if values["vae.output"] == "identity" and values["vae.loss"] == "bernoulli":

@@ -34,10 +34,7 @@ METHODS = (
     *("mean_metric", "local_metrics", "geodesic", "geodesic_means", "geodesic_refined", "geodesic_decoded"),
 )
 OF_VECTORS = ("kmeans_decoded",)  # methods that grids of cells have no use for
-JOINT = (
-    *("vqvae", "vqvae_tuned", "vqvae_context", "vqvae_double"),
-    *("vqvae_joint_context", "geodesic_joint", "geodesic_joint_context"),
-)
+JOINT = ("vqvae", "vqvae_tuned", "vqvae_context", "vqvae_double", "geodesic_joint")
 METRIC_VARIANTS = tuple(f"geodesic_means_{metric}" for metric in ("bernoulli", "features", "uncertainty"))
 METHOD = one_of("auto", *METHODS)
 _ALONE = (*METRIC_VARIANTS, *JOINT)
@@ -89,6 +86,7 @@ KEYS: dict[str, Key] = {
     "vae.num_steps": Key(20_000, "maximum number of training steps", at_least(1)),
     "vae.evaluate_every": Key(1_000, "training steps between evaluations on the validation split", at_least(1)),
     "vae.patience": Key(5, "evaluations without improvement after which training stops", at_least(1)),
+    "vae.joint_steps": Key(0, "then steps as a joint VQ-VAE that starts from K-means; not of vae.module", at_least(0)),
     "graph.k": Key(0, "neighbours per node; 0: 15 for cells, 8 per dimension for vectors, from 15 to 60", at_least(0)),
     "graph.symmetry": Key("union", "keep edges that either end lists, or both", one_of("union", "mutual")),
     "graph.metric": Key("euclidean", "distance by which neighbours are searched", one_of("euclidean", "cosine")),

@@ -154,7 +154,7 @@ def _plan(names: Sequence[str], workdir: Path, config: ConfigDict) -> str:
         return f"{', '.join(pending)}; {max(1, round(sum(seconds) / 60))} min when they ran before"
     trained = ("classifier", "prior") if config.vae.kind == "external" else ("vae", "classifier", "prior")
     sections = [name for name in trained if name in pending]
-    steps = ", ".join(f"{name} {config[name].num_steps:,}" for name in sections)
+    steps = ", ".join(f"{name} {config[name].num_steps + config[name].get('joint_steps', 0):,}" for name in sections)
     return ", ".join(pending) + (f"; training steps at most: {steps}" if steps else "")
 
 

@@ -9,6 +9,7 @@ SMOKE = {
     "vae.channels": (8, 16, 32),
     "vae.latent_dim": 4,
     "vae.num_steps": 60,
+    "vae.joint_steps": 0,
     "vae.evaluate_every": 20,
     "vae.warmup_steps": 5,
     "graph.k": 8,
@@ -94,6 +95,12 @@ COMPARE_RATE = {
         *(f"{name}{search}" for name in _CURVES for search in ("", "_context")),
         *("vqvae", "vqvae_tuned", "vqvae_context"),
     ),
+)
+
+
+# As the curves, after COMPARE_RATE: the last three fifths of the autoencoder's steps train it as a joint VQ-VAE.
+COMPARE_JOINT = {"vae.num_steps": 800, "vae.joint_steps": 1_200} | dict.fromkeys(
+    ("compare.methods", "compare.prior"), ("mean_metric", "mean_metric_context", "vqvae", "vqvae_context")
 )
 
 

@@ -86,7 +86,9 @@ def inputs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
 def settings_of(name: str, config: ConfigDict) -> dict[str, Any]:
     """Settings that a stage depends on under a configuration."""
     more: tuple[str, ...] = ()
-    if name == "codes" and config.codes.rate == "prior":
+    if name in ("vae", "latents") and config.vae.joint_steps and config.vae.kind != "external":
+        more = ("codebook.num_clusters",)
+    elif name == "codes" and config.codes.rate == "prior":
         more = ("prior",)
     elif name == "codes" and configuration.given_codes(config):
         more = ("seed", "data")
@@ -116,6 +118,8 @@ def is_longer(name: str, workdir: Path, record: Mapping[str, Any], earlier: Mapp
     """Whether nothing changed but that a training may take longer: it continues from its last checkpoint."""
     before = earlier.get("settings", {})
     if name not in ("vae", "prior") or name not in before or earlier.get("inputs") != record["inputs"]:
+        return False
+    if record["settings"][name].get("joint_steps"):  # which start from the end of the training before them
         return False
     intact = earlier.get("outputs") in (None, hashes(STAGES[name].outputs, workdir))
     old, new = before[name], record["settings"][name]

@@ -147,7 +147,8 @@ def test_keys_that_do_not_fit_together_are_both_named(overrides, named):
         {"vqvae.method": "fsq", "vqvae.levels": (16, 16)},
         {"sample.top_p": 1.0},
         {"codes.search": "context", "codes.sweeps": 1, "codes.searches": 1},
-        {"compare.methods": ("scalar_context", "vqvae_joint_context"), "compare.prior": ()},
+        {"compare.methods": ("scalar_context", "vqvae_context"), "compare.prior": ()},
+        {"vae.joint_steps": 101, "vae.warmup_steps": 100},
     ],
 )
 def test_keys_that_fit_together_are_accepted(overrides):

@@ -1,12 +1,13 @@
 """Codes against codes on CIFAR-10: 20,000 training images, a 4 x 4 grid of 256 codes (128 bits per image).
 
-Variants: spatial (default), rate (curves at coded bits), vanilla (one code per image), smoke (seconds).
+Variants: spatial (default), rate (curves at coded bits), rate,joint (the same after joint training of the autoencoder),
+vanilla (one code per image), smoke (seconds).
 """
 
 from ml_collections import ConfigDict
 
 from geovq_jax.config import experiment
-from geovq_jax.presets import COMPARE, COMPARE_METHODS, COMPARE_RATE, COMPARE_SMOKE, COMPARE_VANILLA
+from geovq_jax.presets import COMPARE, COMPARE_JOINT, COMPARE_METHODS, COMPARE_RATE, COMPARE_SMOKE, COMPARE_VANILLA
 
 
 def get_config(variants: str = "") -> ConfigDict:
@@ -18,5 +19,6 @@ def get_config(variants: str = "") -> ConfigDict:
     }
     # Squared errors, summed over 3,072 values instead of 784, are larger than on the other data.
     rate = COMPARE_RATE | {"compare.rate_weights": (0.1, 0.25, 0.5)}
-    known = {"spatial": {}, "rate": rate, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
+    known = {"spatial": {}, "rate": rate, "joint": COMPARE_JOINT}
+    known |= {"vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
     return experiment("compare-cifar10", overrides, variants=variants, known_variants=known)

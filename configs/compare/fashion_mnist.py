@@ -1,16 +1,19 @@
 """Codes against codes on Fashion-MNIST: 20,000 training images, a 4 x 4 grid of 256 codes (128 bits per image).
 
-Variants: spatial (default), rate (curves at coded bits), vanilla (one code per image), smoke (seconds).
+Variants: spatial (default), rate (curves at coded bits), rate,joint (the same after joint training of the autoencoder),
+vanilla (one code per image), smoke (seconds).
 """
 
 from ml_collections import ConfigDict
 
 from geovq_jax.config import experiment
-from geovq_jax.presets import COMPARE, COMPARE_RATE, COMPARE_SMOKE, COMPARE_VANILLA
+from geovq_jax.presets import COMPARE, COMPARE_JOINT, COMPARE_RATE, COMPARE_SMOKE, COMPARE_VANILLA
 
 
 def get_config(variants: str = "") -> ConfigDict:
     """Configuration of the comparison, with the variants named after the colon."""
     overrides = COMPARE | {"data.name": "fashion_mnist", "vae.num_steps": 3_000}
-    known = {"spatial": {}, "rate": COMPARE_RATE, "vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
+    joint = COMPARE_JOINT | {"vae.num_steps": 1_000, "vae.joint_steps": 2_000}
+    known = {"spatial": {}, "rate": COMPARE_RATE, "joint": joint}
+    known |= {"vanilla": COMPARE_VANILLA, "smoke": COMPARE_SMOKE}
     return experiment("compare-fashion_mnist", overrides, variants=variants, known_variants=known)

@@ -20,9 +20,7 @@ JOINT = {
     "vqvae_tuned": "joint VQ-VAE, then decoder",
     "vqvae_context": "joint VQ-VAE, in context",
     "vqvae_double": "joint VQ-VAE, twice the steps",
-    "vqvae_joint_context": "joint VQ-VAE, then joint again, in context",
     "geodesic_joint": "geodesic, refined, then joint",
-    "geodesic_joint_context": "geodesic, refined, then joint, in context",
 }
 
 METRIC_VARIANTS = {
@@ -68,10 +66,15 @@ def trials_of(config: ConfigDict) -> list[Trial]:
 
 
 def trial_settings(trial: Trial, config: ConfigDict) -> dict[str, Any]:
-    """Everything in a seed's configuration that a trial depends on."""
+    """Everything in a seed's configuration that a trial depends on.
+
+    A joint model that starts afresh depends on the number of the autoencoder's steps, not on their parts.
+    """
     own = config.copy_and_resolve_references()
     with own.unlocked():
         own.codes.rate_weight = trial.rate_weight
+        if trial.method.startswith("vqvae"):
+            own.vae.num_steps, own.vae.joint_steps = own.vae.num_steps + own.vae.joint_steps, 0
     found = settings(own, "seed", "data", "vae", "graph", "codebook", "vqvae")
     if trial.method.endswith(SEARCHED):
         found |= settings(own, "codes")

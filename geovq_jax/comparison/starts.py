@@ -15,8 +15,6 @@ from geovq_jax.stages.records import SPLITS, Autoencoder
 from geovq_jax.stages.run import Run
 from geovq_jax.stages.vae import fit_uncertainty
 
-JOINT_AGAIN = ("vqvae_joint_context", "geodesic_joint_context")  # half of the fine-tuning trains the whole model
-
 
 class Coded(NamedTuple):
     """An autoencoder, code vectors [K, d], split -> codes int32 [n] or [n, h, w], and the gradient steps spent."""
@@ -37,7 +35,7 @@ def post_hoc_codes(name: str, run: Run) -> Coded:
         nodes = nodes._replace(distance="geodesic")
     quantizer, _ = methods.fit(method, nodes, config.codebook.num_clusters, seed=config.seed)
     codes = {split: assigned(run, quantizer, split).codes for split in SPLITS}
-    return Coded(run.autoencoder, quantizer.vectors, codes, config.vae.num_steps)
+    return Coded(run.autoencoder, quantizer.vectors, codes, vqvae.autoencoder_steps(config))
 
 
 def _in_metric(run: Run, metric: str) -> Run:
@@ -54,42 +52,32 @@ def _in_metric(run: Run, metric: str) -> Run:
     return other
 
 
-def with_half_the_steps(run: Run) -> Run:
-    """The run with half of its steps of fine-tuning."""
-    config = run.config.copy_and_resolve_references()
-    config.codebook.finetune_steps //= 2
-    return Run(run.workdir, config)
-
-
 def joint_codes(name: str, run: Run) -> Coded:
     """Codes of a jointly trained model, from its encoder.
 
     `vqvae` trains everything for the whole budget, `vqvae_double` for twice as many steps; those that fine-tune the
-    decoder like a post-hoc method, for the steps of the VAE. `geodesic_joint` starts from the autoencoder and the
-    refined geodesic codebook and trains everything for the steps of the fine-tuning, with search for half of them;
-    `vqvae_joint_context` trains its model in the same way once more.
+    decoder like a post-hoc method, for the steps of the autoencoder. `geodesic_joint` starts from the autoencoder and
+    the refined geodesic codebook and trains everything for the steps of the fine-tuning.
     """
-    config, start, before = run.config, _start(name, run), 0
-    whole, first = vqvae.num_steps(config), config.vae.num_steps
-    steps = {"vqvae": whole, "vqvae_double": 2 * whole}.get(name, first)
-    directory = run.workdir / f"vqvae_{steps}"
-    if start is not None:
-        before, directory = first, run.workdir / name
-        run = with_half_the_steps(run) if name in JOINT_AGAIN else run
-    model, fit = vqvae.fit_vqvae(run, directory, start=start, steps=steps)
-    codes = {split: vqvae.encode(model, getattr(run.dataset, split).images) for split in SPLITS}
-    return Coded(Autoencoder(model.params, model.arch), vqvae.vectors(model), codes, before + fit.last_step)
-
-
-def _start(name: str, run: Run) -> Any:
-    """Parameters that a joint model is fine-tuned from; None for those of a fresh one."""
     config = run.config
-    if name == "vqvae_joint_context":
-        steps = config.vae.num_steps
-        return vqvae.fit_vqvae(run, run.workdir / f"vqvae_{steps}", steps=steps)[0].params
-    if name.startswith("geodesic_joint"):
-        nodes = nodes_of(run, run.clusters)
-        book = methods.fit("geodesic_refined", nodes, config.codebook.num_clusters, seed=config.seed)[0].vectors
-        mean_metric = jnp.asarray(np.mean(np.asarray(nodes.metrics), axis=0))
-        return models.from_vae(run.autoencoder.params, jnp.asarray(book), mean_metric)
-    return None
+    whole, first = vqvae.num_steps(config), vqvae.autoencoder_steps(config)
+    if name == "geodesic_joint":
+        section = config.codebook
+        steps, learning_rate = section.finetune_steps, section.finetune_learning_rate
+        directory, start = run.workdir / name, _refined_start(run)
+        model, fit = vqvae.fit_vqvae(run, directory, steps=steps, learning_rate=learning_rate, start=start)
+        spent = first + fit.last_step
+    else:
+        steps = {"vqvae": whole, "vqvae_double": 2 * whole}.get(name, first)
+        model, fit = vqvae.fit_vqvae(run, run.workdir / f"vqvae_{steps}", steps=steps)
+        spent = fit.last_step
+    codes = {split: vqvae.encode(model, getattr(run.dataset, split).images) for split in SPLITS}
+    return Coded(Autoencoder(model.params, model.arch), vqvae.vectors(model), codes, spent)
+
+
+def _refined_start(run: Run) -> Any:
+    """Parameters of a joint model that starts from the autoencoder and the refined geodesic codebook."""
+    nodes = nodes_of(run, run.clusters)
+    quantizer, _ = methods.fit("geodesic_refined", nodes, run.config.codebook.num_clusters, seed=run.config.seed)
+    mean_metric = jnp.asarray(np.mean(np.asarray(nodes.metrics), axis=0))
+    return models.from_vae(run.autoencoder.params, jnp.asarray(quantizer.vectors), mean_metric)

@@ -23,7 +23,7 @@ from geovq_jax.comparison.cells import (
     trial_settings,
     trials_of,
 )
-from geovq_jax.comparison.starts import JOINT_AGAIN, Coded, joint_codes, post_hoc_codes, with_half_the_steps
+from geovq_jax.comparison.starts import Coded, joint_codes, post_hoc_codes
 from geovq_jax.comparison.tables import write_results
 from geovq_jax.evaluation import likelihood
 from geovq_jax.evaluation.clustering_scores import clustering_scores, linear_probe
@@ -92,11 +92,10 @@ def run_trials(trials: list[Trial], run: Run) -> None:
     """Run trials of one method on one seed, from the same start."""
     method, config = trials[0].method, run.config
     start = (joint_codes if method in JOINT else post_hoc_codes)(method, run)
-    own = with_half_the_steps(run) if method in JOINT_AGAIN else run
     for trial in trials:
         path, record = run.workdir / "cells" / f"{trial.name}.json", trial_settings(trial, config)
-        own.config.codes.rate_weight = trial.rate_weight
-        rows, images = score_trial(method, own, start)
+        run.config.codes.rate_weight = trial.rate_weight
+        rows, images = score_trial(method, run, start)
         save_npz(path.with_suffix(".npz"), **images)
         write_json(path, {"settings": record, "rows": rows})
         say(trial.name, ", ".join(f"{row['rung']} {row['psnr']:.2f} dB" for row in rows))
@@ -208,10 +207,12 @@ def autoencoder_curve(run: Run) -> list[dict[str, float]]:
     """Rate and distortion of the autoencoder itself on test images: its posterior with the variance times 1, 2, 4, ...
 
     "bits" per image are the divergence from N(0, I), which is what a code of the latents costs that is drawn from the
-    posterior by relative entropy coding; "psnr" is that of one draw.
+    posterior by relative entropy coding; "psnr" is that of one draw. Empty for a deterministic encoder.
     """
     latents, truth, key = run.latents("test"), run.images("test"), jax.random.key(run.config.seed)
     noise, points = np.asarray(jax.random.normal(key, latents.mean.shape)), []
+    if np.isneginf(latents.log_variance).all():
+        return points
     for scale in _WIDTHS:
         variance = scale * np.exp(latents.log_variance)
         divergence = 0.5 * (variance + np.square(latents.mean) - 1.0 - np.log(variance))

@@ -144,11 +144,19 @@ def init(key: Key[Array, ""], arch: Architecture) -> PyTree[Float[Array, "..."]]
     return {"encoder": encoder["params"], "decoder": decoder["params"]}
 
 
+def drop_variances(params: PyTree, arch: Architecture) -> PyTree[Float[Array, "..."]]:
+    """Parameters of a deterministic encoder: those of a VAE without the log variances."""
+    encoder = params["encoder"]
+    head = {name: leaf[..., : arch.latent_dim] for name, leaf in encoder["head"].items()}
+    return {**params, "encoder": {**encoder, "head": head}}
+
+
 def encode(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> Posterior:
-    """Posterior q(z|x) of one image in [0, 1]."""
-    head = jnp.asarray(Encoder(arch, 2 * arch.latent_dim).apply({"params": params["encoder"]}, image))
-    mean, log_variance = jnp.split(head, 2, axis=-1)
-    return Posterior(mean, log_variance)
+    """Posterior q(z|x) of one image in [0, 1]; the log variance of a deterministic encoder is minus infinity."""
+    outputs = params["encoder"]["head"]["bias"].shape[-1]
+    head = jnp.asarray(Encoder(arch, outputs).apply({"params": params["encoder"]}, image))
+    mean, log_variance = head[..., : arch.latent_dim], head[..., arch.latent_dim :]
+    return Posterior(mean, log_variance if log_variance.size else jnp.full_like(mean, -jnp.inf))
 
 
 def decode_logits(params: PyTree, arch: Architecture, z: Float[Array, "*latent"]) -> Float[Array, "H W C"]:

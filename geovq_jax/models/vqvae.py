@@ -10,7 +10,7 @@ from geovq_jax.models import objective as objectives
 from geovq_jax.models import quantizers, vae
 from geovq_jax.models.objective import Objective
 from geovq_jax.models.quantizers import Codebook
-from geovq_jax.models.vae import Architecture, Encoder
+from geovq_jax.models.vae import Architecture
 
 
 class Quantizer(NamedTuple):
@@ -57,9 +57,7 @@ def init(
     """
     check(arch, quantizer)
     model_key, codebook_key = jax.random.split(key)
-    params = vae.init(model_key, arch)
-    head = params["encoder"]["head"]
-    params["encoder"]["head"] = {name: leaf[..., : arch.latent_dim] for name, leaf in head.items()}
+    params = vae.drop_variances(vae.init(model_key, arch), arch)
     if quantizer.method == "fsq":
         return params
     latents = jax.vmap(lambda image: encode(params, arch, image))(images).reshape(-1, arch.latent_dim)
@@ -90,7 +88,7 @@ def from_vae(
 
 def encode(params: PyTree, arch: Architecture, image: Float[Array, "H W C"]) -> Float[Array, "*latent"]:
     """Latent of one image before quantization."""
-    return jnp.asarray(Encoder(arch, arch.latent_dim).apply({"params": params["encoder"]}, image))
+    return vae.encode(params, arch, image).mean
 
 
 def codebook_vectors(params: PyTree, quantizer: Quantizer) -> Float[Array, "K d"]:

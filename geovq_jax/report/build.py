@@ -222,6 +222,7 @@ def _training(records: list[dict[str, Any]]) -> Section:
     panels = {
         "VAE objective [nats]": {"train": curve("vae", "train/loss"), "valid": curve("vae", "valid/objective")},
         "VAE PSNR [dB]": {"train": curve("vae", "train/psnr"), "valid": curve("vae", "valid/psnr")},
+        "joint training, PSNR [dB]": {"train": curve("joint", "train/psnr"), "valid": curve("joint", "valid/psnr")},
         "prior [bits per code]": {
             "train": curve("prior", "train/bits_per_code"),
             "valid": curve("prior", "valid/objective"),

@@ -51,7 +51,7 @@ def headline(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def kept(records: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
     """Model -> (step whose weights were kept, last step of training), from the training records."""
     found = {}
-    for stage, name in (("vae", "VAE"), ("prior", "prior")):
+    for stage, name in (("vae", "VAE"), ("joint", "joint training"), ("prior", "prior")):
         own = [record for record in records if record["stage"] == stage]
         if own:
             found[name] = min(own, key=lambda record: record["valid/objective"])["step"], own[-1]["step"]

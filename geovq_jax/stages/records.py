@@ -160,6 +160,8 @@ def load_autoencoder(section: ConfigDict, image_shape: tuple[int, ...], director
     if section.kind != "external":
         arch = vae_architecture(section, image_shape)
         init = jax.eval_shape(partial(vae.init, arch=arch), jax.random.key(0))
+        if section.joint_steps:
+            init = jax.eval_shape(partial(vae.drop_variances, arch=arch), init)
         return Autoencoder(checkpoint.load(directory / "best", init), arch)
     own = external.load(section.module)
     params = {} if own.params is None else {"own": own.params}

@@ -1,4 +1,8 @@
-"""Stages `vae` and `latents`: train the autoencoder, then encode every split in order with the weights that decode."""
+"""Stages `vae` and `latents`: train the autoencoder, then encode every split in order with the weights that decode.
+
+The autoencoder is a VAE; with `vae.joint_steps` it is then trained on as a joint VQ-VAE, so that its latents lie near
+the vectors of a codebook.
+"""
 
 from functools import partial
 from typing import Any
@@ -27,8 +31,9 @@ from geovq_jax.stages.records import (
     without_variance,
 )
 from geovq_jax.stages.run import Run
+from geovq_jax.stages.vqvae import continue_vae
 from geovq_jax.terminal import progress_bar
-from geovq_jax.training import loop, optimizer, tracking
+from geovq_jax.training import checkpoint, loop, optimizer, tracking
 from geovq_jax.workdir import hash_arrays, save_npz, write_atomically
 
 SHARD = 64 * BATCH  # images; about half a minute of encoding
@@ -63,7 +68,7 @@ def check_sizes(run: Run) -> None:
 
 
 def train(run: Run) -> str:
-    """Train the VAE into `vae/`; select by the un-annealed objective on the validation split."""
+    """Train the autoencoder into `vae/`; the VAE is selected by the un-annealed objective on the validation split."""
     config, dataset = run.config, run.dataset
     section = config.vae
     if section.kind == "external":
@@ -96,6 +101,7 @@ def train(run: Run) -> str:
         metrics = mean_over_batches(partial(valid_metrics, params), dataset.valid.images)
         return metrics | {"objective": metrics["loss"]}
 
+    directory = run.workdir / "vae"
     with progress_bar("training the VAE") as progress:
         fit = loop.fit(
             loss_fn,
@@ -120,17 +126,22 @@ def train(run: Run) -> str:
             evaluate_fn=evaluate_fn,
             evaluate_every=section.evaluate_every,
             patience=section.patience,
-            directory=run.workdir / "vae",
+            directory=directory / "continuous" if section.joint_steps else directory,
             metadata=training_settings(config, "vae", "seed", "data"),
             log=tracking.open_writer(run.workdir, "vae", config.tracker),
             progress=progress,
         )
-    _write_reconstructions(run, fit.params, arch)
+    best, params, joint = evaluate_fn(fit.params), fit.params, ""
+    if section.joint_steps:
+        log = tracking.open_writer(run.workdir, "joint", config.tracker)
+        params, last = continue_vae(run, params, directory / "joint", log=log)
+        checkpoint.save(directory / "best", params, {"settings": training_settings(config, "vae", "seed", "data")})
+        joint = f"; quantized {-10 * np.log10(last.best_value):.2f} dB after step {last.best_step} of joint training"
+    _write_reconstructions(run, params, arch)
     if section.uncertainty == "std":
         fit_uncertainty(run)
-    best = evaluate_fn(fit.params)
     quality = f"PSNR {best['psnr']:.2f} dB, SSIM {best['ssim']:.3f}, rate {best['kl']:.1f} nats per image"
-    return f"step {fit.best_step}: validation {quality}{loop.why_stopped(fit, section.num_steps)}"
+    return f"step {fit.best_step}: validation {quality}{loop.why_stopped(fit, section.num_steps)}{joint}"
 
 
 def _reconstructed(params: Any, arch: vae.Architecture, images: jax.Array) -> jax.Array:

@@ -1,4 +1,7 @@
-"""Stage `vqvae`: a joint VQ-VAE with the autoencoder's networks, grid, number of codes, optimiser and budget."""
+"""Stage `vqvae`: a joint VQ-VAE with the autoencoder's networks, grid, number of codes, optimiser and budget.
+
+The same training, from a VAE and a codebook of its latents, is the last part of stage `vae` (`vae.joint_steps`).
+"""
 
 from functools import partial
 from pathlib import Path
@@ -12,10 +15,13 @@ from ml_collections import ConfigDict
 
 from geovq_jax import data
 from geovq_jax.config import settings
+from geovq_jax.geometry import cell_metrics, node_metrics
 from geovq_jax.geometry.batching import map_chunks
 from geovq_jax.models import objective as objectives
 from geovq_jax.models import quantizers, vae, vqvae
-from geovq_jax.stages.records import BATCH, vae_architecture
+from geovq_jax.quantization import baselines
+from geovq_jax.quantization.assignment import rows_of
+from geovq_jax.stages.records import BATCH, Autoencoder, decoder_of, posterior, vae_architecture
 from geovq_jax.stages.run import Run
 from geovq_jax.terminal import progress_bar
 from geovq_jax.training import loop, optimizer, tracking
@@ -43,45 +49,74 @@ def quantizer_of(config: ConfigDict) -> vqvae.Quantizer:
     )
 
 
-def architecture_of(run: Run) -> vae.Architecture:
+def architecture_of(run: Run, quantizer: vqvae.Quantizer) -> vae.Architecture:
     """The VAE's sizes; for "fsq" with one latent dimension per level."""
-    section, arch = run.config.vqvae, vae_architecture(run.config.vae, run.dataset.train.images.shape[1:])
-    return arch._replace(latent_dim=len(section.levels)) if section.method == "fsq" else arch
+    arch = vae_architecture(run.config.vae, run.dataset.train.images.shape[1:])
+    return arch._replace(latent_dim=len(quantizer.levels)) if quantizer.method == "fsq" else arch
+
+
+def autoencoder_steps(config: ConfigDict) -> int:
+    """Steps of stage `vae`."""
+    return config.vae.num_steps + config.vae.joint_steps
 
 
 def num_steps(config: ConfigDict) -> int:
-    """The total budget of the post-hoc method: the steps of its VAE and of the fine-tuning."""
-    return config.vae.num_steps + (config.codebook.finetune_steps if config.codebook.finetune_decoder else 0)
+    """The total budget of the post-hoc method: the steps of its autoencoder and of the fine-tuning."""
+    return autoencoder_steps(config) + config.codebook.finetune_steps * config.codebook.finetune_decoder
 
 
 def train(run: Run) -> str:
     """Train the VQ-VAE into `vqvae/`, selected by the squared error of the validation split."""
     log = tracking.open_writer(run.workdir, "vqvae", run.config.tracker)
-    model, fit = fit_vqvae(run, run.workdir / "vqvae", log=log)
+    model, fit = fit_vqvae(run, run.workdir / "vqvae", steps=num_steps(run.config), log=log)
     used = len(np.unique(encode(model, run.dataset.valid.images)))
     quality = -10 * np.log10(fit.best_value)
     return f"step {fit.best_step}: validation PSNR of the mean squared error {quality:.2f} dB, {used} codes used"
 
 
+def continue_vae(run: Run, params: Any, directory: Path, *, log: tracking.Writer | None = None) -> tuple[Any, loop.Fit]:
+    """Train a VAE for `vae.joint_steps` as a joint VQ-VAE; returns encoder, without variances, and decoder.
+
+    The codebook starts as K-means in the mean pull-back metric. It is not kept: later stages fit one to the latents of
+    the trained encoder.
+    """
+    config, num_codes = run.config, run.config.codebook.num_clusters
+    quantizer = vqvae.Quantizer(num_codes=num_codes)
+    autoencoder = Autoencoder(params, architecture_of(run, quantizer))
+    latents = np.asarray(posterior(autoencoder, run.dataset.train.images[: max(_SEED_IMAGES, num_codes)]).mean)
+    measure = node_metrics if latents.ndim == 2 else cell_metrics
+    parts = np.array_split(latents, -(-len(latents) // BATCH))
+    metric = np.mean([np.mean(measure(decoder_of(autoencoder), part), axis=0) for part in parts], axis=0)
+    vectors = baselines.mahalanobis(rows_of(latents), metric, num_codes, seed=config.seed).vectors
+    start = vqvae.from_vae(params, jnp.asarray(vectors), jnp.asarray(metric))
+    model, fit = fit_vqvae(run, directory, steps=config.vae.joint_steps, start=start, quantizer=quantizer, log=log)
+    return {part: model.params[part] for part in ("encoder", "decoder")}, fit
+
+
 def fit_vqvae(
-    run: Run, directory: Path, *, start: Any = None, steps: int | None = None, log: tracking.Writer | None = None
+    run: Run,
+    directory: Path,
+    *,
+    steps: int,
+    learning_rate: float | None = None,
+    start: Any = None,
+    quantizer: vqvae.Quantizer | None = None,
+    log: tracking.Writer | None = None,
 ) -> tuple[Model, loop.Fit]:
     """Train, or continue, a VQ-VAE with checkpoints in a directory, selected by the validation squared error.
 
-    `start` holds parameters to fine-tune in codebook.finetune_steps, with the squared error as in `finetune` and a
-    commitment that keeps the latents near their codes; None trains fresh ones for `steps`, by default those of
-    `num_steps`.
+    The learning rate is by default that of the VAE, the quantizer that of section `vqvae`. `start` holds parameters to
+    train further, with the squared error as in `finetune` and a commitment that keeps the latents near their codes;
+    None trains fresh ones.
     """
-    config, dataset, section = run.config, run.dataset, run.config.vqvae
-    arch, quantizer = architecture_of(run), quantizer_of(config)
-    objective = objectives.Objective(loss=section.loss)
+    config, dataset = run.config, run.dataset
+    quantizer, learning_rate = quantizer or quantizer_of(config), learning_rate or config.vae.learning_rate
+    arch, objective = architecture_of(run, quantizer), objectives.Objective(loss=config.vqvae.loss)
     init_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    steps, learning_rate = steps or num_steps(config), config.vae.learning_rate
-    metadata = settings(config, "seed", "data", "vae", "codebook", "vqvae")
     if start is not None:
-        steps, learning_rate = config.codebook.finetune_steps, config.codebook.finetune_learning_rate
         objective, quantizer = objective._replace(loss="mse"), quantizer._replace(commitment=_COMMITMENT)
-        metadata["vqvae"] |= {"loss": objective.loss, "commitment": quantizer.commitment}
+    metadata = settings(config, "seed", "data", "vae") | {"quantizer": quantizer._asdict(), "loss": objective.loss}
+    metadata |= {"steps": steps, "learning_rate": learning_rate}
 
     def loss_fn(params, key, step, batch):
         augment_key, loss_key = jax.random.split(key)
@@ -97,7 +132,7 @@ def fit_vqvae(
     def evaluate_fn(params):
         size = min(BATCH, len(dataset.valid.images))
         errors = map_chunks(partial(squared_errors, params), (dataset.valid.images,), batch_size=size)
-        return {"objective": float(np.mean(errors))}
+        return {"objective": float(np.mean(errors)), "psnr": float(np.mean(-10.0 * np.log10(errors)))}
 
     if start is None:
         seeding = dataset.train.images[: max(_SEED_IMAGES, quantizer.num_codes)]

@@ -132,6 +132,15 @@ def test_linearisations_of_many_latents():
     np.testing.assert_allclose(batched[3], single, atol=1e-6)
 
 
+@pytest.mark.parametrize("arch", [TINY, TINY._replace(kind="vanilla")])
+def test_an_encoder_without_variances_keeps_the_means(arch):
+    params, image = params_of(arch), jnp.asarray(np.random.default_rng(3).uniform(size=arch.image_shape))
+    whole, found = (vae.encode(p, arch, image) for p in (params, vae.drop_variances(params, arch)))
+    np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-6)
+    assert np.isneginf(found.log_variance).all()
+    assert found.log_variance.shape == whole.log_variance.shape
+
+
 def test_posterior_draws_have_its_moments():
     posterior = vae.Posterior(jnp.array([1.0, -2.0]), jnp.log(jnp.array([0.25, 4.0])))
     draws = jax.vmap(lambda key: vae.sample_posterior(key, posterior))(jax.random.split(jax.random.key(0), 20_000))
