@@ -237,7 +237,7 @@ def next_commands(metrics: dict[str, Any]) -> list[Suggestion]:
             suggest("quantization dominates the error; try more codes", "codebook.num_clusters", 2 * run["num_codes"])
     elif run["vae_best_step"] and run["vae_best_step"] >= 0.9 * run["vae_steps"]:
         reason = "the autoencoder dominates the error and is still improving; train it longer"
-        suggest(reason, "vae.num_steps", 2 * run["vae_steps"])
+        suggest(reason, run["vae_length"], 2 * run["vae_steps"])
     elif run["vae_best_step"]:
         suggest("the autoencoder dominates the error; try wider latents", "vae.latent_dim", 2 * run["latent_dim"])
     if own_samples(metrics) is not None and not samples_are_good(metrics):

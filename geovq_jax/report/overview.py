@@ -62,6 +62,7 @@ def facts(run: Run) -> dict[str, Any]:
     """Settings of the run that the conclusions depend on."""
     config, steps = run.config, kept(run.training_records)
     codes, latents = run.codes("test").codes, run.latents("test").mean
+    length = "joint_steps" if "joint training" in steps else "num_steps"
     return {
         "kind": "spatial" if latents.ndim == 4 else "vanilla",
         "method": run.method,
@@ -71,8 +72,9 @@ def facts(run: Run) -> dict[str, Any]:
         "search": config.codes.search,
         "rate_weight": config.codes.rate_weight,
         "guidance": float(run.samples["guidance"]),
-        "vae_steps": config.vae.num_steps,
-        "vae_best_step": steps["VAE"][0] if "VAE" in steps else None,
+        "vae_length": f"vae.{length}",
+        "vae_steps": config.vae[length],
+        "vae_best_step": steps.get("joint training", steps.get("VAE", (None, 0)))[0],
         "prior_steps": config.prior.num_steps,
         "prior_best_step": steps["prior"][0],
         "prior_dropout": config.prior.dropout,

@@ -37,6 +37,7 @@ def run():
             "search": "context",
             "rate_weight": 0.1,
             "guidance": 1.0,
+            "vae_length": "vae.num_steps",
             "vae_steps": 1000,
             "vae_best_step": 1000,
             "prior_steps": 700,
