@@ -3,10 +3,10 @@
     python benchmarks/slices.py --workdir=DIR [--train 600] [--measured 40] [--images 250] [--core 0]
 
 DIR holds a VAE with spatial latents, such as `python -m geovq_jax.train_vae --config=mnist5k --workdir=DIR
---config.vae.cell_bits=0 --config.vae.beta=0.5` leaves. 256 vectors are fitted to cells of training images by K-means in
-the mean metric and then in the metric at each cell. The cells of some validation images show what the bounds of
-`nearest_in_slices` decide; codes of more of them are compared by the PSNR of the images that they decode to, without
-search or fine-tuning.
+--config.vae.cell_bits=0 --config.vae.beta=0.5 --config.vae.num_steps=1350 --config.vae.joint_steps=0` leaves. 256
+vectors are fitted to cells of training images by K-means in the mean metric and then in the metric at each cell. The
+cells of some validation images show what the bounds of `nearest_in_slices` decide; codes of more of them are compared
+by the PSNR of the images that they decode to, without search or fine-tuning.
 """
 
 import argparse

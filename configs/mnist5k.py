@@ -30,8 +30,8 @@ def get_config(variants: str = "") -> ConfigDict:
         "vae.beta": 1.0,
         "vae.cell_bits": 9.6,  # log2 3K
         "vae.learning_rate": 2e-3,
-        "vae.num_steps": 500,
-        "vae.joint_steps": 850,
+        "vae.num_steps": 400,
+        "vae.joint_steps": 700,
         "vae.evaluate_every": 150,
         "graph.k": 10,
         "graph.num_images": 1_500,
@@ -39,7 +39,7 @@ def get_config(variants: str = "") -> ConfigDict:
         "codebook.method": "mean_metric",  # the best with search at equal coded bits: docs/results.md
         "codebook.finetune_steps": 800,
         "codes.search": "context",
-        "codes.rate_weight": 0.165,
+        "codes.rate_weight": 0.175,
         "codes.sweeps": 6,
         "codes.searches": 2,
         "prior.embed_dim": 64,

@@ -86,9 +86,7 @@ def inputs_of(name: str, config: ConfigDict) -> tuple[str, ...]:
 def settings_of(name: str, config: ConfigDict) -> dict[str, Any]:
     """Settings that a stage depends on under a configuration."""
     more: tuple[str, ...] = ()
-    if name in ("vae", "latents") and config.vae.joint_steps and config.vae.kind != "external":
-        more = ("codebook.num_clusters",)
-    elif name == "codes" and config.codes.rate == "prior":
+    if name == "codes" and config.codes.rate == "prior":
         more = ("prior",)
     elif name == "codes" and configuration.given_codes(config):
         more = ("seed", "data")

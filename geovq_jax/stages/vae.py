@@ -62,6 +62,12 @@ def check_sizes(run: Run) -> None:
             f"expected codebook.num_clusters at most the number of nodes {nodes}, got {num_clusters}; "
             "lower --config.codebook.num_clusters"
         )
+    cells, joint_codes = len(dataset.train.images) * int(np.prod(shape[:-1])), config.vae.joint_codes
+    if config.vae.joint_steps and config.vae.kind != "external" and joint_codes > cells:
+        raise ValueError(
+            f"expected vae.joint_codes at most the number of training latents {cells}, got {joint_codes}; "
+            "lower --config.vae.joint_codes"
+        )
     num_classes, class_id = dataset.num_classes, config.sample.class_id
     if class_id >= num_classes:
         raise ValueError(f"expected sample.class_id below {num_classes}, got {class_id}; -1 samples every class")
@@ -137,6 +143,8 @@ def train(run: Run) -> str:
         params, last = continue_vae(run, params, directory / "joint", log=log)
         checkpoint.save(directory / "best", params, {"settings": training_settings(config, "vae", "seed", "data")})
         joint = f"; quantized {-10 * np.log10(last.best_value):.2f} dB after step {last.best_step} of joint training"
+    else:
+        tracking.open_writer(run.workdir, "joint").rewind(0)  # no lines of an earlier training under other settings
     _write_reconstructions(run, params, arch)
     if section.uncertainty == "std":
         fit_uncertainty(run)

@@ -80,7 +80,7 @@ def continue_vae(run: Run, params: Any, directory: Path, *, log: tracking.Writer
     The codebook starts as K-means in the mean pull-back metric. It is not kept: later stages fit one to the latents of
     the trained encoder.
     """
-    config, num_codes = run.config, run.config.codebook.num_clusters
+    config, num_codes = run.config, run.config.vae.joint_codes
     quantizer = vqvae.Quantizer(num_codes=num_codes)
     autoencoder = Autoencoder(params, architecture_of(run, quantizer))
     latents = np.asarray(posterior(autoencoder, run.dataset.train.images[: max(_SEED_IMAGES, num_codes)]).mean)

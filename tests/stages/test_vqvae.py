@@ -1,5 +1,6 @@
 """Joint training: a fresh VQ-VAE, and the last part of an autoencoder's training (`vae.joint_steps`)."""
 
+import json
 from types import SimpleNamespace
 
 import jax
@@ -14,9 +15,10 @@ from geovq_jax.quantization import baselines
 from geovq_jax.stages import vqvae
 from geovq_jax.stages.records import posterior
 from geovq_jax.stages.run import Run
+from geovq_jax.stages.vae import check_sizes
 from geovq_jax.training import checkpoint
 
-JOINT = presets.SMOKE | {"data.name": "digits", "codebook.method": "mean_metric", "vae.joint_steps": 40}
+JOINT = presets.SMOKE | {"data.name": "digits", "vae.joint_steps": 40, "vae.joint_codes": 32}
 
 
 def test_the_codebook_begins_with_an_image_per_code(tmp_path, monkeypatch):
@@ -47,7 +49,7 @@ def relative_error(latents, num_codes):
 
 
 def test_joint_training_leaves_latents_near_the_vectors_of_a_codebook(joint):
-    num_codes = joint.config.codebook.num_clusters
+    num_codes = joint.config.vae.joint_codes
     images, arch = joint.dataset.train.images, joint.autoencoder.arch
     form = jax.eval_shape(lambda key: vae.init(key, arch), jax.random.key(0))
     before = joint.autoencoder._replace(params=checkpoint.load(joint.workdir / "vae" / "continuous" / "best", form))
@@ -63,14 +65,18 @@ def test_the_encoder_has_no_variance_and_encodes_what_is_stored(joint):
     assert joint.autoencoder.params["encoder"]["head"]["bias"].shape == (joint.config.vae.latent_dim,)
 
 
-def test_the_number_of_codes_belongs_to_the_autoencoder_only_with_joint_training(joint):
-    config = joint.config.copy_and_resolve_references()
+def test_a_codebook_of_another_size_leaves_the_autoencoder(joint):
+    config, earlier = joint.config.copy_and_resolve_references(), read_manifest(joint.workdir)["vae"]
     config.codebook.num_clusters = 16
-    earlier = read_manifest(joint.workdir)["vae"]
-    assert staleness.state_of("vae", joint.workdir, joint.config, earlier).finished
+    assert staleness.state_of("vae", joint.workdir, config, earlier).finished
+    config.vae.joint_codes = 16
     assert not staleness.state_of("vae", joint.workdir, config, earlier).finished
-    config.vae.joint_steps = 0
-    assert "codebook.num_clusters" not in staleness.settings_of("vae", config)
+
+
+def test_more_codes_than_training_latents_are_refused(tmp_path):
+    overrides = JOINT | {"vae.joint_codes": 10_000}
+    with pytest.raises(ValueError, match=r"expected vae\.joint_codes at most the number of training latents"):
+        check_sizes(Run(tmp_path, experiment("digits", overrides)))
 
 
 def test_a_longer_vae_starts_anew_where_joint_training_followed(joint):
@@ -78,6 +84,14 @@ def test_a_longer_vae_starts_anew_where_joint_training_followed(joint):
     config.vae.num_steps += 20
     record = staleness.state_of("vae", joint.workdir, config, earlier).record
     assert not staleness.is_longer("vae", joint.workdir, record, earlier)
+
+
+def test_without_joint_training_no_record_of_an_earlier_one_is_left(tmp_path):
+    config = experiment("digits", JOINT | {"vae.joint_steps": 0, "vae.num_steps": 10})
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"stage": "joint", "step": 40}\n')
+    pipeline.run_stage("vae", Run(tmp_path, config))
+    assert {json.loads(line)["stage"] for line in log.read_text().splitlines()} == {"vae"}
 
 
 def test_joint_training_that_was_interrupted_goes_on(joint, tmp_path, monkeypatch):
