@@ -210,9 +210,9 @@ def autoencoder_curve(run: Run) -> list[dict[str, float]]:
     posterior by relative entropy coding; "psnr" is that of one draw. Empty for a deterministic encoder.
     """
     latents, truth, key = run.latents("test"), run.images("test"), jax.random.key(run.config.seed)
-    noise, points = np.asarray(jax.random.normal(key, latents.mean.shape)), []
     if np.isneginf(latents.log_variance).all():
-        return points
+        return []
+    noise, points = np.asarray(jax.random.normal(key, latents.mean.shape)), []
     for scale in _WIDTHS:
         variance = scale * np.exp(latents.log_variance)
         divergence = 0.5 * (variance + np.square(latents.mean) - 1.0 - np.log(variance))
