@@ -183,18 +183,14 @@ def _tables(rows: list[dict[str, Any]], differences: list[dict[str, Any]], confi
     errors = [[row["title"], *(row["units"][unit] for unit in units)] for row in rows if "units" in row]
     budget = ("steps", "images_seen", "searches", "search_gradients")
     cost = [[row["title"], row["rung"], *(row[part] for part in budget)] for row in rows]
-    gaps = []
+    caption, gaps = "Differences in PSNR [dB], paired by image, 95 % bootstrap intervals", []
     for entry in differences:
         interval = Interval(entry["psnr"], entry["low"], entry["high"])
         each = ", ".join(f"{value:+.2f}" for value in entry["psnr_seeds"])
         gaps.append([entry["first"], entry["second"], interval, each])
     tables = [
         Table(f"Test split, {over}", ["codes", "trained part", *(_COLUMNS[c] for c in columns)], scores),
-        Table(
-            "Differences in PSNR [dB], paired by image, 95 % bootstrap intervals",
-            ["first", "second", "first - second", "each seed"],
-            gaps,
-        ),
+        *([Table(caption, ["first", "second", "first - second", "each seed"], gaps)] if gaps else []),
         *([Table("Root mean square error in every unit, frozen decoder", ["codes", *units], errors)] if errors else []),
         Table(
             "Budget: gradient steps, images seen by them, searches of all codes in context, their decoder gradients",
