@@ -1,7 +1,7 @@
 """Stages `vae` and `latents`: train the autoencoder, then encode every split in order with the weights that decode.
 
-The autoencoder is a VAE; with `vae.joint_steps` it is then trained on as a joint VQ-VAE, so that its latents lie near
-the vectors of a codebook.
+The autoencoder is a VAE; with `vae.joint_steps` it is then trained further as a joint VQ-VAE, so that its latents lie
+near the vectors of a codebook.
 """
 
 from functools import partial

@@ -33,7 +33,7 @@ def test_the_codebook_begins_with_an_image_per_code(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory):
-    """A run whose autoencoder was trained on as a joint VQ-VAE, up to its latents."""
+    """A run whose autoencoder was trained further as a joint VQ-VAE, up to its latents."""
     run = Run(tmp_path_factory.mktemp("joint"), experiment("digits", JOINT))
     for stage in ("vae", "latents"):
         pipeline.run_stage(stage, run)
