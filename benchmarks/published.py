@@ -1,7 +1,7 @@
 """Codes beside published figures: squared error at a few bits on MNIST, and 8 x 8 codes among 512.
 
-    python benchmarks/published.py rate [--bits 8 12 17.92 28.68 35.85] [--steps 3000 1200]
-    python benchmarks/published.py grid [--data mnist cifar10] [--steps 4000 1600]
+    python benchmarks/published.py rate [--bits 8 12 17.92 28.68 35.85] [--steps 3000 0 1200]
+    python benchmarks/published.py grid [--data mnist cifar10] [--steps 1600 2400 1600]
 
 `rate`  MNIST at 32 x 32 pixels (bilinear): squared error summed over an image, at as many nominal bits as the
         compressors of Lei, Hassani and Saeedi Bidokhti 2022, "Neural estimation of the rate-distortion function with
@@ -9,10 +9,10 @@
 `grid`  8 x 8 codes among 512 (576 nominal bits), MNIST at 32 x 32 pixels and CIFAR-10: PSNR and perplexity beside those
         of Vuong et al. 2023, "Vector quantized Wasserstein auto-encoder", tables 1 to 3; 16 dimensions, there 64.
 
-Each is a comparison of `geovq_jax.compare` on seed 0, in a folder of --workdir, of codes with search in context and of
-joint VQ-VAEs with the same networks; finished trials are kept. --steps are those of the autoencoder and of the
-fine-tuning; a VQ-VAE takes both together. MNIST is split 80/10/10 per cent, CIFAR-10 as published;
-scores are those of 4,000 test images.
+Each is a comparison of `geovq_jax.compare` on seed 0, in a folder of --workdir, of post-hoc codes and joint VQ-VAEs of
+the same networks, most of them searched in context; finished trials are kept. --steps are those of the autoencoder, of
+its joint training (`vae.joint_steps`) and of the fine-tuning; a VQ-VAE takes all together. MNIST is split 80/10/10 per
+cent, CIFAR-10 as published; scores are those of 4,000 test images.
 """
 
 import argparse
@@ -38,7 +38,7 @@ GRIDS = {
 }
 METHODS = {
     "vanilla": ("kmeans_context", "geodesic_decoded_context", "vqvae", "vqvae_context"),
-    "spatial": ("mean_metric", "mean_metric_context", "vqvae", "vqvae_context"),
+    "spatial": ("mean_metric", "vqvae", "mean_metric_context", "vqvae_context"),
 }
 
 
@@ -59,7 +59,8 @@ def show(workdir: Path, title: str, name: str, steps: list[int], overrides: dict
         source = f"npz:{workdir / 'mnist32.npz'}"
         if not (workdir / "mnist32.npz").is_file():
             write_mnist(workdir / "mnist32.npz")
-    own = {"data.name": source, "vae.num_steps": steps[0], "codebook.finetune_steps": steps[1], "compare.prior": ()}
+    own = dict(zip(("vae.num_steps", "vae.joint_steps", "codebook.finetune_steps"), steps, strict=True))
+    own |= {"data.name": source, "vae.joint_codes": overrides["codebook.num_clusters"], "compare.prior": ()}
     config = experiment("compare", presets.COMPARE | own | overrides | {"compare.seeds": (0,)})
     folder = workdir / title
     compare(folder, config, folder)
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("figures", choices=("rate", "grid"))
     parser.add_argument("--bits", type=float, nargs="+", choices=PLACES, default=list(PLACES))
     parser.add_argument("--data", nargs="+", choices=GRIDS, default=list(GRIDS))
-    parser.add_argument("--steps", type=int, nargs=2)
+    parser.add_argument("--steps", type=int, nargs=3, metavar=("VAE", "JOINT", "FINE"))
     parser.add_argument("--max-train", type=int, default=20_000, help="training images; 0 for all")
     parser.add_argument("--workdir", type=Path, default=Path("runs/published"))
     parser.add_argument("--core", type=int, default=0, help="core to run on")
@@ -110,10 +111,10 @@ def main() -> None:
         os.sched_setaffinity(0, {arguments.core})
     if arguments.figures == "rate":
         for bits in arguments.bits:
-            rate(bits, arguments.workdir, arguments.steps or [3_000, 1_200], arguments.max_train)
+            rate(bits, arguments.workdir, arguments.steps or [3_000, 0, 1_200], arguments.max_train)
     else:
         for name in arguments.data:
-            grid(name, arguments.workdir, arguments.steps or [4_000, 1_600], arguments.max_train)
+            grid(name, arguments.workdir, arguments.steps or [1_600, 2_400, 1_600], arguments.max_train)
 
 
 if __name__ == "__main__":
