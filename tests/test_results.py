@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 NAMES = ["fashion_mnist", "mnist", "cifar10", "fashion_mnist-vanilla", "mnist-vanilla", "cifar10-vanilla"]
 
 RATES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+LATER = "after joint training: "
 
 
 def result(name):
@@ -59,10 +61,11 @@ def test_the_table_of_one_code_per_image(name):
 
 
 def test_the_readme_shows_the_results():
-    lines = (ROOT / "README.md").read_text().split("## Results")[1].split("## ")[0].splitlines()
+    lines = README.split("## Results")[1].split("## ")[0].splitlines()
     shown = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.count(" | ") == 4][1:]
     found = {row["title"]: row for row in result("mnist-rate")["rows"] if "prior" in row}
-    assert len(shown) == 6
+    found |= {f"{LATER}{row['title']}": row for row in result("mnist-rate-joint")["rows"] if "prior" in row}
+    assert len(shown) == 7
     for title, *values in shown:
         row = found[title]
         bits, score = row["prior"] * row["cells"], 100 * row["consistency_samples"]
@@ -73,7 +76,6 @@ def test_the_readme_shows_the_results():
 def test_statements_about_coded_bits(name):
     """Gain and BD-rate with intervals in docs/results.md, and the BD-rates of the README."""
     text = (ROOT / "docs" / "results.md").read_text().split("## At coded bits")[1].split("## Comparisons")[0]
-    readme = (ROOT / "README.md").read_text()
     for entry in result(f"{name}-rate")["curves"]:
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {RATES[name]} | {entry['title']} |")]
         assert line.split(" | ")[2] == f"{entry['chosen']:g}"
@@ -86,7 +88,7 @@ def test_statements_about_coded_bits(name):
                     value = f"{value} [{low}, {high}]"
                 assert f" {value.replace('-', '−')} |" in line
         if "bd_rate" in entry:
-            (line,) = [line for line in readme.splitlines() if line.startswith(f"| {entry['title']} |")]
+            (line,) = [line for line in README.splitlines() if line.startswith(f"| {entry['title']} |")]
             shown = line.strip("| ").split(" | ")[1 + list(RATES).index(name)]
             assert shown == f"{100 * entry['bd_rate']['value']:+.1f} %".replace("-", "−")
 
@@ -95,4 +97,28 @@ def test_the_readme_says_how_far_post_hoc_codes_are_ahead_of_a_vqvae_without_sea
     curves = [result(f"{name}-rate")["curves"] for name in RATES]
     best = [max(c["gain"]["value"] or 0.0 for c in found if c["method"] != "vqvae_context") for found in curves]
     first, second, third = (f"{gain:.2f}" for gain in best)
-    assert f"{first}, {second} and {third} dB ahead" in " ".join((ROOT / "README.md").read_text().split())
+    assert f"{first}, {second} and {third} dB ahead" in " ".join(README.split())
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_the_tables_after_joint_training(name):
+    text = (ROOT / "docs" / "results.md").read_text().split("### Joint training before the search")[1].split("\n## ")[0]
+    found = result(f"{name}-rate-joint")
+    (own,) = (entry for entry in found["curves"] if entry["method"] == "mean_metric_context")
+    gain, rate = (
+        f"{scale * own[part]['value']:+.{digits}f} [{scale * own[part]['low']:.{digits}f}, "
+        f"{scale * own[part]['high']:.{digits}f}]"
+        for part, scale, digits in (("gain", 1.0, 2), ("bd_rate", 100.0, 1))
+    )
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {RATES[name]} | {found['seeds'][0]}"))
+    seeds = ", ".join(f"{100 * value:+.1f}" for value in own["bd_rate"]["seeds"])
+    shown = [cell.strip().replace("−", "-") for cell in line.strip("| ").split(" | ")]
+    assert shown[1:5] == [", ".join(map(str, found["seeds"])), gain, rate, seeds]
+    (line,) = (line for line in README.splitlines() if line.startswith(f"| {LATER}{own['title']} |"))
+    in_readme = line.strip("| ").split(" | ")[1 + list(RATES).index(name)]
+    assert in_readme.replace("−", "-") == f"{100 * own['bd_rate']['value']:+.1f} %"
+    rows = text.split(f"| {RATES[name]} | coded bits | PSNR [dB] |")[1].split("\n\n")[0]
+    for row in (row for row in found["rows"] if "prior" in row):
+        bits, share = row["prior"] * row["cells"], 100 * row["consistency_samples"]
+        scores = f"{bits:.1f} | {row['psnr']:.2f} | {row['frechet_samples']:.2f} | {share:.1f} %"
+        assert f"| {row['title']} | {scores} |" in rows
