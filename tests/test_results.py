@@ -102,7 +102,8 @@ def test_the_readme_says_how_far_post_hoc_codes_are_ahead_of_a_vqvae_without_sea
 
 @pytest.mark.parametrize("name", RATES)
 def test_the_tables_after_joint_training(name):
-    text = (ROOT / "docs" / "results.md").read_text().split("### Joint training before the search")[1].split("\n### ")[0]
+    text = (ROOT / "docs" / "results.md").read_text()
+    text = text.split("### Joint training before the search")[1].split("\n### ")[0]
     found = result(f"{name}-rate-joint")
     (own,) = (entry for entry in found["curves"] if entry["method"] == "mean_metric_context")
     gain, rate = (
