@@ -10,9 +10,9 @@
         of Vuong et al. 2023, "Vector quantized Wasserstein auto-encoder", tables 1 to 3; 16 dimensions, there 64.
 
 Each is a comparison of `geovq_jax.compare` on seed 0, in a folder of --workdir, of post-hoc codes and joint VQ-VAEs of
-the same networks, most of them searched in context; finished trials are kept. --steps are those of the autoencoder, of
-its joint training (`vae.joint_steps`) and of the fine-tuning; a VQ-VAE takes all together. MNIST is split 80/10/10 per
-cent, CIFAR-10 as published; scores are those of 4,000 test images.
+the same networks, with and without search in context; finished trials are kept. --steps are those of the autoencoder,
+of its joint training (`vae.joint_steps`) and of the fine-tuning; a VQ-VAE takes all together. MNIST is split 80/10/10
+per cent, CIFAR-10 as published; scores are those of 4,000 test images.
 """
 
 import argparse
