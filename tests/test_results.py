@@ -18,6 +18,13 @@ def result(name):
     return json.loads((ROOT / "results" / f"{name}.json").read_text())
 
 
+def with_interval(found, scale, digits):
+    value = f"{scale * found['value']:+.{digits}f}"
+    if found["low"] is None:
+        return value
+    return f"{value} [{scale * found['low']:.{digits}f}, {scale * found['high']:.{digits}f}]"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_tables_show_the_results(name):
     lines = (ROOT / "results" / f"{name}.md").read_text().splitlines()
@@ -82,10 +89,7 @@ def test_statements_about_coded_bits(name):
         for part, scale, digits in (("gain", 1.0, 2), ("bd_rate", 100.0, 1)):
             if entry.get(part, {}).get("value") is not None:
                 found = entry[part]
-                value = f"{scale * found['value']:+.{digits}f}"
-                if found["low"] is not None:
-                    low, high = (f"{scale * found[key]:.{digits}f}" for key in ("low", "high"))
-                    value = f"{value} [{low}, {high}]"
+                value = with_interval(found, scale, digits)
                 assert f" {value.replace('-', '−')} |" in line
         if "bd_rate" in entry:
             (line,) = [line for line in README.splitlines() if line.startswith(f"| {entry['title']} |")]
@@ -106,11 +110,7 @@ def test_the_tables_after_joint_training(name):
     text = text.split("### Joint training before the search")[1].split("\n### ")[0]
     found = result(f"{name}-rate-joint")
     (own,) = (entry for entry in found["curves"] if entry["method"] == "mean_metric_context")
-    gain, rate = (
-        f"{scale * own[part]['value']:+.{digits}f} [{scale * own[part]['low']:.{digits}f}, "
-        f"{scale * own[part]['high']:.{digits}f}]"
-        for part, scale, digits in (("gain", 1.0, 2), ("bd_rate", 100.0, 1))
-    )
+    gain, rate = with_interval(own["gain"], 1.0, 2), with_interval(own["bd_rate"], 100.0, 1)
     (line,) = (line for line in text.splitlines() if line.startswith(f"| {RATES[name]} | {found['seeds'][0]}"))
     seeds = ", ".join(f"{100 * value:+.1f}" for value in own["bd_rate"]["seeds"])
     shown = [cell.strip().replace("−", "-") for cell in line.strip("| ").split(" | ")]
