@@ -3,9 +3,9 @@
     python benchmarks/codebook_sizes.py [--data mnist fashion_mnist cifar10] [--sizes 32 64 128 256 512 1024]
 
 Seed 0 of configs/compare/DATA.py:rate with the middle one of its weights, for every size K, the autoencoder steered to
-log2 3K bits per cell: K-means and K-means in the mean metric against the joint VQ-VAE. Prints coded bits per image and
-PSNR of the test images, and the BD-rates of the curves over K, paired by image, with 95 % intervals. Finished trials in
---workdir are kept, and those of K = 256 are taken from results/.
+log2 3K bits per cell: K-means in the mean metric against the joint VQ-VAE. Prints coded bits per image and PSNR of the
+test images, and the BD-rate of the curves over K, paired by image, with its 95 % interval. Finished trials in --workdir
+are kept, and those of K = 256 are taken from results/.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from geovq_jax.evaluation.rate_distortion import bd_rate, paired_interval
 ROOT = Path(__file__).parents[1]
 DATA = ("mnist", "fashion_mnist", "cifar10")
 SIZES = (32, 64, 128, 256, 512, 1024)
-METHODS = ("vqvae_context", "mean_metric_context", "kmeans_context")
+METHODS = ("vqvae_context", "mean_metric_context")
 
 
 def scores(name: str, num_codes: int, workdir: Path) -> dict[str, np.ndarray]:
