@@ -151,12 +151,12 @@ def curves_figure(
         f"{entry['title']}, over λ": (np.asarray(entry["bits"]), np.asarray(entry["psnr"])) for entry in statements
     }
     known = {entry["method"] for entry in statements}
+    groups = {f"{entry['title']}, over λ": entry["method"].removesuffix(SEARCHED) for entry in statements}
     for row in rows:
         if "prior" in row and row["method"] not in known:
-            curves[f"{row['title']}, {row['rung']}"] = (
-                np.asarray([row["prior"] * row["cells"]]),
-                np.asarray([row["psnr"]]),
-            )
+            name = f"{row['title']}, {row['rung']}"
+            groups[name] = row["method"]
+            curves[name] = np.asarray([row["prior"] * row["cells"]]), np.asarray([row["psnr"]])
     widest = 1.5 * max(rates.max() for rates, _ in curves.values())
     # A posterior wider than N(0, I) costs more and shows less: points that another one dominates are left out.
     best = [p for p in bound if not any(q["bits"] <= p["bits"] and q["psnr"] > p["psnr"] for q in bound)]
@@ -165,5 +165,5 @@ def curves_figure(
         rates, qualities = (np.asarray([point[part] for point in own]) for part in ("bits", "psnr"))
         curves["autoencoder: divergence from N(0, I)"] = rates, qualities
     data = {name: {"bits": rates.tolist(), "psnr": quality.tolist()} for name, (rates, quality) in curves.items()}
-    figure = figures.rate_distortion(curves, rate_label="coded bits per image")
+    figure = figures.rate_distortion(curves, groups=groups, rate_label="coded bits per image")
     return ReportFigure("PSNR against coded bits, test images", figure, "coded_rate_distortion", data)

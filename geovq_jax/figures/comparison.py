@@ -1,9 +1,11 @@
 """Figures that compare codebooks: rate and distortion, costs, scores, distances."""
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
@@ -15,13 +17,18 @@ def rate_distortion(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     *,
     intervals: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    groups: Mapping[str, str] | None = None,
     rate_label: str = "rate [bits per image]",
     quality_label: str = "PSNR [dB]",
 ) -> Figure:
     """Quality against rate, one line per codebook: name -> (rates, qualities), in any order.
 
     `intervals` holds the lower and upper limits of the qualities, in the order of the rates; labels include units.
+    Codebooks that `groups` maps to the same group share a colour; by default every one has its own.
     """
+    groups = {name: name for name in curves} | dict(groups or {})
+    cycle = itertools.cycle(rcParams["axes.prop_cycle"])
+    colours = {group: next(cycle)["color"] for group in dict.fromkeys(groups[name] for name in curves)}
     many = len(curves) > 4
     figure, (axes,) = new_figure(width=WIDTH * (1.0 if many else 0.75), height=max(3.8, 0.22 * len(curves) + 0.6))
     for index, (name, (rates, qualities)) in enumerate(curves.items()):
@@ -30,7 +37,8 @@ def rate_distortion(
         # There are six colours; a repeated colour gets a different marker.
         marker = "osD^vP"[(index + index // 6) % 6]
         style = "-" if len(rates) > 1 else "none"
-        (line,) = axes.plot(rates, qualities, linestyle=style, marker=marker, markersize=5.0, label=name)
+        colour = colours[groups[name]]
+        (line,) = axes.plot(rates, qualities, color=colour, linestyle=style, marker=marker, markersize=5.0, label=name)
         if intervals is not None and name in intervals:
             low, high = (limits[order] for limits in intervals[name])
             error = np.stack([qualities - low, high - qualities])

@@ -183,6 +183,13 @@ def test_comparisons():
         "-",
         "None",
     ]  # a point has no line, nor a legend's
+    groups = {"curve": "K-means", "point": "K-means"}
+    grouped = figures.rate_distortion(
+        {"curve": (rates, quality), "alone": (rates, quality), "point": (rates, quality)}, groups=groups
+    )
+    curve, alone, point = grouped.axes[0].lines
+    assert curve.get_color() == point.get_color() != alone.get_color()
+    assert curve.get_marker() != point.get_marker()
     segments = figure.axes[0].collections[0].get_segments()
     np.testing.assert_allclose([segment[:, 1] for segment in segments], [[16.5, 17.2], [18.5, 19.2]])
     figure = figures.comparison({"a": 1.0, "b": 2.0}, "PSNR [dB]", intervals={"b": (1.5, 2.5)})
