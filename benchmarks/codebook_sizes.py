@@ -4,50 +4,46 @@
 
 Seed 0 of configs/compare/DATA.py:rate with the middle one of its weights, for every size K, the autoencoder steered to
 log2 3K bits per cell: K-means in the mean metric against the joint VQ-VAE. Prints coded bits per image and PSNR of the
-test images, and the BD-rate of the curves over K, paired by image, with its 95 % interval. Finished trials in --workdir
-are kept, and those of K = 256 are taken from results/.
+test images, and the BD-rate of the curves over K, paired by image, with its 95 % interval. Neither points in --output,
+which holds bits and PSNR of every image, nor finished trials in --workdir are run again; K = 256 is taken from the
+curves in results/.
 """
 
 import argparse
-import json
 import math
 import os
 import runpy
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from geovq_jax.comparison.trials import compare
 from geovq_jax.evaluation.rate_distortion import bd_rate, paired_interval
+from geovq_jax.workdir import save_npz
 
 ROOT = Path(__file__).parents[1]
 DATA = ("mnist", "fashion_mnist", "cifar10")
 SIZES = (32, 64, 128, 256, 512, 1024)
-METHODS = ("vqvae_context", "mean_metric_context")
+METHODS = {
+    "mean_metric_context": "K-means, mean metric, in context",
+    "vqvae_context": "joint VQ-VAE, in context",
+}
 
 
 def scores(name: str, num_codes: int, workdir: Path) -> dict[str, np.ndarray]:
     """Method -> bits and PSNR of every test image, [n, 2]."""
     config = runpy.run_path(str(ROOT / "configs" / "compare" / f"{name}.py"))["get_config"]("rate")
-    weight = config.compare.rate_weights[1]
-    with config.unlocked():
-        config.codebook.num_clusters, config.vae.cell_bits = num_codes, round(math.log2(3 * num_codes), 1)
-        config.compare.seeds, config.compare.rate_weights = (0,), (weight,)
-        config.compare.methods = config.compare.prior = METHODS
-    folder, file = workdir / f"{name}-{num_codes}", f"{name}-rate"
-    if num_codes == 256 and not folder.exists():
-        folder.mkdir(parents=True)
-        for suffix in (".json", ".npz"):
-            shutil.copy(ROOT / "results" / f"{file}{suffix}", folder)
-    compare(folder, config, folder)
-    titles = {row["method"]: row["title"] for row in json.loads((folder / f"{file}.json").read_text())["rows"]}
-    found = {}
-    with np.load(folder / f"{file}.npz") as images:
-        for method in METHODS:
-            own = f"{method}@{weight:g}/0"
-            found[titles[method]] = np.stack([images[f"{own}/bits"], images[f"{own}/psnr_decoder"]], axis=1)
-    return found
+    weight, folder = config.compare.rate_weights[1], ROOT / "results"
+    if num_codes != 256:
+        folder = workdir / f"{name}-{num_codes}"
+        with config.unlocked():
+            config.codebook.num_clusters, config.vae.cell_bits = num_codes, round(math.log2(3 * num_codes), 1)
+            config.compare.seeds, config.compare.rate_weights = (0,), (weight,)
+            config.compare.methods = config.compare.prior = tuple(METHODS)
+        compare(folder, config, folder)
+    with np.load(folder / f"{name}-rate.npz") as images:
+        parts = [[images[f"{method}@{weight:g}/0/{part}"] for part in ("bits", "psnr_decoder")] for method in METHODS]
+    return {method: np.stack(pair, axis=1) for method, pair in zip(METHODS, parts, strict=True)}
 
 
 def gap(means: np.ndarray) -> float:
@@ -56,16 +52,19 @@ def gap(means: np.ndarray) -> float:
     return bd_rate(tuple(curve.T), tuple(reference.T))
 
 
-def study(name: str, sizes: list[int], workdir: Path) -> None:
-    found = {size: scores(name, size, workdir) for size in sizes}
-    titles = list(found[sizes[0]])
-    print(f"{name}, coded bits per image and PSNR [dB]", flush=True)
-    for size, points in found.items():
-        print(f"  K = {size}", *(f"{t}: {p.mean(0)[0]:.1f}, {p.mean(0)[1]:.2f}" for t, p in points.items()), sep=" | ")
-    curves = {title: np.concatenate([found[size][title] for size in sizes], axis=1) for title in titles}
-    for title in titles[1:] if len(sizes) > 1 else ():
-        value, low, high = paired_interval(np.concatenate([curves[title], curves[titles[0]]], axis=1), gap, seed=0)
-        print(f"  {title}: BD-rate {100 * value:+.1f} % [{100 * low:.1f}, {100 * high:.1f}]", flush=True)
+def study(name: str, sizes: list[int], workdir: Path, output: Path) -> None:
+    points = dict(np.load(output)) if output.exists() else {}
+    for size in sizes:
+        if f"{name}/{size}/vqvae_context" not in points:
+            points |= {f"{name}/{size}/{method}": found for method, found in scores(name, size, workdir).items()}
+            save_npz(output, **points)
+        means = {method: points[f"{name}/{size}/{method}"].mean(axis=0) for method in METHODS}
+        columns = [f"{METHODS[method]}: {bits:.1f} bits, {psnr:.2f} dB" for method, (bits, psnr) in means.items()]
+        print(f"{name}, K = {size}", *columns, sep=" | ", flush=True)
+    if len(sizes) > 1:
+        curves = [points[f"{name}/{size}/{method}"] for method in METHODS for size in sizes]
+        value, low, high = paired_interval(np.concatenate(curves, axis=1), gap, seed=0)
+        print(f"{name}, BD-rate of the first: {100 * value:+.1f} % [{100 * low:.1f}, {100 * high:.1f}]", flush=True)
 
 
 def main() -> None:
@@ -73,12 +72,13 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--workdir", type=Path, default=Path("runs/codebook-sizes"))
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / "codebook-sizes.npz")
     parser.add_argument("--core", type=int, default=0, help="core to run on")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {arguments.core})
     for name in arguments.data:
-        study(name, arguments.sizes, arguments.workdir)
+        study(name, arguments.sizes, arguments.workdir, arguments.output)
 
 
 if __name__ == "__main__":
