@@ -104,6 +104,17 @@ def test_the_readme_says_how_far_post_hoc_codes_are_ahead_of_a_vqvae_without_sea
     assert f"{first}, {second} and {third} dB ahead" in " ".join(README.split())
 
 
+def test_the_table_over_the_size_of_the_codebook():
+    text = (ROOT / "docs" / "results.md").read_text().split("  | K | ")[1].split("\n\n")[0]
+    shown = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines()[2:]]
+    with np.load(ROOT / "results" / "codebook-sizes.npz", allow_pickle=False) as points:
+        assert {int(size.replace(",", "")) for size, *_ in shown} == {int(name.split("/")[1]) for name in points}
+        for size, *values in shown:
+            found = [points[f"mnist/{size.replace(',', '')}/{own}_context"] for own in ("mean_metric", "vqvae")]
+            means = [scores.mean(axis=0, dtype=np.float64) for scores in found]
+            assert values == [cell for bits, psnr in means for cell in (f"{bits:.1f}", f"{psnr:.2f}")]
+
+
 @pytest.mark.parametrize("name", RATES)
 def test_the_tables_after_joint_training(name):
     text = (ROOT / "docs" / "results.md").read_text()
