@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geovq_jax.comparison.cells import Trial
 from geovq_jax.comparison.trials import compare
 from geovq_jax.evaluation.rate_distortion import bd_rate, paired_interval
 from geovq_jax.workdir import save_npz
@@ -24,22 +25,19 @@ from geovq_jax.workdir import save_npz
 ROOT = Path(__file__).parents[1]
 DATA = ("mnist", "fashion_mnist", "cifar10")
 SIZES = (32, 64, 128, 256, 512, 1024)
-METHODS = {
-    "mean_metric_context": "K-means, mean metric, in context",
-    "vqvae_context": "joint VQ-VAE, in context",
-}
+METHODS = ("mean_metric_context", "vqvae_context")
 
 
 def scores(name: str, num_codes: int, workdir: Path) -> dict[str, np.ndarray]:
     """Method -> bits and PSNR of every test image, [n, 2]."""
     config = runpy.run_path(str(ROOT / "configs" / "compare" / f"{name}.py"))["get_config"]("rate")
     weight, folder = config.compare.rate_weights[1], ROOT / "results"
-    if num_codes != 256:
+    if num_codes != config.codebook.num_clusters:
         folder = workdir / f"{name}-{num_codes}"
         with config.unlocked():
             config.codebook.num_clusters, config.vae.cell_bits = num_codes, round(math.log2(3 * num_codes), 1)
             config.compare.seeds, config.compare.rate_weights = (0,), (weight,)
-            config.compare.methods = config.compare.prior = tuple(METHODS)
+            config.compare.methods = config.compare.prior = METHODS
         compare(folder, config, folder)
     with np.load(folder / f"{name}-rate.npz") as images:
         parts = [[images[f"{method}@{weight:g}/0/{part}"] for part in ("bits", "psnr_decoder")] for method in METHODS]
@@ -58,13 +56,16 @@ def study(name: str, sizes: list[int], workdir: Path, output: Path) -> None:
         if f"{name}/{size}/vqvae_context" not in points:
             points |= {f"{name}/{size}/{method}": found for method, found in scores(name, size, workdir).items()}
             save_npz(output, **points)
-        means = {method: points[f"{name}/{size}/{method}"].mean(axis=0) for method in METHODS}
-        columns = [f"{METHODS[method]}: {bits:.1f} bits, {psnr:.2f} dB" for method, (bits, psnr) in means.items()]
+        means = {Trial(method).title: points[f"{name}/{size}/{method}"].mean(axis=0) for method in METHODS}
+        columns = [f"{title}: {bits:.1f} bits, {psnr:.2f} dB" for title, (bits, psnr) in means.items()]
         print(f"{name}, K = {size}", *columns, sep=" | ", flush=True)
     if len(sizes) > 1:
         curves = [points[f"{name}/{size}/{method}"] for method in METHODS for size in sizes]
         value, low, high = paired_interval(np.concatenate(curves, axis=1), gap, seed=0)
-        print(f"{name}, BD-rate of the first: {100 * value:+.1f} % [{100 * low:.1f}, {100 * high:.1f}]", flush=True)
+        print(
+            f"{name}, BD-rate of {Trial(METHODS[0]).title}: {100 * value:+.1f} % [{100 * low:.1f}, {100 * high:.1f}]",
+            flush=True,
+        )
 
 
 def main() -> None:
